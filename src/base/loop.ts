@@ -1,0 +1,65 @@
+/**
+ * A background duty: idempotent, runs periodically and on a hint, and tries again with its next
+ * round when one fails. A lost hint costs time, never correctness.
+ */
+
+import type { Clock } from "./clock.ts";
+import type { Logger } from "./log.ts";
+import type { Service } from "./service.ts";
+
+export interface LoopOptions {
+  name: string;
+  periodMs: number;
+  run: (signal: AbortSignal) => Promise<void>;
+  clock: Clock;
+  log: Logger;
+}
+
+export class Loop implements Service {
+  readonly #options: LoopOptions;
+  readonly #abort = new AbortController();
+  readonly #done: Promise<void>;
+  #hinted = false;
+  #wake: () => void = () => {};
+
+  constructor(options: LoopOptions) {
+    this.#options = options;
+    this.#done = this.#rounds();
+  }
+
+  /** Asks for a round soon. Hints during a round lead to one more round after it. */
+  hint(): void {
+    this.#hinted = true;
+    this.#wake();
+  }
+
+  /** Resolves when the round under way, if any, has ended. */
+  async stop(): Promise<void> {
+    this.#abort.abort();
+    this.#wake();
+    await this.#done;
+  }
+
+  async #rounds(): Promise<void> {
+    const { name, periodMs, run, clock, log } = this.#options;
+    const { signal } = this.#abort;
+    while (!signal.aborted) {
+      this.#hinted = false;
+      try {
+        await run(signal);
+      } catch (error) {
+        if (!signal.aborted) log.error({ err: error, loop: name }, "loop round failed");
+        this.#hinted = false;
+      }
+      if (this.#hinted || signal.aborted) continue;
+      await new Promise<void>((resolve) => {
+        const callOff = clock.schedule(periodMs, resolve);
+        this.#wake = () => {
+          callOff();
+          resolve();
+        };
+      });
+      this.#wake = () => {};
+    }
+  }
+}

@@ -1,0 +1,45 @@
+/** Chance and ids as a thing that is passed in, so that a seed can repeat a run. */
+
+import { createHash, randomBytes, randomUUID, timingSafeEqual } from "node:crypto";
+import type { Clock } from "./clock.ts";
+
+export interface Random {
+  /** In [0, 1). */
+  fraction(): number;
+  bytes(count: number): Uint8Array;
+}
+
+export const systemRandom: Random = {
+  fraction: () => randomBytes(6).readUIntBE(0, 6) / 2 ** 48,
+  bytes: (count) => randomBytes(count),
+};
+
+/** A UUID of version 7 (RFC 9562, section 5.7): sorts by the time it was made. */
+export function uuidV7(clock: Clock, random: Random): string {
+  const bytes = random.bytes(16);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, 16);
+  const nowMs = clock.nowMs();
+  view.setUint32(0, Math.floor(nowMs / 2 ** 16));
+  view.setUint16(4, nowMs % 2 ** 16);
+  view.setUint8(6, 0x70 | (view.getUint8(6) & 0x0f));
+  view.setUint8(8, 0x80 | (view.getUint8(8) & 0x3f));
+  const hex = Buffer.from(bytes.buffer, bytes.byteOffset, 16).toString("hex");
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+}
+
+/** A UUID of version 4: nothing about it can be guessed. */
+export function uuidV4(): string {
+  return randomUUID();
+}
+
+/** SHA-256 in hex: how tokens are stored. They are random, so no slow hash is needed. */
+export function sha256Hex(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
+}
+
+/** Compares two secrets in a time that does not depend on where they differ. */
+export function equalSecrets(left: string, right: string): boolean {
+  const a = createHash("sha256").update(left).digest();
+  const b = createHash("sha256").update(right).digest();
+  return timingSafeEqual(a, b);
+}

@@ -1,0 +1,413 @@
+/**
+ * What an input does to a job: the pure half of the one function that writes job state.
+ *
+ * The storage calls `changeJob` under the job's row lock and writes what it returns. Whatever is
+ * refused here has no effect at all, so a stale, late or repeated message from a worker is
+ * harmless wherever it comes from.
+ */
+
+import {
+  isFinal,
+  type Attempt,
+  type AttemptResult,
+  type Cause,
+  type FinalJobState,
+  type Job,
+  type JobEventRecord,
+  type Progress,
+} from "./job.ts";
+import { nextJobState, type JobTransition } from "./job-state.ts";
+import {
+  CANCEL_VERIFY_MS,
+  PAUSE_MAX_MS,
+  START_CONFIRM_MS,
+  TIMEOUT_SLACK_MS,
+  serverGivesUpAtMs,
+} from "./lease.ts";
+import { decideRetry } from "./retry.ts";
+
+/** Something that happened to a job. Whatever carries an `attemptId` is refused if it is stale. */
+export type JobInput =
+  | { type: "assign"; attemptId: string; workerId: string }
+  | { type: "start"; attemptId: string; startedAtMs: number }
+  | { type: "pause"; attemptId: string }
+  | { type: "resume"; attemptId: string }
+  /** Its worker was last heard at `heardAtMs` and is silent. */
+  | { type: "disconnect"; attemptId: string; heardAtMs: number }
+  | { type: "progress"; attemptId: string; progress: Progress }
+  /** The worker reports the end, its processes verified gone. */
+  | { type: "finish"; attemptId: string; result: AttemptResult }
+  /** The attempt is given up: its lease ran out, or its provider says that the worker is gone. */
+  | { type: "lose"; attemptId: string; cause: Cause; message: string }
+  | { type: "cancel"; reason: string }
+  /** The job itself cannot go on while it waits: queue time-out, permanent provider error. */
+  | { type: "reject"; cause: Cause; message: string }
+  | { type: "retry"; force: boolean };
+
+export type ChangeRefusal = "stale_attempt" | "not_possible" | "already_final" | "succeeded";
+
+export type JobChange =
+  | { ok: true; job: Job; attempt: Attempt | null; event: JobEventRecord }
+  | { ok: false; refusal: ChangeRefusal; job: Job };
+
+export interface ChangeContext {
+  nowMs: number;
+  /** In [0, 1), for the backoff of a retry. */
+  jitter: number;
+  /** The newest attempt of the job, if there is one. */
+  attempt: Attempt | null;
+}
+
+export function changeJob(job: Job, input: JobInput, context: ChangeContext): JobChange {
+  if ("attemptId" in input && input.type !== "assign" && input.attemptId !== job.attemptId) {
+    return { ok: false, refusal: "stale_attempt", job };
+  }
+  switch (input.type) {
+    case "assign":
+      return assign(job, input, context);
+    case "start":
+      return start(job, input, context);
+    case "pause":
+    case "resume":
+      return simple(job, input.type, context);
+    case "disconnect":
+      return disconnect(job, input, context);
+    case "progress":
+      return progress(job, input, context);
+    case "finish":
+      return finish(job, input.result, context);
+    case "lose":
+      return lose(job, input, context);
+    case "cancel":
+      return cancel(job, input.reason, context);
+    case "reject":
+      return reject(job, input, context);
+    case "retry":
+      return retryByHand(job, input.force, context);
+  }
+}
+
+function assign(
+  job: Job,
+  input: Extract<JobInput, { type: "assign" }>,
+  context: ChangeContext,
+): JobChange {
+  const change = nextJobState(job.state, "assign");
+  if (!change.ok || context.nowMs < job.notBeforeMs) return refuse(job);
+  const attempt: Attempt = {
+    id: input.attemptId,
+    jobId: job.id,
+    number: job.attemptCount + 1,
+    workerId: input.workerId,
+    state: "scheduled",
+    cause: null,
+    exitCode: null,
+    signal: null,
+    message: "",
+    scheduledAtMs: context.nowMs,
+    startedAtMs: null,
+    finishedAtMs: null,
+    usage: null,
+    steps: [],
+    logBytes: 0,
+  };
+  const next: Job = {
+    ...job,
+    state: change.state,
+    attemptId: attempt.id,
+    attemptCount: attempt.number,
+    workerId: attempt.workerId,
+    deadlineAtMs: context.nowMs + START_CONFIRM_MS,
+    cause: null,
+    exitCode: null,
+    signal: null,
+    message: "",
+    startedAtMs: null,
+    progress: null,
+  };
+  return accept(next, attempt, { type: "assigned", nowMs: context.nowMs });
+}
+
+function start(job: Job, input: Extract<JobInput, { type: "start" }>, context: ChangeContext): JobChange {
+  const change = nextJobState(job.state, "start");
+  if (!change.ok) return refuse(job);
+  const startedAtMs = job.startedAtMs ?? input.startedAtMs;
+  const next: Job = {
+    ...job,
+    state: change.state,
+    startedAtMs,
+    deadlineAtMs:
+      change.state === "cancelling" ? job.deadlineAtMs : runningDeadline(job, context.nowMs),
+    message: "",
+  };
+  const type = job.state === "unreachable" ? "reachable" : "started";
+  return accept(next, withAttempt(context, { state: change.state, startedAtMs }), {
+    type,
+    nowMs: context.nowMs,
+  });
+}
+
+/**
+ * The worker keeps the exact time-out, on a clock that stands still while paused; the server's
+ * deadline is only for a worker that fails to. It counts from the last resume, which is later than
+ * the start, so it never fires before the worker's.
+ */
+function runningDeadline(job: Job, nowMs: number): number {
+  const { timeoutMs, graceMs } = job.definition;
+  return nowMs + timeoutMs + graceMs + TIMEOUT_SLACK_MS;
+}
+
+function simple(job: Job, transition: "pause" | "resume", context: ChangeContext): JobChange {
+  const change = nextJobState(job.state, transition);
+  if (!change.ok) return refuse(job);
+  const deadlineAtMs =
+    change.state === "paused" ? context.nowMs + PAUSE_MAX_MS : runningDeadline(job, context.nowMs);
+  const next: Job = { ...job, state: change.state, deadlineAtMs };
+  return accept(next, withAttempt(context, { state: change.state }), {
+    type: transition === "pause" ? "paused" : "resumed",
+    nowMs: context.nowMs,
+  });
+}
+
+function disconnect(
+  job: Job,
+  input: Extract<JobInput, { type: "disconnect" }>,
+  context: ChangeContext,
+): JobChange {
+  const change = nextJobState(job.state, "disconnect");
+  if (!change.ok) return refuse(job);
+  const next: Job = {
+    ...job,
+    state: change.state,
+    deadlineAtMs: serverGivesUpAtMs(input.heardAtMs, job.definition.leaseMs),
+    message: "no heartbeat from the worker; the job may still be running",
+  };
+  return accept(next, withAttempt(context, { state: change.state }), {
+    type: "unreachable",
+    nowMs: context.nowMs,
+    message: next.message,
+  });
+}
+
+function progress(
+  job: Job,
+  input: Extract<JobInput, { type: "progress" }>,
+  context: ChangeContext,
+): JobChange {
+  if (isFinal(job.state)) return { ok: false, refusal: "already_final", job };
+  const { percent, message } = input.progress;
+  return accept({ ...job, progress: input.progress }, null, {
+    type: "progress",
+    nowMs: context.nowMs,
+    message: `${Math.round(percent)} % ${message}`.trim(),
+  });
+}
+
+const TRANSITION_OF_RESULT: { readonly [S in FinalJobState]: JobTransition } = {
+  succeeded: "succeed",
+  failed: "fail",
+  timed_out: "time_out",
+  cancelled: "confirm_cancel",
+};
+
+function finish(job: Job, result: AttemptResult, context: ChangeContext): JobChange {
+  const attempt = withAttempt(context, {
+    state: result.state,
+    cause: result.cause,
+    exitCode: result.exitCode,
+    signal: result.signal,
+    message: result.message,
+    startedAtMs: result.startedAtMs ?? context.attempt?.startedAtMs ?? null,
+    finishedAtMs: result.finishedAtMs,
+    usage: result.usage,
+    steps: result.steps,
+    logBytes: result.logEnd,
+  });
+  return endAttempt(job, { attempt, result, context });
+}
+
+function lose(job: Job, input: Extract<JobInput, { type: "lose" }>, context: ChangeContext): JobChange {
+  const wasCancelled = job.state === "cancelling";
+  const result: LostResult = {
+    state: wasCancelled ? "cancelled" : "failed",
+    cause: input.cause,
+    exitCode: null,
+    signal: null,
+    message: input.message,
+    startedAtMs: job.startedAtMs,
+    finishedAtMs: context.nowMs,
+    outputs: {},
+    summary: "",
+  };
+  const attempt = withAttempt(context, {
+    state: result.state,
+    cause: result.cause,
+    message: result.message,
+    finishedAtMs: context.nowMs,
+  });
+  return endAttempt(job, { attempt, result, context });
+}
+
+type LostResult = Omit<AttemptResult, "usage" | "steps" | "logEnd">;
+
+function endAttempt(
+  job: Job,
+  end: { attempt: Attempt | null; result: LostResult; context: ChangeContext },
+): JobChange {
+  const { attempt, result, context } = end;
+  const retry =
+    job.state === "cancelling"
+      ? ({ retry: false } as const)
+      : decideRetry({
+          definition: job.definition,
+          ended: result,
+          userRetries: job.userRetries,
+          infrastructureRetries: job.infrastructureRetries,
+          jitter: context.jitter,
+        });
+  const change = nextJobState(job.state, retry.retry ? "requeue" : TRANSITION_OF_RESULT[result.state]);
+  if (!change.ok) return refuse(job);
+
+  const ended: Job = {
+    ...job,
+    cause: result.cause,
+    exitCode: result.exitCode,
+    signal: result.signal,
+    message: result.message,
+    startedAtMs: result.startedAtMs ?? job.startedAtMs,
+  };
+  if (retry.retry) {
+    const isUser = retry.kind === "user";
+    const next = toPending(ended, { nowMs: context.nowMs, delayMs: retry.delayMs });
+    next.userRetries += isUser ? 1 : 0;
+    next.infrastructureRetries += isUser ? 0 : 1;
+    next.message = `attempt ${job.attemptCount} ended with ${describeEnd(result)}; next attempt in ${(retry.delayMs / 1000).toFixed(1)} s`;
+    return accept(next, attempt, { type: "requeued", nowMs: context.nowMs, message: next.message });
+  }
+  const next: Job = {
+    ...ended,
+    state: change.state,
+    finishedAtMs: result.finishedAtMs,
+    deadlineAtMs: null,
+    outputs: result.outputs,
+    summary: result.summary,
+  };
+  return accept(next, attempt, { type: change.state, nowMs: context.nowMs, message: result.message });
+}
+
+function describeEnd(result: LostResult): string {
+  if (result.cause === "exit_code") return `exit code ${result.exitCode}`;
+  return result.cause ?? result.state;
+}
+
+function cancel(job: Job, reason: string, context: ChangeContext): JobChange {
+  if (isFinal(job.state)) return { ok: false, refusal: "already_final", job };
+  const change = nextJobState(job.state, "cancel");
+  if (!change.ok) return refuse(job);
+  const nowMs = context.nowMs;
+  if (change.state === "cancelled") {
+    const next: Job = {
+      ...job,
+      state: "cancelled",
+      cause: "cancelled",
+      message: reason || "cancelled before it started",
+      cancelReason: reason,
+      finishedAtMs: nowMs,
+      deadlineAtMs: null,
+    };
+    return accept(next, null, { type: "cancelled", nowMs, message: reason });
+  }
+  const next: Job = {
+    ...job,
+    state: "cancelling",
+    cancelReason: reason,
+    deadlineAtMs: cancelDeadline(job, nowMs),
+  };
+  return accept(next, withAttempt(context, { state: "cancelling" }), {
+    type: "cancel_requested",
+    nowMs,
+    message: reason,
+  });
+}
+
+/** A worker that cannot hear the cancel has until the end of the lease, as without one. */
+function cancelDeadline(job: Job, nowMs: number): number {
+  const verified = nowMs + job.definition.graceMs + CANCEL_VERIFY_MS;
+  if (job.state !== "unreachable" || job.deadlineAtMs === null) return verified;
+  return Math.max(verified, job.deadlineAtMs);
+}
+
+function reject(job: Job, input: Extract<JobInput, { type: "reject" }>, context: ChangeContext): JobChange {
+  if (job.state !== "pending") return refuse(job);
+  const next: Job = {
+    ...job,
+    state: "failed",
+    cause: input.cause,
+    message: input.message,
+    finishedAtMs: context.nowMs,
+    deadlineAtMs: null,
+  };
+  return accept(next, null, { type: "failed", nowMs: context.nowMs, message: input.message });
+}
+
+function retryByHand(job: Job, force: boolean, context: ChangeContext): JobChange {
+  const change = nextJobState(job.state, "retry");
+  if (!change.ok) return refuse(job);
+  if (job.state === "succeeded" && !force) return { ok: false, refusal: "succeeded", job };
+  const next = toPending(job, { nowMs: context.nowMs, delayMs: 0 });
+  next.userRetries = 0;
+  next.infrastructureRetries = 0;
+  next.cause = null;
+  next.exitCode = null;
+  next.signal = null;
+  next.message = "";
+  next.cancelReason = "";
+  next.outputs = {};
+  next.summary = "";
+  return accept(next, null, { type: "retried", nowMs: context.nowMs });
+}
+
+function toPending(job: Job, wait: { nowMs: number; delayMs: number }): Job {
+  const notBeforeMs = wait.nowMs + wait.delayMs;
+  return {
+    ...job,
+    state: "pending",
+    pendingSinceMs: wait.nowMs,
+    notBeforeMs,
+    deadlineAtMs: notBeforeMs + job.definition.queueTimeoutMs,
+    startedAtMs: null,
+    finishedAtMs: null,
+    progress: null,
+  };
+}
+
+function withAttempt(context: ChangeContext, changes: Partial<Attempt>): Attempt | null {
+  return context.attempt && { ...context.attempt, ...changes };
+}
+
+function refuse(job: Job): JobChange {
+  return { ok: false, refusal: isFinal(job.state) ? "already_final" : "not_possible", job };
+}
+
+function accept(
+  job: Job,
+  attempt: Attempt | null,
+  event: { type: string; nowMs: number; message?: string },
+): JobChange {
+  const next = { ...job, version: job.version + 1 };
+  return {
+    ok: true,
+    job: next,
+    attempt,
+    event: {
+      jobId: job.id,
+      sequence: next.version,
+      atMs: event.nowMs,
+      type: event.type,
+      state: next.state,
+      attemptId: next.attemptId,
+      workerId: next.workerId,
+      message: event.message ?? "",
+    },
+  };
+}

@@ -1,0 +1,61 @@
+/**
+ * What makes and destroys workers: a local process, a container, a pod, a virtual machine.
+ *
+ * All verbs are harmless when repeated. A worker is known by its id, which the caller chooses, so
+ * that a `create` whose answer was lost can be found again with `list`.
+ */
+
+/** What to make. */
+export interface WorkerSpec {
+  workerId: string;
+  name: string;
+  pool: string;
+  /** Where the agent dials, such as `http://127.0.0.1:9090`. */
+  serverUrl: string;
+  /** The one-time token. Handed over in a file where the provider can, never in argv. */
+  token: string;
+  labels: Record<string, string>;
+  /** Jobs at the same time. */
+  jobs: number;
+  environment: Record<string, string>;
+}
+
+/** A worker that was made. */
+export interface WorkerHandle {
+  workerId: string;
+  /** How the provider calls it: a process id, a container id. */
+  instanceId: string;
+}
+
+export type InstanceState = "starting" | "running" | "gone";
+
+export type ProviderHealth =
+  | { status: "healthy" }
+  | { status: "degraded"; reason: string }
+  | { status: "unhealthy"; reason: string }
+  | { status: "unknown" };
+
+export interface ProviderCapabilities {
+  /** The provider says by itself when a worker is gone. */
+  events: boolean;
+}
+
+/** Told when an instance is gone for certain: its processes do not run any more. */
+export type ProviderEvent = { type: "gone"; workerId: string; message: string };
+
+export interface Provider {
+  readonly name: string;
+  readonly capabilities: ProviderCapabilities;
+  /** Resolves when the instance runs. Rejects with `AppError`; `retryable` codes are transient. */
+  create(spec: WorkerSpec): Promise<WorkerHandle>;
+  /** Resolves when the instance is gone; also if it was never there. */
+  destroy(workerId: string): Promise<void>;
+  inspect(workerId: string): Promise<InstanceState>;
+  /** Everything this provider made and that is not gone. */
+  list(): Promise<WorkerHandle[]>;
+  healthCheck(): Promise<ProviderHealth>;
+  /** Calls `listener` for each event until the returned function is called. */
+  onEvent(listener: (event: ProviderEvent) => void): () => void;
+  /** Lets go of what the provider holds itself; workers are not destroyed. */
+  close(): Promise<void>;
+}
