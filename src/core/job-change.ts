@@ -59,7 +59,7 @@ export interface ChangeContext {
 }
 
 export function changeJob(job: Job, input: JobInput, context: ChangeContext): JobChange {
-  if ("attemptId" in input && input.type !== "assign" && input.attemptId !== job.attemptId) {
+  if ("attemptId" in input && input.type !== "assign" && isStale(job, input.attemptId)) {
     return { ok: false, refusal: "stale_attempt", job };
   }
   switch (input.type) {
@@ -85,6 +85,11 @@ export function changeJob(job: Job, input: JobInput, context: ChangeContext): Jo
     case "retry":
       return retryByHand(job, input.force, context);
   }
+}
+
+/** A job that waits still names its last attempt, but that one has ended and counts no more. */
+function isStale(job: Job, attemptId: string): boolean {
+  return attemptId !== job.attemptId || job.state === "pending";
 }
 
 function assign(
@@ -210,7 +215,17 @@ const TRANSITION_OF_RESULT: { readonly [S in FinalJobState]: JobTransition } = {
   cancelled: "confirm_cancel",
 };
 
-function finish(job: Job, result: AttemptResult, context: ChangeContext): JobChange {
+/** What an end without a cause is taken for: a worker that cannot say is at fault itself. */
+const CAUSE_OF_END: { readonly [S in FinalJobState]: Cause | null } = {
+  succeeded: null,
+  failed: "server_error",
+  timed_out: "timeout",
+  cancelled: "cancelled",
+};
+
+function finish(job: Job, reported: AttemptResult, context: ChangeContext): JobChange {
+  const cause = reported.state === "succeeded" ? null : (reported.cause ?? CAUSE_OF_END[reported.state]);
+  const result = { ...reported, cause };
   const attempt = withAttempt(context, {
     state: result.state,
     cause: result.cause,
@@ -229,7 +244,7 @@ function finish(job: Job, result: AttemptResult, context: ChangeContext): JobCha
 function lose(job: Job, input: Extract<JobInput, { type: "lose" }>, context: ChangeContext): JobChange {
   const wasCancelled = job.state === "cancelling";
   const result: LostResult = {
-    state: wasCancelled ? "cancelled" : "failed",
+    state: lostState(wasCancelled, input.cause),
     cause: input.cause,
     exitCode: null,
     signal: null,
@@ -246,6 +261,11 @@ function lose(job: Job, input: Extract<JobInput, { type: "lose" }>, context: Cha
     finishedAtMs: context.nowMs,
   });
   return endAttempt(job, { attempt, result, context });
+}
+
+function lostState(wasCancelled: boolean, cause: Cause): FinalJobState {
+  if (wasCancelled) return "cancelled";
+  return cause === "timeout" ? "timed_out" : "failed";
 }
 
 type LostResult = Omit<AttemptResult, "usage" | "steps" | "logEnd">;
@@ -279,6 +299,7 @@ function endAttempt(
   if (retry.retry) {
     const isUser = retry.kind === "user";
     const next = toPending(ended, { nowMs: context.nowMs, delayMs: retry.delayMs });
+    next.cause = null;
     next.userRetries += isUser ? 1 : 0;
     next.infrastructureRetries += isUser ? 0 : 1;
     next.message = `attempt ${job.attemptCount} ended with ${describeEnd(result)}; next attempt in ${(retry.delayMs / 1000).toFixed(1)} s`;
