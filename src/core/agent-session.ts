@@ -1,0 +1,354 @@
+/**
+ * The worker's half of the session: what an agent knows, and what it says when something happens.
+ *
+ * No IO and no clock of its own. The state is changed in place, and only by these functions, so
+ * the real agent and the simulation run the same code. The runner is the owner of the attempts:
+ * after a crash the agent learns everything anew from the runner's hello and the server's welcome.
+ * Whatever the server has not acknowledged is said again after each reconnect; all of it is
+ * harmless when repeated.
+ */
+
+import type { AttemptResult, JobDefinition, Progress } from "./job.ts";
+import {
+  LOG_CREDIT_BYTES,
+  MAX_LOG_BATCH_BYTES,
+  type HeldAttempt,
+  type ServerMessage,
+  type WorkerMessage,
+} from "./link.ts";
+import type { AttemptPhase, ControlAction, WorkerInfo, WorkerUsage } from "./worker.ts";
+
+/** An attempt as the agent sees it. */
+export interface AgentAttempt {
+  attemptId: string;
+  phase: AttemptPhase;
+  startedAtMs: number | null;
+  progress: Progress | null;
+  result: AttemptResult | null;
+  /** Bytes of log in the spool. */
+  logEnd: number;
+  /** Bytes handed to the stream. */
+  logSent: number;
+  /** Bytes that the server has on disk. */
+  logAcked: number;
+}
+
+export interface AgentSession {
+  /** The stream is open and the server has said welcome. */
+  online: boolean;
+  /** The runner is connected; while it is not, its attempts are kept as they were. */
+  runnerOnline: boolean;
+  draining: boolean;
+  attempts: Map<string, AgentAttempt>;
+  logCreditBytes: number;
+  heartbeatSequence: number;
+  /** When the unanswered heartbeats were sent, by sequence. */
+  heartbeatsSent: Map<number, number>;
+  usage: WorkerUsage | null;
+}
+
+/** What the agent shall do. Messages to the server go out before any log. */
+export type AgentAction =
+  | { to: "server"; message: WorkerMessage }
+  | {
+      to: "runner";
+      message:
+        | { type: "run"; attemptId: string; jobId: string; attemptNumber: number; definition: JobDefinition }
+        | { type: "control"; attemptId: string; action: ControlAction }
+        | { type: "log_acked"; attemptId: string; logAcked: number }
+        | { type: "forget"; attemptId: string }
+        | { type: "lease_renewed"; agoMs: number };
+    }
+  /** The server asked to leave this connection: connect again at once. */
+  | { to: "link"; type: "reconnect"; reason: string };
+
+export function newAgentSession(): AgentSession {
+  return {
+    online: false,
+    runnerOnline: false,
+    draining: false,
+    attempts: new Map(),
+    logCreditBytes: LOG_CREDIT_BYTES,
+    heartbeatSequence: 0,
+    heartbeatsSent: new Map(),
+    usage: null,
+  };
+}
+
+/** The first message of a stream. */
+export function helloMessage(session: AgentSession, worker: WorkerInfo): WorkerMessage {
+  return { type: "hello", worker, attempts: heldAttempts(session) };
+}
+
+export function onStreamClosed(session: AgentSession): void {
+  session.online = false;
+  session.heartbeatsSent.clear();
+}
+
+/** Empty while offline: an old heartbeat is of no use to anyone. */
+export function onHeartbeatDue(session: AgentSession, nowMs: number): AgentAction[] {
+  if (!session.online) return [];
+  session.heartbeatSequence += 1;
+  session.heartbeatsSent.set(session.heartbeatSequence, nowMs);
+  const message: WorkerMessage = {
+    type: "heartbeat",
+    sequence: session.heartbeatSequence,
+    usage: session.usage,
+    attempts: heldAttempts(session),
+  };
+  return [{ to: "server", message }];
+}
+
+/** True once nothing is left to do for an agent that shall leave. */
+export function mayLeave(session: AgentSession): boolean {
+  return session.draining && session.attempts.size === 0;
+}
+
+function heldAttempts(session: AgentSession): HeldAttempt[] {
+  return [...session.attempts.values()].map(({ attemptId, phase, logEnd }) => ({ attemptId, phase, logEnd }));
+}
+
+// ── From the server ────────────────────────────────────────────────────────────────────────────
+
+export function onServerMessage(session: AgentSession, message: ServerMessage, nowMs: number): AgentAction[] {
+  switch (message.type) {
+    case "welcome":
+      return onWelcome(session, message);
+    case "run_job":
+      return onRunJob(session, message);
+    case "control":
+      return onControl(session, message);
+    case "log_ack":
+      return onLogAck(session, message);
+    case "result_ack":
+      return forget(session, message.attemptId);
+    case "heartbeat_ack":
+      return onHeartbeatAck(session, message.sequence, nowMs);
+    case "drain":
+      session.draining = true;
+      return [];
+    case "goaway":
+      return [{ to: "link", type: "reconnect", reason: message.reason }];
+  }
+}
+
+function onWelcome(
+  session: AgentSession,
+  message: Extract<ServerMessage, { type: "welcome" }>,
+): AgentAction[] {
+  session.online = true;
+  session.logCreditBytes = message.logCreditBytes;
+  const actions: AgentAction[] = [{ to: "runner", message: { type: "lease_renewed", agoMs: 0 } }];
+  for (const verdict of message.attempts) {
+    const attempt = session.attempts.get(verdict.attemptId);
+    if (!attempt) continue;
+    if (!verdict.proceed) {
+      actions.push(
+        { to: "runner", message: { type: "control", attemptId: attempt.attemptId, action: "kill" } },
+        ...forget(session, attempt.attemptId),
+      );
+      continue;
+    }
+    attempt.logAcked = verdict.logAcked;
+    attempt.logSent = verdict.logAcked;
+    actions.push(...sayAgain(attempt));
+  }
+  return actions;
+}
+
+/** Everything the server may have missed about an attempt. */
+function sayAgain(attempt: AgentAttempt): AgentAction[] {
+  const { attemptId } = attempt;
+  const messages: WorkerMessage[] = [{ type: "accepted", attemptId }];
+  if (attempt.startedAtMs !== null && attempt.phase !== "finished") {
+    messages.push({ type: "started", attemptId, startedAtMs: attempt.startedAtMs });
+  }
+  if (attempt.phase === "paused") {
+    messages.push({ type: "control_ack", attemptId, action: "pause", error: "" });
+  }
+  if (attempt.progress && attempt.phase !== "finished") {
+    messages.push({ type: "progress", attemptId, progress: attempt.progress });
+  }
+  if (attempt.result) messages.push({ type: "result", attemptId, result: attempt.result });
+  return messages.map((message) => ({ to: "server", message }));
+}
+
+function onRunJob(
+  session: AgentSession,
+  message: Extract<ServerMessage, { type: "run_job" }>,
+): AgentAction[] {
+  const known = session.attempts.get(message.attemptId);
+  if (known) return session.online ? sayAgain(known) : [];
+  session.attempts.set(message.attemptId, {
+    attemptId: message.attemptId,
+    phase: "accepted",
+    startedAtMs: null,
+    progress: null,
+    result: null,
+    logEnd: 0,
+    logSent: 0,
+    logAcked: 0,
+  });
+  const { attemptId, jobId, attemptNumber, definition } = message;
+  return [{ to: "runner", message: { type: "run", attemptId, jobId, attemptNumber, definition } }];
+}
+
+/** A control for an attempt that is not here is answered, so that the server does not wait for it. */
+function onControl(
+  session: AgentSession,
+  message: Extract<ServerMessage, { type: "control" }>,
+): AgentAction[] {
+  const { attemptId, action } = message;
+  if (!session.attempts.has(attemptId)) {
+    const error = "the worker does not hold this attempt";
+    return [{ to: "server", message: { type: "control_ack", attemptId, action, error } }];
+  }
+  const relay: AgentAction = { to: "runner", message: { type: "control", attemptId, action } };
+  return action === "kill" ? [relay, ...forget(session, attemptId)] : [relay];
+}
+
+function onLogAck(
+  session: AgentSession,
+  message: Extract<ServerMessage, { type: "log_ack" }>,
+): AgentAction[] {
+  const attempt = session.attempts.get(message.attemptId);
+  if (!attempt || message.logAcked <= attempt.logAcked) return [];
+  attempt.logAcked = message.logAcked;
+  attempt.logSent = Math.max(attempt.logSent, message.logAcked);
+  return [
+    {
+      to: "runner",
+      message: { type: "log_acked", attemptId: attempt.attemptId, logAcked: attempt.logAcked },
+    },
+  ];
+}
+
+function forget(session: AgentSession, attemptId: string): AgentAction[] {
+  if (!session.attempts.delete(attemptId)) return [];
+  return [{ to: "runner", message: { type: "forget", attemptId } }];
+}
+
+/** The lease counts from the moment the heartbeat was sent: the server cannot have heard it earlier. */
+function onHeartbeatAck(session: AgentSession, sequence: number, nowMs: number): AgentAction[] {
+  const sentAtMs = session.heartbeatsSent.get(sequence);
+  if (sentAtMs === undefined) return [];
+  for (const older of session.heartbeatsSent.keys()) {
+    if (older <= sequence) session.heartbeatsSent.delete(older);
+  }
+  return [{ to: "runner", message: { type: "lease_renewed", agoMs: Math.max(0, nowMs - sentAtMs) } }];
+}
+
+// ── From the runner ────────────────────────────────────────────────────────────────────────────
+
+/** The runner's own list is the truth: it replaces what the agent believed. */
+export function onRunnerHello(
+  session: AgentSession,
+  held: readonly Omit<AgentAttempt, "logSent" | "logAcked">[],
+): AgentAction[] {
+  session.runnerOnline = true;
+  const known = session.attempts;
+  session.attempts = new Map();
+  for (const attempt of held) {
+    const before = known.get(attempt.attemptId);
+    session.attempts.set(attempt.attemptId, {
+      ...attempt,
+      logSent: before?.logSent ?? 0,
+      logAcked: before?.logAcked ?? 0,
+    });
+  }
+  if (!session.online) return [];
+  return [...session.attempts.values()].flatMap(sayAgain);
+}
+
+export function onAttemptAccepted(session: AgentSession, attemptId: string): AgentAction[] {
+  return session.attempts.has(attemptId) ? say(session, { type: "accepted", attemptId }) : [];
+}
+
+export function onAttemptStarted(
+  session: AgentSession,
+  started: { attemptId: string; startedAtMs: number },
+): AgentAction[] {
+  const attempt = session.attempts.get(started.attemptId);
+  if (!attempt || attempt.phase === "finished") return [];
+  attempt.phase = "running";
+  attempt.startedAtMs = started.startedAtMs;
+  return say(session, { type: "started", ...started });
+}
+
+export function onAttemptPhase(
+  session: AgentSession,
+  change: { attemptId: string; phase: AttemptPhase },
+): void {
+  const attempt = session.attempts.get(change.attemptId);
+  if (attempt && attempt.phase !== "finished") attempt.phase = change.phase;
+}
+
+export function onAttemptProgress(
+  session: AgentSession,
+  update: { attemptId: string; progress: Progress },
+): AgentAction[] {
+  const attempt = session.attempts.get(update.attemptId);
+  if (!attempt) return [];
+  attempt.progress = update.progress;
+  return say(session, { type: "progress", ...update });
+}
+
+export function onLogGrown(session: AgentSession, grown: { attemptId: string; logEnd: number }): void {
+  const attempt = session.attempts.get(grown.attemptId);
+  if (attempt) attempt.logEnd = Math.max(attempt.logEnd, grown.logEnd);
+}
+
+export function onAttemptResult(
+  session: AgentSession,
+  end: { attemptId: string; result: AttemptResult },
+): AgentAction[] {
+  const attempt = session.attempts.get(end.attemptId);
+  if (!attempt) return [];
+  attempt.phase = "finished";
+  attempt.result = end.result;
+  attempt.logEnd = Math.max(attempt.logEnd, end.result.logEnd);
+  return say(session, { type: "result", ...end });
+}
+
+export function onControlDone(
+  session: AgentSession,
+  done: { attemptId: string; action: ControlAction; error: string },
+): AgentAction[] {
+  return session.attempts.has(done.attemptId) ? say(session, { type: "control_ack", ...done }) : [];
+}
+
+/** While offline nothing is said: the welcome of the next stream says it all again. */
+function say(session: AgentSession, message: WorkerMessage): AgentAction[] {
+  return session.online ? [{ to: "server", message }] : [];
+}
+
+// ── Log ────────────────────────────────────────────────────────────────────────────────────────
+
+/**
+ * Where the next piece of log comes from, or null if there is none or no credit is left. Attempts
+ * take turns, so that one loud job does not silence the others: `lastAttemptId` had the last turn.
+ */
+export function nextLogRange(
+  session: AgentSession,
+  lastAttemptId: string | null,
+): { attemptId: string; offset: number; maxBytes: number } | null {
+  if (!session.online || unacknowledgedBytes(session) >= session.logCreditBytes) return null;
+  const waiting = [...session.attempts.values()].filter((attempt) => attempt.logSent < attempt.logEnd);
+  const last = waiting.findIndex((attempt) => attempt.attemptId === lastAttemptId);
+  const next = waiting[(last + 1) % Math.max(1, waiting.length)];
+  if (!next) return null;
+  const maxBytes = Math.min(MAX_LOG_BATCH_BYTES * 2, next.logEnd - next.logSent);
+  return { attemptId: next.attemptId, offset: next.logSent, maxBytes };
+}
+
+/** Notes that log up to `logSent` was handed to the stream. */
+export function onLogSent(session: AgentSession, sent: { attemptId: string; logSent: number }): void {
+  const attempt = session.attempts.get(sent.attemptId);
+  if (attempt) attempt.logSent = Math.max(attempt.logSent, sent.logSent);
+}
+
+function unacknowledgedBytes(session: AgentSession): number {
+  let bytes = 0;
+  for (const attempt of session.attempts.values()) bytes += attempt.logSent - attempt.logAcked;
+  return bytes;
+}

@@ -1,0 +1,260 @@
+/**
+ * The server's half of the session with one worker: what it believes the worker holds, and what it
+ * does when something happens.
+ *
+ * No IO and no clock of its own, like the other half. The database is the truth about jobs; this
+ * state lives as long as one stream and is built from the database and the worker's hello. Every
+ * effect on a job goes through the store, which refuses stale attempts under the job's row lock;
+ * the checks here only save round trips and tell the worker to kill what is stale.
+ */
+
+import type { JobInput } from "./job-change.ts";
+import { JOB_DEFAULTS, type AttemptResult, type Job, type JobDefinition } from "./job.ts";
+import { HEARTBEAT_INTERVAL_MS } from "./lease.ts";
+import {
+  LOG_CREDIT_BYTES,
+  type AttemptVerdict,
+  type HeldAttempt,
+  type ServerMessage,
+  type WorkerMessage,
+} from "./link.ts";
+import type { ControlAction, WorkerUsage } from "./worker.ts";
+
+/** An attempt that this worker should hold. */
+export interface ServerAttempt {
+  attemptId: string;
+  jobId: string;
+  attemptNumber: number;
+  definition: JobDefinition;
+  /** The worker said that it has it. */
+  confirmed: boolean;
+  /** Bytes of log that are on disk here. */
+  logDurable: number;
+  /** The result, while it waits for the rest of the log or for the store. */
+  result: AttemptResult | null;
+  /** The result went to the store; its acknowledgement follows. */
+  isEnding: boolean;
+}
+
+export interface ServerSession {
+  workerId: string;
+  attempts: Map<string, ServerAttempt>;
+  /** When the worker was last heard. */
+  heardAtMs: number;
+  usage: WorkerUsage | null;
+  /** Takes no more jobs. */
+  draining: boolean;
+}
+
+/** What the server shall do. */
+export type ServerAction =
+  | { type: "send"; message: ServerMessage }
+  /** Answer with `onInputApplied` if it was a `finish`. */
+  | { type: "apply"; attemptId: string; jobId: string; input: JobInput }
+  | { type: "append_log"; attemptId: string; offset: number; data: Uint8Array }
+  | { type: "renew_lease"; usage: WorkerUsage | null };
+
+/** An attempt of this worker that has not ended, as the database has it. */
+export interface LiveAttemptView {
+  attemptId: string;
+  attemptNumber: number;
+  job: Job;
+  logDurable: number;
+}
+
+export function newServerSession(workerId: string, nowMs: number): ServerSession {
+  return { workerId, attempts: new Map(), heardAtMs: nowMs, usage: null, draining: false };
+}
+
+/**
+ * Compares what the worker holds with what the database says it should.
+ *
+ * Held and live: goes on, from where the log ends here. Held but not live: stale, so the worker
+ * kills and forgets it. Live but not held: if it never started it is sent (again); if it did, its
+ * processes are gone with the worker's runner, and the attempt is lost.
+ */
+export function onHello(
+  session: ServerSession,
+  hello: { held: readonly HeldAttempt[]; live: readonly LiveAttemptView[]; nowMs: number },
+): ServerAction[] {
+  session.heardAtMs = hello.nowMs;
+  const held = new Map(hello.held.map((attempt) => [attempt.attemptId, attempt]));
+  const live = new Map(hello.live.map((attempt) => [attempt.attemptId, attempt]));
+  const verdicts: AttemptVerdict[] = hello.held.map(({ attemptId }) => ({
+    attemptId,
+    proceed: live.has(attemptId),
+    logAcked: live.get(attemptId)?.logDurable ?? 0,
+  }));
+  const welcome: ServerMessage = {
+    type: "welcome",
+    heartbeatIntervalMs: HEARTBEAT_INTERVAL_MS,
+    leaseMs: JOB_DEFAULTS.leaseMs,
+    attempts: verdicts,
+    logCreditBytes: LOG_CREDIT_BYTES,
+  };
+  const actions: ServerAction[] = [{ type: "send", message: welcome }];
+  for (const view of live.values()) {
+    const holding = held.get(view.attemptId);
+    actions.push(...(holding ? takeUp(session, view) : restartOrLose(session, view)));
+  }
+  return actions;
+}
+
+/** The worker says `accepted`, `started` or `result` again right after the welcome. */
+function takeUp(session: ServerSession, view: LiveAttemptView): ServerAction[] {
+  session.attempts.set(view.attemptId, { ...newAttempt(view), confirmed: true });
+  if (view.job.state !== "cancelling") return [];
+  return [{ type: "send", message: { type: "control", attemptId: view.attemptId, action: "cancel" } }];
+}
+
+function restartOrLose(session: ServerSession, view: LiveAttemptView): ServerAction[] {
+  const { job, attemptId } = view;
+  const neverStarted = job.startedAtMs === null && job.state !== "cancelling";
+  if (neverStarted) return onAssigned(session, view);
+  const input: JobInput = {
+    type: "lose",
+    attemptId,
+    cause: job.state === "cancelling" ? "cancelled" : "worker_lost",
+    message: "the worker came back without this attempt: its runner had ended",
+  };
+  return [{ type: "apply", attemptId, jobId: job.id, input }];
+}
+
+/** An attempt was made for this worker in the database: send it. */
+export function onAssigned(session: ServerSession, view: LiveAttemptView): ServerAction[] {
+  const attempt = newAttempt(view);
+  session.attempts.set(attempt.attemptId, attempt);
+  const { attemptId, jobId, attemptNumber, definition } = attempt;
+  return [{ type: "send", message: { type: "run_job", attemptId, jobId, attemptNumber, definition } }];
+}
+
+function newAttempt(view: LiveAttemptView): ServerAttempt {
+  return {
+    attemptId: view.attemptId,
+    jobId: view.job.id,
+    attemptNumber: view.attemptNumber,
+    definition: view.job.definition,
+    confirmed: false,
+    logDurable: view.logDurable,
+    result: null,
+    isEnding: false,
+  };
+}
+
+export function onWorkerMessage(
+  session: ServerSession,
+  message: Exclude<WorkerMessage, { type: "hello" }>,
+  nowMs: number,
+): ServerAction[] {
+  session.heardAtMs = nowMs;
+  if (message.type === "heartbeat") return onHeartbeat(session, message);
+  const attempt = session.attempts.get(message.attemptId);
+  if (!attempt) return onStale(message);
+  attempt.confirmed = true;
+  const { attemptId, jobId } = attempt;
+  switch (message.type) {
+    case "accepted":
+      return [];
+    case "started":
+      return [
+        { type: "apply", attemptId, jobId, input: { type: "start", attemptId, startedAtMs: message.startedAtMs } },
+      ];
+    case "progress":
+      return [{ type: "apply", attemptId, jobId, input: { type: "progress", attemptId, progress: message.progress } }];
+    case "log_batch":
+      return [{ type: "append_log", attemptId, offset: message.offset, data: message.data }];
+    case "result":
+      attempt.result ??= message.result;
+      return finishIfComplete(attempt);
+    case "control_ack":
+      return onControlAck(attempt, message);
+  }
+}
+
+/**
+ * The server does not know this attempt for this worker: it is stale. A result is acknowledged,
+ * because the processes are gone already and the worker waits for nothing else.
+ */
+function onStale(message: Exclude<WorkerMessage, { type: "hello" } | { type: "heartbeat" }>): ServerAction[] {
+  const { attemptId } = message;
+  if (message.type === "result") return [{ type: "send", message: { type: "result_ack", attemptId } }];
+  if (message.type === "control_ack") return [];
+  return [{ type: "send", message: { type: "control", attemptId, action: "kill" } }];
+}
+
+function onHeartbeat(
+  session: ServerSession,
+  message: Extract<WorkerMessage, { type: "heartbeat" }>,
+): ServerAction[] {
+  session.usage = message.usage;
+  const actions: ServerAction[] = [
+    { type: "renew_lease", usage: message.usage },
+    { type: "send", message: { type: "heartbeat_ack", sequence: message.sequence } },
+  ];
+  const held = new Set(message.attempts.map(({ attemptId }) => attemptId));
+  for (const attempt of session.attempts.values()) {
+    // The stream keeps order: what was confirmed before this heartbeat must be listed in it.
+    if (!attempt.confirmed || attempt.isEnding || held.has(attempt.attemptId)) continue;
+    const { attemptId, jobId } = attempt;
+    session.attempts.delete(attemptId);
+    const text = "the worker does not hold this attempt any more: its runner had ended";
+    actions.push({
+      type: "apply",
+      attemptId,
+      jobId,
+      input: { type: "lose", attemptId, cause: "worker_lost", message: text },
+    });
+  }
+  return actions;
+}
+
+function onControlAck(
+  attempt: ServerAttempt,
+  message: Extract<WorkerMessage, { type: "control_ack" }>,
+): ServerAction[] {
+  const isPausing = message.action === "pause" || message.action === "resume";
+  if (message.error || !isPausing) return [];
+  const { attemptId, jobId } = attempt;
+  return [{ type: "apply", attemptId, jobId, input: { type: message.action as "pause" | "resume", attemptId } }];
+}
+
+/** The log is on disk up to here. */
+export function onLogDurable(
+  session: ServerSession,
+  durable: { attemptId: string; logDurable: number },
+): ServerAction[] {
+  const attempt = session.attempts.get(durable.attemptId);
+  if (!attempt || durable.logDurable < attempt.logDurable) return [];
+  attempt.logDurable = durable.logDurable;
+  const ack: ServerMessage = { type: "log_ack", attemptId: attempt.attemptId, logAcked: attempt.logDurable };
+  return [{ type: "send", message: ack }, ...finishIfComplete(attempt)];
+}
+
+/** A result counts only with its whole log: then the job may become final. */
+function finishIfComplete(attempt: ServerAttempt): ServerAction[] {
+  const { attemptId, jobId, result } = attempt;
+  if (!result || attempt.isEnding || attempt.logDurable < result.logEnd) return [];
+  attempt.isEnding = true;
+  return [{ type: "apply", attemptId, jobId, input: { type: "finish", attemptId, result } }];
+}
+
+/** The end of the attempt is in the database and its log is safe: the worker may forget it. */
+export function onEndStored(session: ServerSession, attemptId: string): ServerAction[] {
+  session.attempts.delete(attemptId);
+  return [{ type: "send", message: { type: "result_ack", attemptId } }];
+}
+
+/** The store refused an input because the attempt is stale: the worker shall kill it. */
+export function onRefused(session: ServerSession, attemptId: string): ServerAction[] {
+  if (!session.attempts.delete(attemptId)) return [];
+  return [{ type: "send", message: { type: "control", attemptId, action: "kill" } }];
+}
+
+/** Sends a control if the worker holds the attempt. */
+export function onControlWanted(
+  session: ServerSession,
+  wanted: { attemptId: string; action: ControlAction },
+): ServerAction[] {
+  if (!session.attempts.has(wanted.attemptId)) return [];
+  return [{ type: "send", message: { type: "control", ...wanted } }];
+}
