@@ -1,0 +1,106 @@
+/**
+ * The port for workers and gRPC clients: gRPC over HTTP/2 in plain text, with the standard health
+ * and reflection services.
+ *
+ * At a stop it accepts nothing new, tells clients to go elsewhere (GOAWAY), ends streams with
+ * `unavailable` at once, lets unary calls end within `drainMs`, and then cuts what is left.
+ */
+
+import * as http2 from "node:http2";
+import type { AddressInfo } from "node:net";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { AppError, errorMessage } from "../../base/errors.ts";
+import type { Service } from "../../base/service.ts";
+import { toConnectError } from "../../protocol/errors.ts";
+import { grpcHealthRoutes } from "./grpc-health.ts";
+import { grpcReflectionRoutes } from "./grpc-reflection.ts";
+import { DRAIN_MS, routerOptions, stopOnce, type RpcServerOptions } from "./rpc-options.ts";
+import { refuseCall } from "./rpc-refusal.ts";
+
+export interface GrpcServer extends Service {
+  readonly port: number;
+}
+
+/** What a client may send on one stream before it is read: with 64 KiB, a log of 200 MB/s would wait. */
+const STREAM_WINDOW_BYTES = 4 * 1024 * 1024;
+/** The same for a whole connection. */
+const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
+/** Above it, Node.js refuses new streams of a session. The unit of the library is a megabyte. */
+const SESSION_MEMORY_MEGABYTES = 128;
+
+/** @throws AppError if the address cannot be had. */
+export async function startGrpcServer(options: RpcServerOptions): Promise<GrpcServer> {
+  const shutdown = new AbortController();
+  const sessions = new Set<http2.ServerHttp2Session>();
+  const server = http2.createServer(
+    { settings: { initialWindowSize: STREAM_WINDOW_BYTES }, maxSessionMemory: SESSION_MEMORY_MEGABYTES },
+    requestListener(options, shutdown.signal),
+  );
+  server.on("session", (session) => {
+    sessions.add(session);
+    session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
+    session.once("close", () => sessions.delete(session));
+    session.on("error", (error) => options.log.debug({ err: error }, "http2 session failed"));
+  });
+  server.setTimeout(0);
+  await listen(server, options);
+  const { port } = server.address() as AddressInfo;
+  return { port, stop: stopOnce(() => stop({ server, sessions, options, shutdown })) };
+}
+
+function requestListener(options: RpcServerOptions, signal: AbortSignal) {
+  const handle = connectNodeAdapter({
+    ...routerOptions(options, signal),
+    connect: false,
+    grpcWeb: false,
+    routes(router) {
+      options.routes(router);
+      grpcHealthRoutes(router, { health: options.health, clock: options.clock });
+      // Last, so that it lists all the others.
+      grpcReflectionRoutes(router);
+    },
+  });
+  return (request: http2.Http2ServerRequest, response: http2.Http2ServerResponse): void => {
+    // The adapter makes a URL of it, and would throw where nobody catches.
+    if (!URL.canParse(`http://${request.authority}`)) {
+      response.writeHead(400);
+      response.end();
+      return;
+    }
+    const path = request.url.split("?", 1)[0] ?? "";
+    const refusal = options.auth({ path, authorization: request.headers.authorization });
+    if (refusal === null) {
+      handle(request, response);
+      return;
+    }
+    const error = toConnectError(refusal, () => "");
+    refuseCall(error, { contentType: request.headers["content-type"], response });
+  };
+}
+
+function listen(server: http2.Http2Server, { host, port }: RpcServerOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", (error) => {
+      reject(new AppError("failed_precondition", `listen on ${host}:${port}: ${errorMessage(error)}`, { cause: error }));
+    });
+    server.listen(port, host, resolve);
+  });
+}
+
+async function stop(running: {
+  server: http2.Http2Server;
+  sessions: ReadonlySet<http2.ServerHttp2Session>;
+  options: RpcServerOptions;
+  shutdown: AbortController;
+}): Promise<void> {
+  const { server, sessions, options, shutdown } = running;
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  shutdown.abort(new ConnectError("the server is stopping", Code.Unavailable));
+  for (const session of sessions) session.close();
+  const callOff = options.clock.schedule(options.drainMs ?? DRAIN_MS, () => {
+    for (const session of sessions) session.destroy();
+  });
+  await closed;
+  callOff();
+}

@@ -1,0 +1,33 @@
+/**
+ * Answers a call with an error before Connect sees it, in the protocol that the caller speaks, so
+ * that its client library shows code and message like those of any other error.
+ */
+
+import type { ConnectError } from "@connectrpc/connect";
+import { encodeEnvelope } from "@connectrpc/connect/protocol";
+import { codeToHttpStatus, endStreamFlag, endStreamToJson, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
+import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
+
+/** The part of HTTP/1.1 and HTTP/2 responses of Node.js that is needed here. */
+export interface RefusalTarget {
+  writeHead(status: number, headers: Record<string, string>): unknown;
+  end(body: Uint8Array): unknown;
+}
+
+export function refuseCall(error: ConnectError, call: { contentType: string | undefined; response: RefusalTarget }): void {
+  const { response } = call;
+  const contentType = (call.contentType ?? "").toLowerCase();
+  if (contentType.startsWith("application/grpc")) {
+    // "Trailers-Only" of the gRPC specification; gRPC-Web knows it too.
+    const status = Object.fromEntries(setTrailerStatus(new Headers(), error));
+    response.writeHead(200, { "content-type": contentType, ...status });
+    response.end(new Uint8Array());
+  } else if (contentType.startsWith("application/connect+")) {
+    const end = new TextEncoder().encode(JSON.stringify(endStreamToJson(new Headers(), error, undefined)));
+    response.writeHead(200, { "content-type": contentType });
+    response.end(encodeEnvelope(endStreamFlag, end));
+  } else {
+    response.writeHead(codeToHttpStatus(error.code), { "content-type": "application/json" });
+    response.end(errorToJsonBytes(error, undefined));
+  }
+}
