@@ -1,0 +1,185 @@
+/** JobService: submit, look at, cancel and retry jobs. */
+
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import { Batcher } from "../../base/batcher.ts";
+import type { Clock } from "../../base/clock.ts";
+import { AppError } from "../../base/errors.ts";
+import { uuidV7, type Random } from "../../base/random.ts";
+import { isFinal, type Job } from "../../core/job.ts";
+import {
+  causeFromWire,
+  definitionFromWire,
+  eventToWire,
+  jobStateFromWire,
+  jobToWire,
+  timeFromWire,
+} from "../../protocol/convert.ts";
+import type * as pb from "../../protocol/gen/hodei/v1/jobs_pb.ts";
+import type { AppliedInput, InsertedJob, JobFilter, NewJob, Store } from "../../storage/store.ts";
+import { JobWatch, type JobBus } from "../job-bus.ts";
+import { findJob, notFound } from "./find-by-id.ts";
+import { pageFromWire, pageTokenToWire } from "./page-token.ts";
+
+export interface JobsApiDeps {
+  store: Store;
+  clock: Clock;
+  random: Random;
+  events: JobBus;
+  /** Told after the jobs are stored, with those that are new or wait again. */
+  onQueued: (jobs: NewJob[]) => void;
+  /** Told after the cancel is stored; the job is `cancelled` or `cancelling`. */
+  onCancelled: (job: Job) => void;
+}
+
+/** Single submissions that share a statement. */
+const MAX_SUBMISSION_GROUP = 1_000;
+/** Single submissions that wait for the database; more are refused, and may be tried again. */
+const MAX_WAITING_SUBMISSIONS = 20_000;
+/** How often a watch looks for changes that it did not hear of. */
+const WATCH_REREAD_MS = 5_000;
+
+type JobsApi = Required<ServiceImpl<typeof pb.JobService>>;
+
+export function jobsApi(deps: JobsApiDeps): JobsApi {
+  const { store, clock } = deps;
+  const submissions = new Batcher<NewJob, InsertedJob>({
+    run: (jobs) => insert(deps, jobs),
+    maxGroup: MAX_SUBMISSION_GROUP,
+    maxWaiting: MAX_WAITING_SUBMISSIONS,
+    full: () => new AppError("resource_exhausted", "queue job: too many submissions wait for the database"),
+  });
+  return {
+    async queueJob(request) {
+      const { jobId } = await submissions.add(newJob(deps, request));
+      return { jobId };
+    },
+
+    async queueJobs(request) {
+      const jobs = request.jobs.map((job) => newJob(deps, job));
+      const inserted = await insert(deps, jobs);
+      return { jobIds: inserted.map(({ jobId }) => jobId) };
+    },
+
+    async getJob({ jobId }) {
+      const job = await findJob(store, jobId);
+      return { job: await withAttempts(store, job) };
+    },
+
+    async listJobs(request) {
+      const page = await store.listJobs(filterFromWire(request), pageFromWire(request));
+      const attempts = await store.latestAttempts(page.items.map(({ id }) => id));
+      return {
+        jobs: page.items.map((job) => {
+          const attempt = attempts.get(job.id);
+          return jobToWire(job, attempt ? [attempt] : []);
+        }),
+        nextPageToken: pageTokenToWire(page.nextCursor),
+      };
+    },
+
+    async cancelJob({ jobId, reason }) {
+      const { id } = await findJob(store, jobId);
+      const applied = await store.applyInput({ jobId: id, input: { type: "cancel", reason }, nowMs: clock.nowMs() });
+      const job = cancelledJob(id, applied);
+      deps.events.publish(job);
+      deps.onCancelled(job);
+      return { job: await withAttempts(store, job) };
+    },
+
+    async retryJob({ jobId, force }) {
+      const { id } = await findJob(store, jobId);
+      const nowMs = clock.nowMs();
+      const applied = await store.applyInput({ jobId: id, input: { type: "retry", force }, nowMs });
+      const job = retriedJob(id, applied);
+      deps.events.publish(job);
+      deps.onQueued([{ id, definition: job.definition, idempotencyKey: null, nowMs }]);
+      return { job: await withAttempts(store, job) };
+    },
+
+    async getJobEvents({ jobId, afterSequence }) {
+      const { id } = await findJob(store, jobId);
+      // A sequence beyond the safe integers is beyond every event, too.
+      const after = Math.min(Number(afterSequence), Number.MAX_SAFE_INTEGER);
+      const events = await store.listEvents(id, after);
+      return { events: events.map(eventToWire) };
+    },
+
+    watchJob: (request, context) => watchJob(deps, request.jobId, context),
+  };
+}
+
+function newJob(deps: JobsApiDeps, request: pb.QueueJobRequest): NewJob {
+  if (!request.definition) throw new AppError("invalid_argument", "definition: value is required");
+  return {
+    id: uuidV7(deps.clock, deps.random),
+    definition: definitionFromWire(request.definition),
+    idempotencyKey: request.idempotencyKey || null,
+    nowMs: deps.clock.nowMs(),
+  };
+}
+
+async function insert(deps: JobsApiDeps, jobs: NewJob[]): Promise<InsertedJob[]> {
+  const inserted = await deps.store.insertJobs(jobs);
+  const created = jobs.filter((_, index) => inserted[index]?.created);
+  if (created.length > 0) deps.onQueued(created);
+  return inserted;
+}
+
+async function withAttempts(store: Store, job: Job): Promise<pb.Job> {
+  return jobToWire(job, await store.listAttempts(job.id));
+}
+
+function filterFromWire(request: pb.ListJobsRequest): JobFilter {
+  const createdAfterMs = timeFromWire(request.createdAfter);
+  const createdBeforeMs = timeFromWire(request.createdBefore);
+  const causes = request.causes.map(causeFromWire).filter((cause) => cause !== null);
+  return {
+    ...(request.states.length > 0 ? { states: request.states.map(jobStateFromWire) } : {}),
+    ...(causes.length > 0 ? { causes } : {}),
+    ...(request.queue ? { queue: request.queue } : {}),
+    ...(request.name ? { name: request.name } : {}),
+    ...(Object.keys(request.labels).length > 0 ? { labels: request.labels } : {}),
+    ...(createdAfterMs === null ? {} : { createdAfterMs }),
+    ...(createdBeforeMs === null ? {} : { createdBeforeMs }),
+  };
+}
+
+/** A cancel of a job that is being cancelled is no mistake: it asks for what happens already. */
+function cancelledJob(id: string, applied: AppliedInput): Job {
+  if (applied.ok) return applied.job;
+  if (applied.job === null) return notFound("job", id);
+  if (!isFinal(applied.job.state)) return applied.job;
+  throw new AppError("failed_precondition", `cancel job ${id}: it has ended already and is ${applied.job.state}`);
+}
+
+function retriedJob(id: string, applied: AppliedInput): Job {
+  if (applied.ok) return applied.job;
+  if (applied.job === null) return notFound("job", id);
+  const { state } = applied.job;
+  if (applied.refusal === "succeeded") {
+    throw new AppError("failed_precondition", `retry job ${id}: it has succeeded; set \`force\` to run it again`);
+  }
+  throw new AppError("failed_precondition", `retry job ${id}: it is ${state}, and only a job that has ended can be retried`);
+}
+
+/** Subscribes before it reads, so that no change falls in between. */
+async function* watchJob(deps: JobsApiDeps, idOrPrefix: string, context: HandlerContext): AsyncGenerator<{ job: pb.Job }> {
+  const { store, clock, events: bus } = deps;
+  const { signal } = context;
+  const { id } = await findJob(store, idOrPrefix);
+  const watch = new JobWatch({ bus, clock }, id);
+  try {
+    let sentVersion = 0;
+    let job = await store.getJob(id);
+    while (job !== null && !signal.aborted) {
+      if (job.version > sentVersion) {
+        yield { job: await withAttempts(store, job) };
+        sentVersion = job.version;
+        if (isFinal(job.state)) return;
+      }
+      job = (await watch.next(WATCH_REREAD_MS, signal)) ?? (signal.aborted ? null : await store.getJob(id));
+    }
+  } finally {
+    watch.close();
+  }
+}
