@@ -33,6 +33,8 @@ export interface PlannedPool {
   room: number;
   /** Workers that were asked for and have not connected yet: jobs may wait for them. */
   arriving: number;
+  /** Why no worker can be made now, if so. */
+  problem: string | null;
 }
 
 export interface Plan {
@@ -119,6 +121,10 @@ function explainNoFit(
   context: { arriving: readonly ArrivingPool[]; workers: readonly PlannedWorker[] },
 ): WaitReason {
   const couldRun = context.workers.some((worker) => hasLabels(worker.labels, job.selector));
+  const failing = fitting.find(({ pool }) => pool.problem !== null);
+  if (failing) {
+    return { impossible: false, message: `pool ${failing.pool.name} cannot make a worker: ${failing.pool.problem}` };
+  }
   if (fitting.length > 0) {
     const names = fitting.map(({ pool }) => pool.name).join(", ");
     return { impossible: false, message: `every worker is busy and pool ${names} is at its maximum` };

@@ -1,0 +1,52 @@
+/**
+ * Notices workers that have fallen silent: their jobs become unreachable, which is visible and has
+ * a deadline, and nothing else happens to them. A stream that is open but silent is closed, so that
+ * a half-dead connection does not look alive.
+ */
+
+import type { Clock } from "../../base/clock.ts";
+import type { Logger } from "../../base/log.ts";
+import type { Job } from "../../core/job.ts";
+import { isUnreachable } from "../../core/lease.ts";
+import type { Worker } from "../../core/worker.ts";
+import type { Store } from "../../storage/store.ts";
+import type { WorkerConnections } from "../workers/worker-connections.ts";
+
+export interface LivenessDependencies {
+  store: Store;
+  connections: WorkerConnections;
+  clock: Clock;
+  log: Logger;
+  onJobChanged(job: Job): void;
+}
+
+const PAGE_WORKERS = 500;
+
+export async function livenessRound(deps: LivenessDependencies): Promise<void> {
+  const nowMs = deps.clock.nowMs();
+  for (const connection of deps.connections.all()) {
+    if (isUnreachable(connection.session.heardAtMs, nowMs)) connection.goaway("no heartbeat");
+  }
+  let cursor: string | null = null;
+  do {
+    const page = await deps.store.listWorkers({ includeTerminated: false }, { limit: PAGE_WORKERS, cursor });
+    for (const worker of page.items) await look(worker, nowMs, deps);
+    cursor = page.nextCursor;
+  } while (cursor !== null);
+}
+
+async function look(worker: Worker, nowMs: number, deps: LivenessDependencies): Promise<void> {
+  const heardAtMs = worker.lastHeartbeatAtMs;
+  if (heardAtMs === null || worker.state === "unreachable" || !isUnreachable(heardAtMs, nowMs)) return;
+  const connection = deps.connections.get(worker.id);
+  if (connection && !isUnreachable(connection.session.heardAtMs, nowMs)) return;
+  deps.log.warn({ workerId: worker.id }, "worker is unreachable");
+  if (worker.state !== "broken") {
+    await deps.store.changeWorker({ workerId: worker.id, state: "unreachable", message: "no heartbeat" });
+  }
+  for (const { attempt, job } of await deps.store.listLiveAttempts(worker.id)) {
+    const input = { type: "disconnect", attemptId: attempt.id, heardAtMs } as const;
+    const applied = await deps.store.applyInput({ jobId: job.id, input, nowMs });
+    if (applied.ok) deps.onJobChanged(applied.job);
+  }
+}

@@ -1,0 +1,249 @@
+/**
+ * Makes workers that are missing and removes those that nobody needs.
+ *
+ * Level-triggered over three facts: what the scheduler wants, what the provider says exists, and
+ * what is connected. `provision` books a worker before it is made, so that the next scheduling
+ * round does not ask for it again; the periodic round finds and mends whatever went wrong between.
+ */
+
+import type { Clock } from "../../base/clock.ts";
+import { AppError, ERROR_CODES, errorMessage } from "../../base/errors.ts";
+import { Backoff } from "../../base/backoff.ts";
+import type { Logger } from "../../base/log.ts";
+import { sha256Hex, uuidV4, uuidV7, type Random } from "../../base/random.ts";
+import type { Job } from "../../core/job.ts";
+import type { Plan, PlannedPool } from "../../core/planner.ts";
+import type { WorkerCapacity } from "../../core/worker.ts";
+import type { Provider } from "../../providers/provider.ts";
+import type { Store } from "../../storage/store.ts";
+import type { WorkerConnections } from "../workers/worker-connections.ts";
+
+/** A kind of worker that can be made on demand. */
+export interface Pool {
+  name: string;
+  provider: Provider;
+  labels: Record<string, string>;
+  /** What one worker holds. */
+  capacity: WorkerCapacity;
+  maxWorkers: number;
+  /** A worker without a job for this long leaves. */
+  idleTimeoutMs: number;
+  /** A worker leaves after its first job. */
+  ephemeral: boolean;
+}
+
+export interface ProvisionerDependencies {
+  pools: readonly Pool[];
+  store: Store;
+  connections: WorkerConnections;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+  /** Where agents dial. */
+  serverUrl(): string;
+  onJobChanged(job: Job): void;
+  onRoom(): void;
+}
+
+/** How long a one-time token lives, from the moment the instance runs. */
+const TOKEN_LIFETIME_MS = 5 * 60_000;
+/** How long a worker may take from its creation to its first stream. */
+const CONNECT_TIMEOUT_MS = 2 * 60_000;
+
+interface OwnedWorker {
+  workerId: string;
+  pool: Pool;
+  createdAtMs: number;
+  hasConnected: boolean;
+  idleSinceMs: number | null;
+  isLeaving: boolean;
+}
+
+export class Provisioner {
+  readonly #deps: ProvisionerDependencies;
+  readonly #owned = new Map<string, OwnedWorker>();
+  readonly #problems = new Map<string, { message: string; untilMs: number; backoff: Backoff }>();
+  readonly #stopListening: (() => void)[];
+
+  constructor(deps: ProvisionerDependencies) {
+    this.#deps = deps;
+    this.#stopListening = deps.pools.map((pool) =>
+      pool.provider.onEvent((event) => void this.#onGone(event.workerId, event.message)),
+    );
+  }
+
+  /** Takes over the workers that an earlier server made. */
+  async adopt(): Promise<void> {
+    const { store, pools } = this.#deps;
+    let cursor: string | null = null;
+    do {
+      const page = await store.listWorkers({ includeTerminated: false }, { limit: 500, cursor });
+      for (const worker of page.items) {
+        const pool = pools.find(({ name }) => name === worker.pool);
+        if (!pool) continue;
+        const hasConnected = worker.registeredAtMs !== null;
+        this.#own({ workerId: worker.id, pool, createdAtMs: worker.createdAtMs, hasConnected });
+      }
+      cursor = page.nextCursor;
+    } while (cursor !== null);
+  }
+
+  plannedPools(): PlannedPool[] {
+    const nowMs = this.#deps.clock.nowMs();
+    return this.#deps.pools.map((pool) => {
+      const owned = [...this.#owned.values()].filter((worker) => worker.pool === pool);
+      const problem = this.#problems.get(pool.name);
+      const isBlocked = problem !== undefined && nowMs < problem.untilMs;
+      return {
+        name: pool.name,
+        labels: pool.labels,
+        capacity: pool.capacity,
+        room: isBlocked ? 0 : Math.max(0, pool.maxWorkers - owned.length),
+        arriving: owned.filter((worker) => !worker.hasConnected).length,
+        problem: isBlocked ? problem.message : null,
+      };
+    });
+  }
+
+  provision(wanted: Plan["provision"]): void {
+    for (const { pool: name, count } of wanted) {
+      const pool = this.#deps.pools.find((candidate) => candidate.name === name);
+      for (let made = 0; pool && made < count; made += 1) void this.#create(pool);
+    }
+  }
+
+  /** Compares the three facts and mends what differs. */
+  async round(): Promise<void> {
+    for (const worker of this.#owned.values()) await this.#look(worker);
+    for (const provider of new Set(this.#deps.pools.map((pool) => pool.provider))) {
+      for (const { workerId } of await provider.list()) {
+        if (!this.#owned.has(workerId)) await this.#removeUnowned(provider, workerId);
+      }
+    }
+  }
+
+  /** Destroys every worker and waits until they are gone. For a server that leaves nothing behind. */
+  async destroyAll(): Promise<void> {
+    for (const stop of this.#stopListening) stop();
+    await Promise.all([...this.#owned.values()].map((worker) => this.#remove(worker, "the server stops")));
+  }
+
+  stopListening(): void {
+    for (const stop of this.#stopListening) stop();
+  }
+
+  #own(worker: Omit<OwnedWorker, "idleSinceMs" | "isLeaving">): OwnedWorker {
+    const owned: OwnedWorker = { ...worker, idleSinceMs: null, isLeaving: false };
+    this.#owned.set(worker.workerId, owned);
+    return owned;
+  }
+
+  async #create(pool: Pool): Promise<void> {
+    const { store, clock, random, log } = this.#deps;
+    const workerId = uuidV7(clock, random);
+    const name = `${pool.name}-${workerId.slice(-8)}`;
+    const createdAtMs = clock.nowMs();
+    const owned = this.#own({ workerId, pool, createdAtMs, hasConnected: false });
+    const token = uuidV4();
+    try {
+      await store.insertWorker({
+        id: workerId,
+        name,
+        provider: pool.provider.name,
+        pool: pool.name,
+        nowMs: createdAtMs,
+        token: { hash: sha256Hex(token), expiresAtMs: createdAtMs + CONNECT_TIMEOUT_MS + TOKEN_LIFETIME_MS },
+      });
+      await pool.provider.create({
+        workerId,
+        name,
+        pool: pool.name,
+        serverUrl: this.#deps.serverUrl(),
+        token,
+        labels: pool.labels,
+        jobs: pool.capacity.jobs,
+        environment: {},
+      });
+      await store.setTokenExpiry(workerId, clock.nowMs() + TOKEN_LIFETIME_MS);
+      this.#problems.delete(pool.name);
+      log.info({ workerId, pool: pool.name }, "worker created");
+    } catch (error) {
+      this.#notePoolProblem(pool, error);
+      await this.#remove(owned, errorMessage(error)).catch((cleanUpError: unknown) => {
+        log.error({ err: cleanUpError, workerId }, "could not remove a worker");
+      });
+    }
+  }
+
+  #notePoolProblem(pool: Pool, error: unknown): void {
+    const { clock, random, log } = this.#deps;
+    const message = errorMessage(error);
+    const isTransient = !(error instanceof AppError) || ERROR_CODES[error.code].retryable;
+    log.error({ err: error, pool: pool.name, isTransient }, "could not create a worker");
+    const backoff =
+      this.#problems.get(pool.name)?.backoff ?? new Backoff({ baseMs: 1_000, maxMs: 60_000 }, random);
+    this.#problems.set(pool.name, { message, backoff, untilMs: clock.nowMs() + 500 + backoff.nextDelayMs() });
+  }
+
+  async #look(worker: OwnedWorker): Promise<void> {
+    const { connections, clock, store } = this.#deps;
+    const nowMs = clock.nowMs();
+    const connection = connections.get(worker.workerId);
+    if (connection) {
+      worker.hasConnected = true;
+      const isIdle = connection.session.attempts.size === 0;
+      worker.idleSinceMs = isIdle ? (worker.idleSinceMs ?? nowMs) : null;
+      const isDone = worker.pool.ephemeral && isIdle && connection.assignedCount > 0;
+      const isUnused = worker.idleSinceMs !== null && nowMs - worker.idleSinceMs >= worker.pool.idleTimeoutMs;
+      if (isDone || isUnused) connection.drain(isDone ? "its job is done" : "idle");
+      return;
+    }
+    const stored = await store.getWorker(worker.workerId);
+    if (!stored || stored.state === "terminated") {
+      await this.#remove(worker, "left");
+    } else if (!worker.hasConnected && nowMs - worker.createdAtMs > CONNECT_TIMEOUT_MS) {
+      this.#notePoolProblem(worker.pool, new Error(`worker ${worker.workerId} did not connect`));
+      await this.#remove(worker, "did not connect in time");
+    } else if ((await worker.pool.provider.inspect(worker.workerId)) === "gone" && worker.hasConnected) {
+      await this.#onGone(worker.workerId, "its processes are gone");
+    }
+  }
+
+  /** The provider is certain that nothing of the worker runs: its jobs are free at once. */
+  async #onGone(workerId: string, message: string): Promise<void> {
+    const worker = this.#owned.get(workerId);
+    if (!worker || worker.isLeaving) return;
+    const { store, clock, log, onJobChanged } = this.#deps;
+    log.info({ workerId, reason: message }, "worker is gone");
+    if (!worker.hasConnected) this.#notePoolProblem(worker.pool, new Error(message));
+    try {
+      for (const { attempt, job } of await store.listLiveAttempts(workerId)) {
+        const text = `the worker is gone: ${message}`;
+        const input = { type: "lose", attemptId: attempt.id, cause: "worker_lost", message: text } as const;
+        const applied = await store.applyInput({ jobId: job.id, input, nowMs: clock.nowMs() });
+        if (applied.ok) onJobChanged(applied.job);
+      }
+      await this.#remove(worker, message);
+    } catch (error) {
+      // The next round finds the worker gone again.
+      log.error({ err: error, workerId }, "could not handle the loss of a worker");
+    }
+  }
+
+  async #remove(worker: OwnedWorker, message: string): Promise<void> {
+    worker.isLeaving = true;
+    try {
+      await worker.pool.provider.destroy(worker.workerId);
+      await this.#deps.store.changeWorker({ workerId: worker.workerId, state: "terminated", message });
+      this.#owned.delete(worker.workerId);
+    } finally {
+      worker.isLeaving = false;
+    }
+    this.#deps.onRoom();
+  }
+
+  async #removeUnowned(provider: Provider, workerId: string): Promise<void> {
+    this.#deps.log.warn({ workerId, provider: provider.name }, "destroying a worker that nobody owns");
+    await provider.destroy(workerId);
+  }
+}

@@ -1,0 +1,244 @@
+/**
+ * One worker's stream on this server: carries out what the session machine decides.
+ *
+ * The machine (core/server-session.ts) holds what the worker should have; this file does the IO:
+ * messages out through an outbox with two priorities, inputs to the store, log to the log store.
+ * When the stream ends, everything here is dropped: the next hello and the database rebuild it.
+ */
+
+import { Backoff } from "../../base/backoff.ts";
+import type { Clock } from "../../base/clock.ts";
+import { AppError } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import { Outbox } from "../../base/outbox.ts";
+import type { Random } from "../../base/random.ts";
+import type { JobInput } from "../../core/job-change.ts";
+import type { Attempt, Job } from "../../core/job.ts";
+import type { ServerMessage, WorkerMessage } from "../../core/link.ts";
+import {
+  newServerSession,
+  onAssigned,
+  onControlWanted,
+  onEndStored,
+  onHello,
+  onLogDurable,
+  onRefused,
+  onWorkerMessage,
+  type LiveAttemptView,
+  type ServerAction,
+  type ServerSession,
+} from "../../core/server-session.ts";
+import type { ControlAction, WorkerInfo } from "../../core/worker.ts";
+import type { AppliedInput, Store } from "../../storage/store.ts";
+
+/** What a connection needs of the log store. */
+export interface ConnectionLogs {
+  /** Resolves when the bytes are on disk, with the length that is; a gap is refused with it. */
+  append(attemptId: string, offset: number, data: Uint8Array): Promise<{ length: number }>;
+  length(attemptId: string): Promise<number>;
+  /** Seals the log of an attempt that has ended. */
+  seal(attempt: Pick<Attempt, "id" | "logBytes">): Promise<void>;
+}
+
+export interface ConnectionDependencies {
+  store: Store;
+  logs: ConnectionLogs;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+  /** A job has changed. */
+  onJobChanged(job: Job): void;
+  /** The worker has room again, or came or went. */
+  onRoom(): void;
+}
+
+/** Messages to one worker that may wait; a worker that reads so slowly is cut off and comes back. */
+const MAX_WAITING_MESSAGES = 20_000;
+/** Log bytes of one worker in memory; more are not read from its stream. */
+const MAX_PENDING_LOG_BYTES = 16 * 1024 * 1024;
+
+export class WorkerConnection {
+  readonly workerId: string;
+  readonly pool: string;
+  info: WorkerInfo;
+  readonly session: ServerSession;
+  /** Attempts that this worker was given since it connected. */
+  assignedCount = 0;
+  readonly #deps: ConnectionDependencies;
+  readonly #outbox: Outbox<ServerMessage>;
+  readonly #durable = new Map<string, number>();
+  readonly #closed = new AbortController();
+  #pendingLogBytes = 0;
+
+  constructor(worker: { id: string; pool: string; info: WorkerInfo }, deps: ConnectionDependencies) {
+    this.workerId = worker.id;
+    this.pool = worker.pool;
+    this.info = worker.info;
+    this.#deps = { ...deps, log: deps.log.child({ workerId: worker.id }) };
+    this.session = newServerSession(worker.id, deps.clock.nowMs());
+    this.#outbox = new Outbox<ServerMessage>({
+      maxWaiting: MAX_WAITING_MESSAGES,
+      overflow: () => new AppError("resource_exhausted", `worker ${worker.id} does not read its stream`),
+    });
+  }
+
+  /** What the worker shall be told, in order. Ends when the connection is closed. */
+  get messages(): AsyncIterable<ServerMessage> {
+    return this.#outbox;
+  }
+
+  get isClosed(): boolean {
+    return this.#closed.signal.aborted;
+  }
+
+  /** Brings together what the worker holds and what the database says. */
+  async hello(message: Extract<WorkerMessage, { type: "hello" }>): Promise<void> {
+    const { store, logs, clock } = this.#deps;
+    const live = await store.listLiveAttempts(this.workerId);
+    const views: LiveAttemptView[] = [];
+    for (const { attempt, job } of live) {
+      const logDurable = await logs.length(attempt.id);
+      views.push({ attemptId: attempt.id, attemptNumber: attempt.number, job, logDurable });
+    }
+    this.#perform(onHello(this.session, { held: message.attempts, live: views, nowMs: clock.nowMs() }));
+  }
+
+  /** Handles one message. Resolves late when the worker sends log faster than the disk takes it. */
+  async receive(message: Exclude<WorkerMessage, { type: "hello" }>): Promise<void> {
+    const actions = onWorkerMessage(this.session, message, this.#deps.clock.nowMs());
+    const appends = this.#perform(actions);
+    if (message.type === "result") this.#deps.onRoom();
+    if (this.#pendingLogBytes > MAX_PENDING_LOG_BYTES) await Promise.allSettled(appends);
+  }
+
+  assign(view: LiveAttemptView): void {
+    this.assignedCount += 1;
+    this.#perform(onAssigned(this.session, view));
+  }
+
+  /** False if the worker does not hold the attempt. */
+  control(attemptId: string, action: ControlAction): boolean {
+    const actions = onControlWanted(this.session, { attemptId, action });
+    this.#perform(actions);
+    return actions.length > 0;
+  }
+
+  drain(reason: string): void {
+    if (this.session.draining) return;
+    this.session.draining = true;
+    this.#outbox.push({ type: "drain", reason });
+  }
+
+  /** Tells the worker to connect again, and ends the stream. */
+  goaway(reason: string): void {
+    this.#outbox.push({ type: "goaway", reason });
+    this.close();
+  }
+
+  close(): void {
+    this.#closed.abort();
+    this.#outbox.end();
+  }
+
+  #perform(actions: readonly ServerAction[]): Promise<void>[] {
+    const appends: Promise<void>[] = [];
+    for (const action of actions) {
+      switch (action.type) {
+        case "send":
+          this.#outbox.push(action.message);
+          break;
+        case "apply":
+          void this.#apply(action);
+          break;
+        case "append_log":
+          appends.push(this.#append(action));
+          break;
+        case "renew_lease":
+          void this.#renewLease();
+          break;
+      }
+    }
+    return appends;
+  }
+
+  async #renewLease(): Promise<void> {
+    const { store, log } = this.#deps;
+    const { heardAtMs, usage } = this.session;
+    try {
+      await store.changeWorker({ workerId: this.workerId, lastHeartbeatAtMs: heardAtMs, usage });
+    } catch (error) {
+      // The next heartbeat carries the same and more.
+      log.warn({ err: error }, "could not store a heartbeat");
+    }
+  }
+
+  async #append(action: Extract<ServerAction, { type: "append_log" }>): Promise<void> {
+    const { attemptId, offset, data } = action;
+    this.#pendingLogBytes += data.byteLength;
+    try {
+      const { length } = await this.#deps.logs.append(attemptId, offset, data);
+      this.#noteDurable(attemptId, length);
+    } catch (error) {
+      // Not acknowledged, so still on the worker's disk: it is sent again after a reconnect.
+      this.#deps.log.error({ err: error, attemptId }, "could not store log");
+      this.goaway("the server could not store log");
+    } finally {
+      this.#pendingLogBytes -= data.byteLength;
+    }
+  }
+
+  /** Appends that became durable together are acknowledged once. */
+  #noteDurable(attemptId: string, length: number): void {
+    const isFirst = this.#durable.size === 0;
+    this.#durable.set(attemptId, Math.max(length, this.#durable.get(attemptId) ?? 0));
+    if (!isFirst) return;
+    queueMicrotask(() => {
+      const durable = [...this.#durable];
+      this.#durable.clear();
+      for (const [id, logDurable] of durable) {
+        this.#perform(onLogDurable(this.session, { attemptId: id, logDurable }));
+      }
+    });
+  }
+
+  async #apply(action: Extract<ServerAction, { type: "apply" }>): Promise<void> {
+    const applied = await this.#applyUntilAnswered(action.jobId, action.input);
+    if (applied === null) return;
+    const { attemptId, input } = action;
+    if (applied.ok) this.#deps.onJobChanged(applied.job);
+    if (input.type === "finish") {
+      await this.#forgetEnded(attemptId, { logBytes: input.result.logEnd, isStored: applied.ok });
+    } else if (!applied.ok && applied.refusal !== "not_possible") {
+      this.#perform(onRefused(this.session, attemptId));
+    }
+  }
+
+  /** The worker may forget an attempt only when its log is sealed, or when nobody wants it. */
+  async #forgetEnded(attemptId: string, end: { logBytes: number; isStored: boolean }): Promise<void> {
+    if (end.isStored && end.logBytes > 0) {
+      try {
+        await this.#deps.logs.seal({ id: attemptId, logBytes: end.logBytes });
+      } catch (error) {
+        // The log is on this server's disk already; the sealing loop tries again.
+        this.#deps.log.error({ err: error, attemptId }, "could not seal a log");
+      }
+    }
+    this.#perform(onEndStored(this.session, attemptId));
+    this.#deps.onRoom();
+  }
+
+  /** Null if the connection ended before the store answered: the worker then says it again. */
+  async #applyUntilAnswered(jobId: string, input: JobInput): Promise<AppliedInput | null> {
+    const { store, clock, random, log } = this.#deps;
+    const backoff = new Backoff({ baseMs: 100, maxMs: 5_000 }, random);
+    while (!this.isClosed) {
+      try {
+        return await store.applyInput({ jobId, input, nowMs: clock.nowMs() });
+      } catch (error) {
+        log.warn({ err: error, jobId, input: input.type }, "could not store what a worker said");
+        await clock.sleep(backoff.nextDelayMs(), this.#closed.signal);
+      }
+    }
+    return null;
+  }
+}
