@@ -163,7 +163,7 @@ const cluster: fc.Arbitrary<Cluster> = fc.record({
   workers: fc.array(fc.record({ labels, free: capacity }), { maxLength: 6 }).map((workers) => workers.map((worker, index) => ({ id: `w-${index}`, ...worker }))),
   pools: fc
     .array(fc.record({ labels, capacity, room: fc.nat(5), arriving: fc.nat(3) }), { maxLength: 3 })
-    .map((pools) => pools.map((pool, index) => ({ name: `p-${index}`, ...pool, capacity: { ...pool.capacity, jobs: pool.capacity.jobs + 1 } }))),
+    .map((pools) => pools.map((pool, index) => ({ name: `p-${index}`, problem: null, ...pool, capacity: { ...pool.capacity, jobs: pool.capacity.jobs + 1 } }))),
 });
 
 function forClusters(check: (cluster: Cluster) => void): void {
@@ -181,7 +181,7 @@ function aWorker(id: string, jobs: number): PlannedWorker {
 }
 
 function aPool(name: string, fields: Partial<PlannedPool> = {}): PlannedPool {
-  return { name, labels: {}, capacity: { ...NOTHING, jobs: 1 }, room: 1, arriving: 0, ...fields };
+  return { name, labels: {}, capacity: { ...NOTHING, jobs: 1 }, room: 1, arriving: 0, problem: null, ...fields };
 }
 
 /** The cluster once the workers that its plan asks for are on their way. */
