@@ -9,11 +9,11 @@
 
 import type { Interceptor } from "@connectrpc/connect";
 import { createValidateInterceptor } from "@connectrpc/validate";
-import { createValidator, ValidationError, type Validator } from "@bufbuild/protovalidate";
+import { createValidator, ValidationError, type Validator, type Violation } from "@bufbuild/protovalidate";
 
 const MAX_VIOLATIONS = 10;
 /** A path may hold a map key of the request, as long as its author liked. */
-const MAX_VIOLATION_CHARACTERS = 300;
+const MAX_VIOLATION_CHARACTERS = 200;
 
 export function validationInterceptor(): Interceptor {
   return createValidateInterceptor({ validator: requestValidator() });
@@ -32,9 +32,13 @@ export function requestValidator(): Validator {
       const violations = result.violations.slice(0, MAX_VIOLATIONS);
       const error = new ValidationError(violations);
       error.message = describe(error, result.violations.length);
-      return { ...result, violations, error };
+      return { ...result, violations: violations.filter(isShort), error };
     },
   };
+}
+
+function isShort(violation: Violation): boolean {
+  return violation.toString().length <= MAX_VIOLATION_CHARACTERS;
 }
 
 function describe(error: ValidationError, total: number): string {
