@@ -7,7 +7,7 @@ import { file_buf_validate_validate as file } from "@bufbuild/protovalidate/gen/
 
 const out = [];
 const line = (depth, text) => out.push("  ".repeat(depth) + text);
-const typeName = (field) => field.typeName || `${Type[field.type].toLowerCase()}`;
+const typeName = (field) => field.typeName || Type[field.type].toLowerCase();
 
 function printField(field, depth) {
   const label = { 1: "optional ", 2: "required ", 3: "repeated " }[field.label];

@@ -22,7 +22,7 @@ export function createLogger(options: { level: LogLevel; fields?: Record<string,
     },
     destination({ dest: 2, sync: true }),
   );
-  return logger as Logger;
+  return logger;
 }
 
 export const silentLogger: Logger = createLogger({ level: "silent" });
