@@ -337,7 +337,7 @@ export function nextLogRange(
   const last = waiting.findIndex((attempt) => attempt.attemptId === lastAttemptId);
   const next = waiting[(last + 1) % Math.max(1, waiting.length)];
   if (!next) return null;
-  const maxBytes = Math.min(MAX_LOG_BATCH_BYTES * 2, next.logEnd - next.logSent);
+  const maxBytes = Math.min(MAX_LOG_BATCH_BYTES, next.logEnd - next.logSent);
   return { attemptId: next.attemptId, offset: next.logSent, maxBytes };
 }
 

@@ -1,12 +1,16 @@
 /** What worker and server say to each other over the stream, free of the wire's own types. */
 
 import type { AttemptResult, JobDefinition, Progress } from "./job.ts";
+import { MAX_RECORD_DATA_BYTES, RECORD_OVERHEAD_BYTES } from "./log-record.ts";
 import type { AttemptPhase, ControlAction, WorkerInfo, WorkerUsage } from "./worker.ts";
 
 /** The version of the worker protocol that this code speaks. */
 export const PROTOCOL_VERSION = 1;
-/** The most log bytes in one message: small, so that a heartbeat never waits long behind one. */
-export const MAX_LOG_BATCH_BYTES = 64 * 1024;
+/**
+ * The most log bytes in one message: room for the longest record, and small enough that a heartbeat
+ * never waits long behind one.
+ */
+export const MAX_LOG_BATCH_BYTES = MAX_RECORD_DATA_BYTES + RECORD_OVERHEAD_BYTES;
 /** Log bytes a worker may have on their way without an acknowledgement. */
 export const LOG_CREDIT_BYTES = 8 * 1024 * 1024;
 

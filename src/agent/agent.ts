@@ -1,0 +1,265 @@
+/**
+ * The agent: joins the runner and the server, and holds nothing that cannot be learned anew from
+ * the two. What it does is decided by core/agent-session.ts; this file carries it out.
+ */
+
+import type { Clock } from "../base/clock.ts";
+import { errorMessage } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import type { Random } from "../base/random.ts";
+import type { Service } from "../base/service.ts";
+import {
+  helloMessage,
+  mayLeave,
+  newAgentSession,
+  nextLogRange,
+  onAttemptAccepted,
+  onAttemptPhase,
+  onAttemptProgress,
+  onAttemptResult,
+  onAttemptStarted,
+  onControlDone,
+  onHeartbeatDue,
+  onLogGrown,
+  onLogSent,
+  onRunnerHello,
+  onServerMessage,
+  onStreamClosed,
+  type AgentAction,
+} from "../core/agent-session.ts";
+import { HEARTBEAT_INTERVAL_MS } from "../core/lease.ts";
+import type { WorkerMessage } from "../core/link.ts";
+import type { WorkerInfo } from "../core/worker.ts";
+import type { RunnerToAgent } from "../protocol/runner-link.ts";
+import { openSession, type RegistrationOptions } from "./registration.ts";
+import { RunnerClient } from "./runner-client.ts";
+import { dial, ServerLink, type Dialled } from "./server-link.ts";
+import { SpoolReader } from "./spool-reader.ts";
+
+export interface AgentOptions {
+  serverUrl: string;
+  token: string | null;
+  tokenFile: string | null;
+  directory: string;
+  workerProgram: string;
+  environment: Record<string, string | undefined>;
+  /** Leave after this long without a server and without a job; null: never. */
+  offlineExitMs: number | null;
+  describe(capabilities: readonly string[]): Promise<WorkerInfo>;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+}
+
+/** How the agent ended. */
+export interface AgentEnd {
+  exitCode: number;
+  message: string;
+}
+
+export class Agent implements Service {
+  /** Resolves when the agent has left or failed. */
+  readonly done: Promise<AgentEnd>;
+  readonly #options: AgentOptions;
+  readonly #session = newAgentSession();
+  readonly #spool: SpoolReader;
+  readonly #server: Dialled;
+  readonly #runner: RunnerClient;
+  readonly #stopped = new AbortController();
+  #link: ServerLink | null = null;
+  #worker: WorkerInfo | null = null;
+  #sessionToken = "";
+  #lastLogAttempt: string | null = null;
+  #isLeaving = false;
+  #end: (end: AgentEnd) => void = () => {};
+  #callOffTick: () => void = () => {};
+  #runnerIsReady: (capabilities: string[]) => void = () => {};
+
+  constructor(options: AgentOptions) {
+    this.#options = options;
+    this.#spool = new SpoolReader(options.directory);
+    this.#server = dial(options.serverUrl);
+    const capabilities = new Promise<string[]>((resolve) => {
+      this.#runnerIsReady = resolve;
+    });
+    this.#runner = new RunnerClient({
+      directory: options.directory,
+      workerProgram: options.workerProgram,
+      environment: options.environment,
+      clock: options.clock,
+      log: options.log,
+      onMessage: (message) => this.#onRunnerMessage(message),
+    });
+    this.done = new Promise((resolve) => {
+      this.#end = resolve;
+    });
+    void this.#start(capabilities);
+  }
+
+  /** Kills what runs, ends the runner and leaves. */
+  async stop(): Promise<void> {
+    await this.#leave({ exitCode: 0, message: "stopped" }, true);
+    await this.done;
+  }
+
+  /** Registration does not wait for the runner, which takes as long to start. */
+  async #start(capabilities: Promise<string[]>): Promise<void> {
+    const { clock, random, log, directory, token, tokenFile } = this.#options;
+    try {
+      this.#worker = await this.#options.describe([]);
+      const registration: RegistrationOptions = {
+        directory,
+        client: this.#server.client,
+        worker: this.#worker,
+        token,
+        tokenFile,
+        clock,
+        random,
+        log,
+      };
+      const session = await openSession(registration, this.#stopped.signal);
+      this.#sessionToken = session.sessionToken;
+      this.#worker = {
+        ...this.#worker,
+        workerId: session.workerId,
+        capabilities: await capabilities,
+      };
+      if (this.#stopped.signal.aborted) return;
+      this.#link = this.#openLink(this.#worker, session.sessionToken);
+      this.#tick();
+    } catch (error) {
+      if (this.#stopped.signal.aborted) return;
+      log.error({ err: error }, "agent cannot start");
+      await this.#leave({ exitCode: 1, message: errorMessage(error) }, true);
+    }
+  }
+
+  #openLink(worker: WorkerInfo, sessionToken: string): ServerLink {
+    const { clock, random, log } = this.#options;
+    return new ServerLink({
+      server: this.#server,
+      sessionToken,
+      clock,
+      random,
+      log,
+      hello: () => helloMessage(this.#session, worker),
+      onMessage: (message) => {
+        this.#perform(onServerMessage(this.#session, message, clock.monotonicMs()));
+        this.#link?.wake();
+        this.#leaveIfDone();
+      },
+      onClosed: () => onStreamClosed(this.#session),
+      nextLog: () => this.#nextLog(),
+      onRevoked: (message) => {
+        log.error({ reason: message }, "the server does not know this worker any more");
+        void this.#leave({ exitCode: 1, message }, true);
+      },
+    });
+  }
+
+  #tick(): void {
+    const { clock, offlineExitMs } = this.#options;
+    this.#callOffTick = clock.schedule(HEARTBEAT_INTERVAL_MS, () => this.#tick());
+    this.#perform(onHeartbeatDue(this.#session, clock.monotonicMs()));
+    const since = this.#link?.offlineSinceMs ?? null;
+    if (offlineExitMs === null || since === null || this.#session.attempts.size > 0) return;
+    if (clock.monotonicMs() - since > offlineExitMs) {
+      void this.#leave({ exitCode: 0, message: "no server for too long" }, true);
+    }
+  }
+
+  #onRunnerMessage(message: RunnerToAgent): void {
+    const session = this.#session;
+    switch (message.type) {
+      case "hello":
+        this.#perform(onRunnerHello(session, message.attempts));
+        this.#runnerIsReady(message.capabilities);
+        break;
+      case "accepted":
+        this.#perform(onAttemptAccepted(session, message.attemptId));
+        break;
+      case "started":
+        this.#perform(onAttemptStarted(session, message));
+        break;
+      case "phase":
+        onAttemptPhase(session, message);
+        break;
+      case "progress":
+        this.#perform(onAttemptProgress(session, message));
+        break;
+      case "log":
+        onLogGrown(session, message);
+        this.#link?.wake();
+        break;
+      case "result":
+        this.#perform(onAttemptResult(session, message));
+        this.#link?.wake();
+        break;
+      case "control_ack":
+        this.#perform(onControlDone(session, message));
+        break;
+      case "usage":
+        session.usage = message.usage;
+        break;
+    }
+  }
+
+  #perform(actions: readonly AgentAction[]): void {
+    for (const action of actions) {
+      if (action.to === "server") {
+        this.#link?.send(action.message);
+      } else if (action.to === "runner") {
+        if (action.message.type === "forget") void this.#spool.forget(action.message.attemptId);
+        this.#runner.send(action.message);
+      } else {
+        this.#link?.reconnect();
+      }
+    }
+  }
+
+  async #nextLog(): Promise<WorkerMessage | null> {
+    const range = nextLogRange(this.#session, this.#lastLogAttempt);
+    if (range === null) return null;
+    const { attemptId, offset } = range;
+    this.#lastLogAttempt = attemptId;
+    const logEnd = this.#session.attempts.get(attemptId)?.logEnd ?? 0;
+    try {
+      const data = await this.#spool.read({ ...range, logEnd });
+      onLogSent(this.#session, { attemptId, logSent: offset + data.byteLength });
+      return { type: "log_batch", attemptId, offset, data };
+    } catch (error) {
+      // Forgotten while it was read: then nobody wants these bytes any more.
+      if (!this.#session.attempts.has(attemptId)) return null;
+      this.#options.log.error({ err: error, attemptId }, "could not read the spool");
+      throw error;
+    }
+  }
+
+  #leaveIfDone(): void {
+    if (mayLeave(this.#session)) void this.#leave({ exitCode: 0, message: "drained" }, false);
+  }
+
+  async #leave(end: AgentEnd, kill: boolean): Promise<void> {
+    if (this.#isLeaving) return;
+    this.#isLeaving = true;
+    this.#callOffTick();
+    this.#stopped.abort();
+    const { log } = this.#options;
+    try {
+      await this.#runner.shutDownRunner(kill);
+      if (!kill) await this.#unregister();
+      await this.#link?.stop();
+      await this.#spool.close();
+    } catch (error) {
+      log.warn({ err: error }, "could not leave in good order");
+    }
+    this.#server.close();
+    this.#end(end);
+  }
+
+  /** So that the server knows at once; if it cannot be reached, its provider finds out. */
+  async #unregister(): Promise<void> {
+    const headers = { authorization: `Bearer ${this.#sessionToken}` };
+    await this.#server.client.unregister({ reason: "drained" }, { headers, timeoutMs: 5_000 });
+  }
+}

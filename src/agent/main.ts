@@ -1,0 +1,51 @@
+/** Entry of `hodei agent`: settings to a running agent, signals to a stop. */
+
+import { mkdir } from "node:fs/promises";
+import { resolve } from "node:path";
+import { systemClock } from "../base/clock.ts";
+import { createLogger } from "../base/log.ts";
+import { systemRandom } from "../base/random.ts";
+import { readSettings, type Flags } from "../base/settings.ts";
+import { Agent } from "./agent.ts";
+import { agentSettings } from "./settings.ts";
+import { describeWorker } from "./worker-info.ts";
+
+/** Runs until the agent leaves; resolves with the exit code of the process. */
+export async function agentMain(options: {
+  flags: Flags;
+  version: string;
+  workerProgram: string;
+}): Promise<number> {
+  const settings = readSettings(agentSettings, { env: process.env, flags: options.flags });
+  const log = createLogger({ level: settings.logLevel, fields: { process: "agent" } });
+  const directory = resolve(settings.directory);
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const agent = new Agent({
+    serverUrl: settings.server,
+    token: settings.token,
+    tokenFile: settings.tokenFile,
+    directory,
+    workerProgram: options.workerProgram,
+    environment: process.env,
+    offlineExitMs: settings.offlineExit,
+    describe: (capabilities) =>
+      describeWorker({
+        workerId: settings.workerId,
+        name: settings.name,
+        version: options.version,
+        directory,
+        jobs: settings.jobs,
+        labels: settings.labels,
+        capabilities,
+      }),
+    clock: systemClock,
+    random: systemRandom,
+    log,
+  });
+  const stop = (): void => void agent.stop();
+  process.once("SIGTERM", stop);
+  process.once("SIGINT", stop);
+  const end = await agent.done;
+  log.info({ reason: end.message, exitCode: end.exitCode }, "agent left");
+  return end.exitCode;
+}

@@ -1,0 +1,105 @@
+/**
+ * The worker's session with the server, kept on disk so that an agent that was killed comes back as
+ * the same worker without a new token.
+ */
+
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Client } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { Backoff } from "../base/backoff.ts";
+import type { Clock } from "../base/clock.ts";
+import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import { uuidV4, type Random } from "../base/random.ts";
+import { PROTOCOL_VERSION } from "../core/link.ts";
+import type { WorkerInfo } from "../core/worker.ts";
+import { workerInfoToWire } from "../protocol/convert-worker.ts";
+import type { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
+
+export interface StoredSession {
+  workerId: string;
+  sessionToken: string;
+}
+
+export interface RegistrationOptions {
+  directory: string;
+  client: Client<typeof WorkerService>;
+  worker: WorkerInfo;
+  tokenFile: string | null;
+  token: string | null;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+}
+
+/**
+ * The stored session, or a new one for the one-time token. Tries for ever while the server cannot
+ * be reached; a token that is refused is an error at once, because waiting does not mend it.
+ */
+export async function openSession(options: RegistrationOptions, signal: AbortSignal): Promise<StoredSession> {
+  const stored = await readSession(options.directory);
+  if (stored) return stored;
+  const token = await readToken(options);
+  const registrationKey = uuidV4();
+  const backoff = new Backoff({ baseMs: 100, maxMs: 10_000 }, options.random);
+  for (;;) {
+    try {
+      const answer = await options.client.register(
+        { token, worker: workerInfoToWire(options.worker), protocolVersion: PROTOCOL_VERSION, registrationKey },
+        { signal },
+      );
+      const session = { workerId: answer.workerId, sessionToken: answer.sessionToken };
+      await writeSession(options.directory, session);
+      if (options.tokenFile !== null) await rm(options.tokenFile, { force: true });
+      return session;
+    } catch (error) {
+      if (signal.aborted || !isTransient(error)) throw refusal(error);
+      options.log.warn({ err: errorMessage(error) }, "could not register, trying again");
+      await options.clock.sleep(backoff.nextDelayMs(), signal);
+    }
+  }
+}
+
+function sessionPath(directory: string): string {
+  return join(directory, "session.json");
+}
+
+async function readSession(directory: string): Promise<StoredSession | null> {
+  try {
+    return JSON.parse(await readFile(sessionPath(directory), "utf8")) as StoredSession;
+  } catch (error) {
+    if (systemErrorCode(error) === "ENOENT") return null;
+    throw new AppError("failed_precondition", `read session in ${directory}: ${errorMessage(error)}`, { cause: error });
+  }
+}
+
+async function writeSession(directory: string, session: StoredSession): Promise<void> {
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const path = sessionPath(directory);
+  await writeFile(`${path}.new`, JSON.stringify(session), { mode: 0o600 });
+  await rename(`${path}.new`, path);
+}
+
+async function readToken(options: RegistrationOptions): Promise<string> {
+  if (options.token !== null) return options.token;
+  if (options.tokenFile === null) {
+    throw new AppError("invalid_argument", "register worker: give a one-time token with --token-file or HODEI_TOKEN_FILE");
+  }
+  try {
+    return (await readFile(options.tokenFile, "utf8")).trim();
+  } catch (error) {
+    throw new AppError("invalid_argument", `read one-time token: ${errorMessage(error)}`, { cause: error });
+  }
+}
+
+function isTransient(error: unknown): boolean {
+  const { code } = ConnectError.from(error);
+  return code === Code.Unavailable || code === Code.DeadlineExceeded || code === Code.Internal || code === Code.Unknown;
+}
+
+function refusal(error: unknown): Error {
+  const { code, rawMessage } = ConnectError.from(error);
+  const appCode = code === Code.Unauthenticated ? "unauthenticated" : "failed_precondition";
+  return new AppError(appCode, `register worker: ${rawMessage}`, { cause: error });
+}

@@ -1,0 +1,153 @@
+/**
+ * The agent's end of the runner's socket: starts a runner where none answers, and connects again
+ * whenever the connection is lost. A runner that is there already is adopted with all its attempts.
+ */
+
+import { spawn } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
+import { mkdir, writeFile } from "node:fs/promises";
+import { createConnection, type Socket } from "node:net";
+import { join } from "node:path";
+import type { Clock } from "../base/clock.ts";
+import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import { identifyProcess } from "../base/process-identity.ts";
+import type { Service } from "../base/service.ts";
+import { LineSplitter, type AgentToRunner, type RunnerToAgent } from "../protocol/runner-link.ts";
+import { runnerSocketPath } from "../protocol/spool-layout.ts";
+
+export interface RunnerClientOptions {
+  directory: string;
+  /** The one-file worker program that holds the runner. */
+  workerProgram: string;
+  environment: Record<string, string | undefined>;
+  clock: Clock;
+  log: Logger;
+  onMessage(message: RunnerToAgent): void;
+}
+
+/** How long a new runner may take to listen. */
+const START_TIMEOUT_MS = 15_000;
+const CONNECT_INTERVAL_MS = 5;
+
+export class RunnerClient implements Service {
+  readonly #options: RunnerClientOptions;
+  readonly #stopped = new AbortController();
+  readonly #done: Promise<void>;
+  #socket: Socket | null = null;
+
+  constructor(options: RunnerClientOptions) {
+    this.#options = options;
+    this.#done = this.#keepConnected();
+  }
+
+  /** Dropped while there is no connection: the runner's next hello leads to everything again. */
+  send(message: AgentToRunner): void {
+    this.#socket?.write(`${JSON.stringify(message)}\n`);
+  }
+
+  /** Resolves when the connection is closed. The runner goes on unless it was told to shut down. */
+  async stop(): Promise<void> {
+    this.#stopped.abort();
+    this.#socket?.destroy();
+    await this.#done;
+  }
+
+  /** Tells the runner to end and waits until it has closed the connection. */
+  async shutDownRunner(kill: boolean): Promise<void> {
+    const socket = this.#socket;
+    this.#stopped.abort();
+    if (socket && !socket.destroyed) {
+      const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
+      this.send({ type: "shutdown", kill });
+      await closed;
+    }
+    await this.#done;
+  }
+
+  async #keepConnected(): Promise<void> {
+    const { log, clock } = this.#options;
+    while (!this.#stopped.signal.aborted) {
+      try {
+        const socket = await this.#connectOrStart();
+        await this.#serve(socket);
+      } catch (error) {
+        if (this.#stopped.signal.aborted) return;
+        log.error({ err: error }, "no runner");
+        await clock.sleep(1_000, this.#stopped.signal);
+      }
+    }
+  }
+
+  async #serve(socket: Socket): Promise<void> {
+    const splitter = new LineSplitter();
+    this.#socket = socket;
+    socket.on("data", (chunk: Buffer) => {
+      for (const line of splitter.push(chunk)) this.#options.onMessage(JSON.parse(line) as RunnerToAgent);
+    });
+    await new Promise<void>((resolve) => {
+      // A reset connection is a closed one; the runner says hello again on the next.
+      socket.once("error", () => socket.destroy());
+      socket.once("close", () => resolve());
+    });
+    this.#socket = null;
+  }
+
+  async #connectOrStart(): Promise<Socket> {
+    const path = runnerSocketPath(this.#options.directory);
+    const running = await tryConnect(path);
+    if (running) return running;
+    const runner = await this.#startRunner();
+    const { clock } = this.#options;
+    const endMs = clock.monotonicMs() + START_TIMEOUT_MS;
+    while (clock.monotonicMs() < endMs && !this.#stopped.signal.aborted && runner.exitCode() === null) {
+      const socket = await tryConnect(path);
+      if (socket) return socket;
+      await clock.sleep(CONNECT_INTERVAL_MS);
+    }
+    throw new AppError("unavailable", `start runner in ${this.#options.directory}: it does not listen, see runner.log`);
+  }
+
+  async #startRunner(): Promise<{ exitCode(): number | null }> {
+    const { directory, workerProgram, environment } = this.#options;
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    const logFile = openSync(join(directory, "runner.log"), "a", 0o600);
+    const { HODEI_TOKEN: _token, HODEI_TOKEN_FILE: _tokenFile, ...inherited } = environment;
+    const child = spawn(process.execPath, [workerProgram, "runner"], {
+      cwd: directory,
+      env: { ...inherited, HODEI_WORKER_DIR: directory },
+      detached: true,
+      stdio: ["ignore", logFile, logFile],
+    });
+    closeSync(logFile);
+    let exitCode: number | null = null;
+    child.once("exit", (code) => {
+      exitCode = code ?? 1;
+    });
+    await new Promise<void>((resolve, reject) => {
+      child.once("spawn", resolve);
+      child.once("error", (error) => {
+        reject(new AppError("unavailable", `start runner: ${errorMessage(error)}`, { cause: error }));
+      });
+    });
+    child.unref();
+    await writeFile(join(directory, "runner.pid"), JSON.stringify(identifyProcess(child.pid ?? 0)));
+    return { exitCode: () => exitCode };
+  }
+}
+
+/** Null if nobody listens there. */
+function tryConnect(path: string): Promise<Socket | null> {
+  return new Promise((resolve, reject) => {
+    const socket = createConnection(path);
+    socket.once("connect", () => {
+      socket.removeAllListeners("error");
+      resolve(socket);
+    });
+    socket.once("error", (error) => {
+      const code = systemErrorCode(error);
+      if (code === "ENOENT" || code === "ECONNREFUSED") resolve(null);
+      else reject(error);
+    });
+  });
+}

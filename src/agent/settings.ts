@@ -1,0 +1,75 @@
+/** The settings of `hodei agent`. */
+
+import { defineSettings, setting } from "../base/settings.ts";
+import { LOG_LEVELS } from "../base/log.ts";
+
+export const agentSettings = defineSettings({
+  server: setting.url<string>({
+    env: "HODEI_SERVER",
+    flag: "--server",
+    unit: "url",
+    description: "Where to dial: the worker port of a server, such as http://127.0.0.1:9090.",
+  }),
+  tokenFile: setting.path({
+    env: "HODEI_TOKEN_FILE",
+    flag: "--token-file",
+    default: null,
+    description: "File with the one-time token; it is removed once the token is used.",
+  }),
+  token: setting.string({
+    env: "HODEI_TOKEN",
+    flag: null,
+    default: null,
+    secret: true,
+    description: "The one-time token itself; a file is better, because other processes can see an environment.",
+  }),
+  workerId: setting.string({
+    env: "HODEI_WORKER_ID",
+    flag: null,
+    default: "",
+    defaultText: "given by the server",
+    description: "The id of the worker, if its provider chose one.",
+  }),
+  name: setting.string({
+    env: "HODEI_WORKER_NAME",
+    flag: "--name",
+    default: null,
+    defaultText: "the host name",
+    description: "Shown to people.",
+  }),
+  directory: setting.path({
+    env: "HODEI_WORKER_DIR",
+    flag: "--directory",
+    default: "./hodei-worker",
+    description: "Holds the session, the spool and the workspaces of jobs.",
+  }),
+  jobs: setting.integer({
+    env: "HODEI_WORKER_JOBS",
+    flag: "--jobs",
+    default: 1,
+    min: 1,
+    max: 1024,
+    description: "Jobs at the same time.",
+  }),
+  labels: setting.string({
+    env: "HODEI_WORKER_LABELS",
+    flag: "--labels",
+    default: "",
+    unit: "k=v,...",
+    description: "Labels for selectors, besides os, arch and hostname.",
+  }),
+  offlineExit: setting.durationMs({
+    env: "HODEI_WORKER_OFFLINE_EXIT",
+    flag: "--offline-exit",
+    default: null,
+    defaultText: "never",
+    description: "Leave when no server could be reached for this long and no job is held.",
+  }),
+  logLevel: setting.choice({
+    env: "HODEI_LOG_LEVEL",
+    flag: "--log-level",
+    choices: LOG_LEVELS,
+    default: "info",
+    description: "How much the agent says on stderr.",
+  }),
+});
