@@ -16,8 +16,9 @@ import {
 } from "../../protocol/convert.ts";
 import type * as pb from "../../protocol/gen/hodei/v1/jobs_pb.ts";
 import type { AppliedInput, InsertedJob, JobFilter, NewJob, Store } from "../../storage/store.ts";
-import { JobWatch, type JobBus } from "../job-bus.ts";
+import type { JobBus } from "../job-bus.ts";
 import { findJob, notFound } from "./find-by-id.ts";
+import { FollowedJob } from "./followed-job.ts";
 import { pageFromWire, pageTokenToWire } from "./page-token.ts";
 
 export interface JobsApiDeps {
@@ -35,8 +36,6 @@ export interface JobsApiDeps {
 const MAX_SUBMISSION_GROUP = 1_000;
 /** Single submissions that wait for the database; more are refused, and may be tried again. */
 const MAX_WAITING_SUBMISSIONS = 20_000;
-/** How often a watch looks for changes that it did not hear of. */
-const WATCH_REREAD_MS = 5_000;
 
 type JobsApi = Required<ServiceImpl<typeof pb.JobService>>;
 
@@ -50,12 +49,15 @@ export function jobsApi(deps: JobsApiDeps): JobsApi {
   });
   return {
     async queueJob(request) {
-      const { jobId } = await submissions.add(newJob(deps, request));
+      const { jobId } = await submissions.add(newJob(request, { id: newId(deps), nowMs: clock.nowMs() }));
       return { jobId };
     },
 
     async queueJobs(request) {
-      const jobs = request.jobs.map((job) => newJob(deps, job));
+      const nowMs = clock.nowMs();
+      // Ids of one millisecond come in any order, but the jobs of a batch start and list in theirs.
+      const ids = request.jobs.map(() => newId(deps)).toSorted();
+      const jobs = request.jobs.map((job, index) => newJob(job, { id: ids[index] as string, nowMs }));
       const inserted = await insert(deps, jobs);
       return { jobIds: inserted.map(({ jobId }) => jobId) };
     },
@@ -108,13 +110,16 @@ export function jobsApi(deps: JobsApiDeps): JobsApi {
   };
 }
 
-function newJob(deps: JobsApiDeps, request: pb.QueueJobRequest): NewJob {
+function newId(deps: JobsApiDeps): string {
+  return uuidV7(deps.clock, deps.random);
+}
+
+function newJob(request: pb.QueueJobRequest, fixed: { id: string; nowMs: number }): NewJob {
   if (!request.definition) throw new AppError("invalid_argument", "definition: value is required");
   return {
-    id: uuidV7(deps.clock, deps.random),
+    ...fixed,
     definition: definitionFromWire(request.definition),
     idempotencyKey: request.idempotencyKey || null,
-    nowMs: deps.clock.nowMs(),
   };
 }
 
@@ -162,24 +167,17 @@ function retriedJob(id: string, applied: AppliedInput): Job {
   throw new AppError("failed_precondition", `retry job ${id}: it is ${state}, and only a job that has ended can be retried`);
 }
 
-/** Subscribes before it reads, so that no change falls in between. */
 async function* watchJob(deps: JobsApiDeps, idOrPrefix: string, context: HandlerContext): AsyncGenerator<{ job: pb.Job }> {
-  const { store, clock, events: bus } = deps;
-  const { signal } = context;
-  const { id } = await findJob(store, idOrPrefix);
-  const watch = new JobWatch({ bus, clock }, id);
+  const { id } = await findJob(deps.store, idOrPrefix);
+  const followed = (await FollowedJob.open(deps, { jobId: id })) ?? notFound("job", id);
   try {
-    let sentVersion = 0;
-    let job = await store.getJob(id);
-    while (job !== null && !signal.aborted) {
-      if (job.version > sentVersion) {
-        yield { job: await withAttempts(store, job) };
-        sentVersion = job.version;
-        if (isFinal(job.state)) return;
-      }
-      job = (await watch.next(WATCH_REREAD_MS, signal)) ?? (signal.aborted ? null : await store.getJob(id));
+    while (!context.signal.aborted) {
+      const { job } = followed;
+      yield { job: await withAttempts(deps.store, job) };
+      if (isFinal(job.state)) return;
+      await followed.newerThan(job.version, context.signal);
     }
   } finally {
-    watch.close();
+    followed.close();
   }
 }

@@ -1,0 +1,108 @@
+/** The public API on real ports over the memory store, for tests. */
+
+import type { TestContext } from "node:test";
+import { createClient, type Client, type ConnectRouter, type Interceptor, type Transport } from "@connectrpc/connect";
+import type { DescService } from "@bufbuild/protobuf";
+import { createConnectTransport, createGrpcTransport, createGrpcWebTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { systemClock, type Clock } from "../../base/clock.ts";
+import { silentLogger } from "../../base/log.ts";
+import { systemRandom, uuidV7 } from "../../base/random.ts";
+import type { JobInput } from "../../core/job-change.ts";
+import type { Job } from "../../core/job.ts";
+import { JobService } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
+import { LogService } from "../../protocol/gen/hodei/v1/logs_pb.ts";
+import { ServerService } from "../../protocol/gen/hodei/v1/server_pb.ts";
+import { WorkerService } from "../../protocol/gen/hodei/v1/workers_pb.ts";
+import { createMemoryStore } from "../../storage/memory/memory-store.ts";
+import type { NewJob, Store } from "../../storage/store.ts";
+import { createTokenGuard } from "../auth/rpc-guard.ts";
+import { errorInterceptor } from "../http/error-interceptor.ts";
+import { startGrpcServer } from "../http/grpc-server.ts";
+import { databaseHealth } from "../http/health-report.ts";
+import { startHttpServer } from "../http/http-server.ts";
+import { validationInterceptor } from "../http/validation.ts";
+import { JobBus } from "../job-bus.ts";
+import { jobsApi } from "./jobs.ts";
+import { logsApi, type LogReader } from "./logs.ts";
+import { serverApi } from "./server.ts";
+import { workersApi } from "./workers.ts";
+
+export const TEST_TOKEN = "a-token-of-the-test";
+
+export interface TestApiOptions {
+  logs?: (store: Store) => Promise<LogReader>;
+  clock?: Clock;
+}
+
+export async function startTestApi(t: TestContext, options: TestApiOptions = {}) {
+  const store = createMemoryStore({ random: systemRandom });
+  const events = new JobBus();
+  const queued: NewJob[] = [];
+  const cancelled: Job[] = [];
+  const deps = {
+    store,
+    clock: options.clock ?? systemClock,
+    random: systemRandom,
+    events,
+    onQueued: (jobs: NewJob[]) => queued.push(...jobs),
+    onCancelled: (job: Job) => cancelled.push(job),
+  };
+  const logs = await options.logs?.(store);
+  const routes = (router: ConnectRouter): void => {
+    router.service(JobService, jobsApi(deps));
+    router.service(WorkerService, workersApi({ store }));
+    router.service(ServerService, serverApi({ store, version: "1.2.3", instanceId: "i-1" }));
+    if (logs) router.service(LogService, logsApi({ ...deps, logs }));
+  };
+  const servers = {
+    host: "127.0.0.1",
+    port: 0,
+    routes,
+    interceptors: [errorInterceptor({ log: silentLogger, random: systemRandom }), validationInterceptor()],
+    auth: createTokenGuard({ token: TEST_TOKEN }),
+    log: silentLogger,
+    clock: systemClock,
+    health: databaseHealth({ store, clock: systemClock }),
+    drainMs: 1_000,
+  };
+  const web = await startHttpServer(servers);
+  const grpc = await startGrpcServer(servers);
+  const sessionManager = new Http2SessionManager(`http://127.0.0.1:${grpc.port}`);
+  t.after(async () => {
+    sessionManager.abort();
+    await Promise.all([web.stop(), grpc.stop()]);
+  });
+  const interceptors: Interceptor[] = [
+    (next) => (request) => {
+      request.header.set("authorization", `Bearer ${TEST_TOKEN}`);
+      return next(request);
+    },
+  ];
+  const http1 = { baseUrl: web.url, httpVersion: "1.1", interceptors } as const;
+  const transports: Record<string, Transport> = {
+    Connect: createConnectTransport(http1),
+    "gRPC-Web": createGrpcWebTransport(http1),
+    gRPC: createGrpcTransport({ baseUrl: `http://127.0.0.1:${grpc.port}`, sessionManager, interceptors }),
+  };
+  return {
+    store,
+    events,
+    queued,
+    cancelled,
+    web,
+    grpc,
+    /** A client over one of the protocols; plain Connect if none is named. */
+    client<S extends DescService>(service: S, protocol = "Connect"): Client<S> {
+      return createClient(service, transports[protocol] as Transport);
+    },
+    protocols: Object.keys(transports),
+    newId: () => uuidV7(systemClock, systemRandom),
+    /** Applies an input as the server does: stored first, then published. Fails if it is refused. */
+    async apply(jobId: string, input: JobInput): Promise<Job> {
+      const applied = await store.applyInput({ jobId, input, nowMs: systemClock.nowMs() });
+      if (!applied.ok) throw new Error(`${input.type} was refused: ${applied.refusal}`);
+      events.publish(applied.job);
+      return applied.job;
+    },
+  };
+}
