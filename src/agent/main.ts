@@ -35,6 +35,8 @@ export async function agentMain(options: {
         version: options.version,
         directory,
         jobs: settings.jobs,
+        cpuMillis: settings.cpuMillis,
+        memoryBytes: settings.memory,
         labels: settings.labels,
         capabilities,
       }),

@@ -51,6 +51,22 @@ export const agentSettings = defineSettings({
     max: 1024,
     description: "Jobs at the same time.",
   }),
+  cpuMillis: setting.integer({
+    env: "HODEI_WORKER_CPU_MILLIS",
+    flag: "--cpu-millis",
+    default: null,
+    defaultText: "all cores",
+    min: 1,
+    description: "Thousandths of a CPU core that jobs may claim.",
+  }),
+  memory: setting.bytes({
+    env: "HODEI_WORKER_MEMORY",
+    flag: "--memory",
+    default: null,
+    defaultText: "all memory",
+    min: 1,
+    description: "Memory that jobs may claim.",
+  }),
   labels: setting.string({
     env: "HODEI_WORKER_LABELS",
     flag: "--labels",

@@ -11,6 +11,9 @@ export async function describeWorker(options: {
   version: string;
   directory: string;
   jobs: number;
+  /** Null: all of the machine. */
+  cpuMillis: number | null;
+  memoryBytes: number | null;
   labels: string;
   capabilities: readonly string[];
 }): Promise<WorkerInfo> {
@@ -22,8 +25,8 @@ export async function describeWorker(options: {
     hostname: hostname(),
     ipAddress: firstAddress(),
     capacity: {
-      cpuMillis: availableParallelism() * 1000,
-      memoryBytes: totalmem(),
+      cpuMillis: options.cpuMillis ?? availableParallelism() * 1000,
+      memoryBytes: options.memoryBytes ?? totalmem(),
       diskBytes: disk.bavail * disk.bsize,
       gpu: 0,
       jobs: options.jobs,

@@ -5,6 +5,8 @@
  * that a `create` whose answer was lost can be found again with `list`.
  */
 
+import type { WorkerCapacity } from "../core/worker.ts";
+
 /** What to make. */
 export interface WorkerSpec {
   workerId: string;
@@ -15,8 +17,8 @@ export interface WorkerSpec {
   /** The one-time token. Handed over in a file where the provider can, never in argv. */
   token: string;
   labels: Record<string, string>;
-  /** Jobs at the same time. */
-  jobs: number;
+  /** What it may hold. */
+  capacity: WorkerCapacity;
   environment: Record<string, string>;
 }
 

@@ -46,6 +46,8 @@ const INHERITED = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL",
 const STOP_TIMEOUT_MS = 10_000;
 /** How long a killed process may take to disappear. */
 const KILL_TIMEOUT_MS = 5_000;
+/** A local worker has no other server to wait for. */
+const OFFLINE_EXIT = "5m";
 /** An agent that dies more often than this in a row is not started again. */
 const MAX_RESTARTS = 5;
 const RESTART_DELAY_MS = 500;
@@ -155,7 +157,10 @@ export class ProcessProvider implements Provider {
       HODEI_WORKER_ID: spec.workerId,
       HODEI_WORKER_NAME: spec.name,
       HODEI_WORKER_DIR: directory,
-      HODEI_WORKER_JOBS: String(spec.jobs),
+      HODEI_WORKER_JOBS: String(spec.capacity.jobs),
+      HODEI_WORKER_CPU_MILLIS: String(spec.capacity.cpuMillis),
+      HODEI_WORKER_MEMORY: String(spec.capacity.memoryBytes),
+      HODEI_WORKER_OFFLINE_EXIT: OFFLINE_EXIT,
       HODEI_WORKER_LABELS: Object.entries(spec.labels)
         .map(([key, value]) => `${key}=${value}`)
         .join(","),

@@ -161,7 +161,7 @@ export class Provisioner {
         serverUrl: this.#deps.serverUrl(),
         token,
         labels: pool.labels,
-        jobs: pool.capacity.jobs,
+        capacity: pool.capacity,
         environment: {},
       });
       await store.setTokenExpiry(workerId, clock.nowMs() + TOKEN_LIFETIME_MS);

@@ -13,7 +13,7 @@ import type { Logger } from "../../base/log.ts";
 import { Outbox } from "../../base/outbox.ts";
 import type { Random } from "../../base/random.ts";
 import type { JobInput } from "../../core/job-change.ts";
-import type { Attempt, Job } from "../../core/job.ts";
+import type { Job } from "../../core/job.ts";
 import type { ServerMessage, WorkerMessage } from "../../core/link.ts";
 import {
   newServerSession,
@@ -30,15 +30,10 @@ import {
 } from "../../core/server-session.ts";
 import type { ControlAction, WorkerInfo } from "../../core/worker.ts";
 import type { AppliedInput, Store } from "../../storage/store.ts";
+import type { LogStore } from "../logs/log-store.ts";
 
 /** What a connection needs of the log store. */
-export interface ConnectionLogs {
-  /** Resolves when the bytes are on disk, with the length that is; a gap is refused with it. */
-  append(attemptId: string, offset: number, data: Uint8Array): Promise<{ length: number }>;
-  length(attemptId: string): Promise<number>;
-  /** Seals the log of an attempt that has ended. */
-  seal(attempt: Pick<Attempt, "id" | "logBytes">): Promise<void>;
-}
+export type ConnectionLogs = Pick<LogStore, "append" | "length" | "finish">;
 
 export interface ConnectionDependencies {
   store: Store;
@@ -176,8 +171,10 @@ export class WorkerConnection {
     const { attemptId, offset, data } = action;
     this.#pendingLogBytes += data.byteLength;
     try {
-      const { length } = await this.#deps.logs.append(attemptId, offset, data);
-      this.#noteDurable(attemptId, length);
+      const appended = await this.#deps.logs.append(attemptId, offset, data);
+      if (appended.ok) this.#noteDurable(attemptId, appended.length);
+      // What lies between is on the worker's disk: a new stream begins where the log ends here.
+      else if (appended.refusal === "gap") this.goaway("log is missing in between");
     } catch (error) {
       // Not acknowledged, so still on the worker's disk: it is sent again after a reconnect.
       this.#deps.log.error({ err: error, attemptId }, "could not store log");
@@ -207,17 +204,17 @@ export class WorkerConnection {
     const { attemptId, input } = action;
     if (applied.ok) this.#deps.onJobChanged(applied.job);
     if (input.type === "finish") {
-      await this.#forgetEnded(attemptId, { logBytes: input.result.logEnd, isStored: applied.ok });
+      await this.#forgetEnded(attemptId, applied.ok);
     } else if (!applied.ok && applied.refusal !== "not_possible") {
       this.#perform(onRefused(this.session, attemptId));
     }
   }
 
   /** The worker may forget an attempt only when its log is sealed, or when nobody wants it. */
-  async #forgetEnded(attemptId: string, end: { logBytes: number; isStored: boolean }): Promise<void> {
-    if (end.isStored && end.logBytes > 0) {
+  async #forgetEnded(attemptId: string, isStored: boolean): Promise<void> {
+    if (isStored) {
       try {
-        await this.#deps.logs.seal({ id: attemptId, logBytes: end.logBytes });
+        await this.#deps.logs.finish(attemptId);
       } catch (error) {
         // The log is on this server's disk already; the sealing loop tries again.
         this.#deps.log.error({ err: error, attemptId }, "could not seal a log");

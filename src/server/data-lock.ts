@@ -1,0 +1,78 @@
+/**
+ * Makes sure that one server at a time owns a data directory.
+ *
+ * The lock is a file that names its owner. It is put in place by a hard link, which fails if it is
+ * there; one whose owner is gone (a server that was killed) is taken over.
+ */
+
+import { link, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
+import { identifyProcess, isProcessAlive, type ProcessIdentity } from "../base/process-identity.ts";
+import type { Service } from "../base/service.ts";
+
+/** Two servers that find a dead owner at the same moment settle it within a few tries. */
+const MAX_TRIES = 10;
+
+/** @throws AppError `already_exists` if another server owns the directory. */
+export async function lockDataDirectory(directory: string): Promise<Service> {
+  await makeDirectory(directory);
+  const path = join(directory, "server.lock");
+  const mine = join(directory, `server.lock.${process.pid}`);
+  const text = JSON.stringify(identifyProcess(process.pid));
+  try {
+    await writeFile(mine, text, { mode: 0o600 });
+    for (let tries = 0; tries < MAX_TRIES; tries += 1) {
+      if (await tryLink(mine, path)) return { stop: () => unlock(path, text) };
+      const owner = await readOwner(path);
+      if (owner && isProcessAlive(owner)) {
+        throw new AppError(
+          "already_exists",
+          `lock data directory ${directory}: the server with process id ${owner.pid} uses it`,
+          { details: { pid: owner.pid } },
+        );
+      }
+      await rm(path, { force: true });
+    }
+    throw new AppError("unavailable", `lock data directory ${directory}: others take it all the time`);
+  } finally {
+    await rm(mine, { force: true });
+  }
+}
+
+async function makeDirectory(directory: string): Promise<void> {
+  try {
+    // Others may pass through: as root, PostgreSQL runs as another user and lives below.
+    await mkdir(directory, { recursive: true, mode: 0o711 });
+  } catch (error) {
+    throw new AppError(
+      "failed_precondition",
+      `make data directory ${directory}: ${errorMessage(error)}; choose another one with --data-dir`,
+      { cause: error },
+    );
+  }
+}
+
+async function tryLink(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to);
+    return true;
+  } catch (error) {
+    if (systemErrorCode(error) === "EEXIST") return false;
+    throw error;
+  }
+}
+
+async function readOwner(path: string): Promise<ProcessIdentity | null> {
+  try {
+    return JSON.parse(await readFile(path, "utf8")) as ProcessIdentity;
+  } catch {
+    // Just released, or not written by us: nobody to wait for.
+    return null;
+  }
+}
+
+async function unlock(path: string, text: string): Promise<void> {
+  const now = await readFile(path, "utf8").catch(() => null);
+  if (now === text) await rm(path, { force: true });
+}

@@ -1,0 +1,108 @@
+/** Entries of `hodei server`, `hodei dev` and of the server inside `hodei run`. */
+
+import { resolve } from "node:path";
+import { systemClock } from "../base/clock.ts";
+import { defaultDataDirectory } from "../base/data-directory.ts";
+import { createLogger, type LogLevel } from "../base/log.ts";
+import { systemRandom } from "../base/random.ts";
+import { readSettings, type Flags, type SettingsValues } from "../base/settings.ts";
+import { serverSettings } from "./settings.ts";
+import { checkAddress, startServer, type RunningServer, type ServerOptions } from "./wiring.ts";
+
+export interface ServerProgram {
+  version: string;
+  workerProgram: string;
+}
+
+/** `hodei server`: local workers go on without it. Resolves with the exit code. */
+export async function serverMain(program: ServerProgram & { flags: Flags }): Promise<number> {
+  const settings = readSettings(serverSettings, { env: process.env, flags: program.flags });
+  const server = await startServer({
+    ...optionsFrom(settings, program, settings.logLevel),
+    endWorkersOnStop: false,
+  });
+  await untilSignal();
+  await server.stop();
+  return 0;
+}
+
+/** `hodei dev`: everything in one command; nothing is left behind. */
+export async function devMain(
+  program: ServerProgram & { flags: Flags; onStarted(server: RunningServer): void },
+): Promise<number> {
+  const isQuiet = program.flags["logLevel"] === undefined && process.env["HODEI_LOG_LEVEL"] === undefined;
+  const settings = readSettings(serverSettings, { env: process.env, flags: program.flags });
+  const server = await startServer({
+    ...optionsFrom(settings, program, isQuiet ? "warn" : settings.logLevel),
+    endWorkersOnStop: true,
+  });
+  program.onStarted(server);
+  await untilSignal();
+  await server.stop();
+  return 0;
+}
+
+/** A server for one command, on free ports. Its `stop` waits for the calls of other commands. */
+export async function startEmbeddedServer(
+  program: ServerProgram & { readOnly: boolean; dataDirectory: string },
+): Promise<{ url: string; token: string; stop(): Promise<void> }> {
+  const settings = readSettings(serverSettings, {
+    env: process.env,
+    flags: { dataDir: program.dataDirectory, httpPort: "0", grpcPort: "0", host: "127.0.0.1" },
+  });
+  const isTold = process.env["HODEI_LOG_LEVEL"] !== undefined;
+  const server = await startServer({
+    ...optionsFrom(settings, program, isTold ? settings.logLevel : "error"),
+    readOnly: program.readOnly,
+    endWorkersOnStop: true,
+  });
+  return {
+    url: server.url,
+    token: server.apiToken,
+    async stop() {
+      await server.idle();
+      await server.stop();
+    },
+  };
+}
+
+type Settings = SettingsValues<typeof serverSettings>;
+
+function optionsFrom(
+  settings: Settings,
+  program: ServerProgram,
+  logLevel: LogLevel,
+): Omit<ServerOptions, "endWorkersOnStop"> {
+  checkAddress(settings.host, settings.insecure);
+  return {
+    dataDirectory: resolve(settings.dataDirectory ?? defaultDataDirectory(process.env, process.getuid?.())),
+    databaseUrl: settings.databaseUrl,
+    host: settings.host,
+    httpPort: settings.httpPort,
+    grpcPort: settings.grpcPort,
+    localWorkers: {
+      maxWorkers: settings.maxWorkers,
+      workerJobs: settings.workerJobs,
+      workerIdleTimeoutMs: settings.workerIdleTimeout,
+      ephemeral: settings.ephemeralWorkers,
+    },
+    readOnly: false,
+    workerProgram: program.workerProgram,
+    environment: process.env,
+    version: program.version,
+    clock: systemClock,
+    random: systemRandom,
+    log: createLogger({ level: logLevel, fields: { process: "server" } }),
+  };
+}
+
+/** The first signal asks for a stop; a second one ends the process at once. */
+async function untilSignal(): Promise<void> {
+  const signal = await new Promise<NodeJS.Signals>((resolveSignal) => {
+    process.once("SIGINT", resolveSignal);
+    process.once("SIGTERM", resolveSignal);
+  });
+  const exitNow = (): never => process.exit(signal === "SIGINT" ? 130 : 143);
+  process.once("SIGINT", exitNow);
+  process.once("SIGTERM", exitNow);
+}

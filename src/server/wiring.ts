@@ -1,0 +1,288 @@
+/**
+ * A whole control plane in this process: database, log store, API, worker connections and loops,
+ * put together here and nowhere else.
+ */
+
+import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { ConnectRouter } from "@connectrpc/connect";
+import type { Clock } from "../base/clock.ts";
+import { apiTokenPath, serverFilePath, type ServerFile } from "../base/data-directory.ts";
+import { AppError } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import { Loop } from "../base/loop.ts";
+import { uuidV7, type Random } from "../base/random.ts";
+import { stopAll, type Service } from "../base/service.ts";
+import { isFinal, type Job } from "../core/job.ts";
+import { JobService } from "../protocol/gen/hodei/v1/jobs_pb.ts";
+import { LogService } from "../protocol/gen/hodei/v1/logs_pb.ts";
+import { ServerService } from "../protocol/gen/hodei/v1/server_pb.ts";
+import { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
+import { ProcessProvider } from "../providers/process/process-provider.ts";
+import { openDirectoryBlobStore } from "../storage/directory-blob-store.ts";
+import { startEmbeddedPostgres } from "../storage/embedded-postgres.ts";
+import { openPostgresStore } from "../storage/postgres/open-postgres-store.ts";
+import type { Store } from "../storage/store.ts";
+import { ActiveCalls } from "./active-calls.ts";
+import { jobsApi } from "./api/jobs.ts";
+import { logsApi } from "./api/logs.ts";
+import { serverApi } from "./api/server.ts";
+import { workersApi } from "./api/workers.ts";
+import { loadOrCreateApiToken } from "./auth/api-token.ts";
+import { createTokenGuard } from "./auth/rpc-guard.ts";
+import { lockDataDirectory } from "./data-lock.ts";
+import { errorInterceptor } from "./http/error-interceptor.ts";
+import { startGrpcServer } from "./http/grpc-server.ts";
+import { databaseHealth } from "./http/health-report.ts";
+import { startHttpServer } from "./http/http-server.ts";
+import type { RpcServerOptions } from "./http/rpc-options.ts";
+import { validationInterceptor } from "./http/validation.ts";
+import { JobBus } from "./job-bus.ts";
+import { localPool, type LocalPoolSettings } from "./local-pool.ts";
+import { openLogStore, type LogStore } from "./logs/log-store.ts";
+import { deadlineRound } from "./loops/deadlines.ts";
+import { livenessRound } from "./loops/liveness.ts";
+import { Provisioner } from "./loops/provisioning.ts";
+import { scheduleRound } from "./loops/scheduling.ts";
+import { linkApi } from "./workers/link-api.ts";
+import { WorkerConnections } from "./workers/worker-connections.ts";
+
+export interface ServerOptions {
+  dataDirectory: string;
+  /** Null: a private PostgreSQL in the data directory. */
+  databaseUrl: string | null;
+  host: string;
+  httpPort: number;
+  grpcPort: number;
+  localWorkers: LocalPoolSettings;
+  /** On stop, end the local workers too; else they wait for the next server. */
+  endWorkersOnStop: boolean;
+  /** Serves what is stored and runs nothing. */
+  readOnly: boolean;
+  workerProgram: string;
+  environment: Record<string, string | undefined>;
+  version: string;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+}
+
+export interface RunningServer extends Service {
+  /** Of the HTTP port. */
+  readonly url: string;
+  readonly grpcUrl: string;
+  readonly apiToken: string;
+  readonly databaseVersion: string;
+  /** Resolves when no client call is under way. */
+  idle(): Promise<void>;
+}
+
+const SCHEDULING_PERIOD_MS = 1_000;
+const PROVISIONING_PERIOD_MS = 2_000;
+const DEADLINE_PERIOD_MS = 1_000;
+const LIVENESS_PERIOD_MS = 5_000;
+const SEALING_PERIOD_MS = 30_000;
+
+/** Starts everything, or nothing: what had been started is stopped when a later part fails. */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const started: Service[] = [];
+  try {
+    return await startParts(options, started);
+  } catch (error) {
+    await stopAll(started.toReversed());
+    throw error;
+  }
+}
+
+async function startParts(options: ServerOptions, started: Service[]): Promise<RunningServer> {
+  const { dataDirectory, clock, random, log } = options;
+  started.push(await lockDataDirectory(dataDirectory));
+  const apiToken = await loadOrCreateApiToken(apiTokenPath(dataDirectory), random);
+  const store = await openStore(options, started);
+  const logs = await openLogStore({
+    directory: join(dataDirectory, "logs"),
+    blobs: openDirectoryBlobStore(join(dataDirectory, "blobs")),
+    store,
+    clock,
+    log,
+  });
+  started.push(logs);
+
+  const jobs = new JobBus();
+  const onJobChanged = (job: Job): void => {
+    jobs.publish(job);
+    if (isFinal(job.state) || job.state === "pending") hintScheduling();
+  };
+  let hintScheduling = (): void => {};
+  let hintProvisioning = (): void => {};
+  const onRoom = (): void => {
+    hintScheduling();
+    hintProvisioning();
+  };
+
+  const provider = new ProcessProvider({
+    directory: join(dataDirectory, "workers"),
+    workerProgram: options.workerProgram,
+    environment: options.environment,
+    clock,
+    log,
+  });
+  const pool = localPool(options.localWorkers, provider);
+  const connections = new WorkerConnections((name) => name === pool.name && pool.ephemeral);
+  const calls = new ActiveCalls();
+  const instanceId = uuidV7(clock, random);
+  const linkDependencies = { store, logs, clock, random, log, connections, onJobChanged, onRoom };
+  const routes = (router: ConnectRouter): void => {
+    router.service(JobService, jobsApi({ store, clock, random, events: jobs, ...jobHooks(connections, onJobChanged, () => hintScheduling()) }));
+    router.service(LogService, logsApi({ store, logs, events: jobs, clock }));
+    router.service(WorkerService, { ...workersApi({ store }), ...linkApi(linkDependencies) });
+    router.service(ServerService, serverApi({ store, version: options.version, instanceId }));
+  };
+  const rpc: Omit<RpcServerOptions, "port"> = {
+    host: options.host,
+    routes,
+    interceptors: [calls.interceptor, errorInterceptor({ log, random }), validationInterceptor()],
+    auth: createTokenGuard({ token: apiToken }),
+    log,
+    clock,
+    health: databaseHealth({ store, clock }),
+  };
+
+  const grpc = await startGrpcServer({ ...rpc, port: options.grpcPort });
+  started.push(grpc);
+  const grpcUrl = `http://${hostInUrl(options.host)}:${grpc.port}`;
+  const provisioner = new Provisioner({
+    pools: options.readOnly ? [] : [pool],
+    store,
+    connections,
+    clock,
+    random,
+    log,
+    serverUrl: () => grpcUrl,
+    onJobChanged,
+    onRoom,
+  });
+  if (!options.readOnly) {
+    await provisioner.adopt();
+    const loops = startLoops(options, { store, logs, connections, provisioner, onJobChanged });
+    hintScheduling = loops.hintScheduling;
+    hintProvisioning = loops.hintProvisioning;
+    started.push({ stop: () => endWorkers(options, provisioner) }, connections, loops.service);
+  }
+  const http = await startHttpServer({ ...rpc, port: options.httpPort });
+  started.push(http, await announce(dataDirectory, { url: http.url, pid: process.pid, instanceId }));
+
+  let stopping: Promise<void> | null = null;
+  return {
+    url: http.url,
+    grpcUrl,
+    apiToken,
+    databaseVersion: await store.version(),
+    idle: () => calls.idle(),
+    stop: () => (stopping ??= stopAll(started.toReversed())),
+  };
+}
+
+/** What the job API sets off besides writing to the store. */
+function jobHooks(
+  connections: WorkerConnections,
+  onJobChanged: (job: Job) => void,
+  hintScheduling: () => void,
+): { onQueued(): void; onCancelled(job: Job): void } {
+  return {
+    onQueued: hintScheduling,
+    onCancelled(job) {
+      if (job.state === "cancelling" && job.workerId !== null && job.attemptId !== null) {
+        connections.control({ workerId: job.workerId, attemptId: job.attemptId }, "cancel");
+      }
+      onJobChanged(job);
+    },
+  };
+}
+
+interface LoopParts {
+  store: Store;
+  logs: LogStore;
+  connections: WorkerConnections;
+  provisioner: Provisioner;
+  onJobChanged(job: Job): void;
+}
+
+function startLoops(
+  options: ServerOptions,
+  parts: LoopParts,
+): { service: Service; hintScheduling(): void; hintProvisioning(): void } {
+  const { clock, random, log } = options;
+  const { store, logs, connections, provisioner, onJobChanged } = parts;
+  const deps = { store, connections, clock, random, log, onJobChanged };
+  const loop = (name: string, periodMs: number, run: (signal: AbortSignal) => Promise<void>): Loop =>
+    new Loop({ name, periodMs, run, clock, log });
+
+  const provisioning = loop("provisioning", PROVISIONING_PERIOD_MS, () => provisioner.round());
+  const scheduling: Loop = loop("scheduling", SCHEDULING_PERIOD_MS, async (signal) => {
+    const schedulingDeps = {
+      ...deps,
+      pools: () => provisioner.plannedPools(),
+      provision: (wanted: Parameters<Provisioner["provision"]>[0]) => provisioner.provision(wanted),
+    };
+    await scheduleRound(schedulingDeps, signal);
+    await hintAtNextStart({ store, clock, hint: () => scheduling.hint() });
+  });
+  const deadlines = loop("deadlines", DEADLINE_PERIOD_MS, () => deadlineRound(deps));
+  const liveness = loop("liveness", LIVENESS_PERIOD_MS, () => livenessRound(deps));
+  const sealing = loop("sealing", SEALING_PERIOD_MS, () => logs.sealEnded());
+  return {
+    service: { stop: () => stopAll([scheduling, provisioning, deadlines, liveness, sealing]) },
+    hintScheduling: () => scheduling.hint(),
+    hintProvisioning: () => provisioning.hint(),
+  };
+}
+
+/** A retry that becomes due within the period should not wait for its end. */
+async function hintAtNextStart(parts: { store: Store; clock: Clock; hint(): void }): Promise<void> {
+  const nowMs = parts.clock.nowMs();
+  const nextMs = await parts.store.nextPendingAtMs(nowMs);
+  if (nextMs !== null && nextMs - nowMs < SCHEDULING_PERIOD_MS) parts.clock.schedule(nextMs - nowMs, parts.hint);
+}
+
+async function endWorkers(options: ServerOptions, provisioner: Provisioner): Promise<void> {
+  if (options.endWorkersOnStop) await provisioner.destroyAll();
+  else provisioner.stopListening();
+}
+
+async function openStore(options: ServerOptions, started: Service[]): Promise<Store> {
+  const { dataDirectory, databaseUrl, clock, random, log } = options;
+  if (databaseUrl !== null) {
+    const store = await openPostgresStore({ connection: { connectionString: databaseUrl }, random, log });
+    started.push({ stop: () => store.close() });
+    return store;
+  }
+  const postgres = await startEmbeddedPostgres({ directory: dataDirectory, clock, random, log });
+  started.push(postgres);
+  const store = await openPostgresStore({ connection: postgres.connection, random, log });
+  started.push({ stop: () => store.close() });
+  return store;
+}
+
+/** Leaves word for the command line on this machine. */
+async function announce(dataDirectory: string, server: ServerFile): Promise<Service> {
+  const path = serverFilePath(dataDirectory);
+  await mkdir(dataDirectory, { recursive: true });
+  await writeFile(`${path}.new`, JSON.stringify(server), { mode: 0o600 });
+  await rename(`${path}.new`, path);
+  return { stop: () => rm(path, { force: true }) };
+}
+
+function hostInUrl(host: string): string {
+  return host.includes(":") ? `[${host}]` : host;
+}
+
+/** @throws AppError if the address is open to others and nobody said that this is wanted. */
+export function checkAddress(host: string, insecure: boolean): void {
+  const isLoopback = host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
+  if (isLoopback || insecure) return;
+  throw new AppError(
+    "failed_precondition",
+    `listen on ${host}: tokens and logs would cross the network in plain text; keep to loopback, put a TLS proxy in front, or accept it with --insecure`,
+  );
+}
