@@ -134,9 +134,13 @@ async function findAttemptId(store: Store, job: Job, number: number): Promise<st
   return attempts.find((attempt) => attempt.number === number)?.id ?? null;
 }
 
-/** The job alone says it: only its newest attempt can be alive, and not while the job waits. */
+/**
+ * The job alone says it: only its newest attempt can be alive, and not while the job waits. When a
+ * worker was lost, the log store still adds a record that says so, and itself knows when it has.
+ */
 function hasEnded(job: Job, attemptId: string): boolean {
-  return job.attemptId !== attemptId || job.state === "pending" || isFinal(job.state);
+  if (job.attemptId !== attemptId) return true;
+  return (job.state === "pending" || isFinal(job.state)) && job.cause !== "worker_lost";
 }
 
 function isLastAttempt(job: Job, number: number): boolean {
