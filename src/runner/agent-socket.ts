@@ -1,0 +1,151 @@
+/**
+ * The runner's end of the link to the agent: a Unix socket that serves one agent at a time.
+ *
+ * A new connection replaces the old one, because an agent that comes again has died or forgotten
+ * its first connection. What cannot be sent is dropped: the `hello` of the next connection tells
+ * everything.
+ */
+
+import { chmod, unlink } from "node:fs/promises";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import type { Clock } from "../base/clock.ts";
+import { AppError, systemErrorCode } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import type { Service } from "../base/service.ts";
+import { LineSplitter, type AgentToRunner, type RunnerToAgent } from "../protocol/runner-link.ts";
+
+/** Bytes that may wait for an agent that does not read; then it is cut off. */
+const MAX_UNSENT_BYTES = 64 * 1024 * 1024;
+
+export interface AgentSocketOptions {
+  path: string;
+  clock: Clock;
+  log: Logger;
+}
+
+export interface AgentHandlers {
+  /** Called first for each connection; what it sends goes out first. */
+  onConnect: () => void;
+  onMessage: (message: AgentToRunner) => void;
+}
+
+export class AgentSocket implements Service {
+  readonly #options: AgentSocketOptions;
+  readonly #server: Server;
+  #current: Socket | null = null;
+  #handlers: AgentHandlers | null = null;
+  #lines: string[] = [];
+  #lastConnectedAtMs: number;
+
+  private constructor(options: AgentSocketOptions) {
+    this.#options = options;
+    this.#lastConnectedAtMs = options.clock.monotonicMs();
+    this.#server = createServer((socket) => this.#accept(socket));
+  }
+
+  /** @throws AppError `already_exists` if another runner listens there. */
+  static async listen(options: AgentSocketOptions): Promise<AgentSocket> {
+    const agentSocket = new AgentSocket(options);
+    try {
+      await agentSocket.#listen();
+    } catch (cause) {
+      if (systemErrorCode(cause) !== "EADDRINUSE") {
+        throw new AppError("internal", `listen on ${options.path}`, { cause });
+      }
+      if (await answers(options.path)) {
+        throw new AppError("already_exists", `listen on ${options.path}: another runner is there`, { cause });
+      }
+      // Left by a runner that was killed.
+      await unlink(options.path);
+      await agentSocket.#listen();
+    }
+    await chmod(options.path, 0o600);
+    return agentSocket;
+  }
+
+  /** Begins to talk; an agent that connected before has waited. */
+  serve(handlers: AgentHandlers): void {
+    this.#handlers = handlers;
+    if (this.#current) this.#talk(this.#current, handlers);
+  }
+
+  /** How long there has been no agent; 0 while there is one. */
+  get silentMs(): number {
+    return this.#current ? 0 : this.#options.clock.monotonicMs() - this.#lastConnectedAtMs;
+  }
+
+  /** Messages of one turn of the event loop go out in one write. */
+  send(message: RunnerToAgent): void {
+    if (this.#current === null) return;
+    this.#lines.push(JSON.stringify(message));
+    if (this.#lines.length === 1) queueMicrotask(() => this.#flush());
+  }
+
+  async stop(): Promise<void> {
+    this.#flush();
+    this.#current?.end();
+    this.#current?.unref();
+    this.#current = null;
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+  }
+
+  #listen(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#server.once("error", reject);
+      this.#server.listen(this.#options.path, () => {
+        this.#server.off("error", reject);
+        resolve();
+      });
+    });
+  }
+
+  #accept(socket: Socket): void {
+    const { clock, log } = this.#options;
+    this.#current?.destroy();
+    this.#current = socket;
+    this.#lines = [];
+    socket.on("error", (error) => log.debug({ err: error }, "connection of the agent failed"));
+    socket.on("close", () => {
+      if (this.#current !== socket) return;
+      this.#current = null;
+      this.#lastConnectedAtMs = clock.monotonicMs();
+    });
+    if (this.#handlers) this.#talk(socket, this.#handlers);
+  }
+
+  #talk(socket: Socket, { onConnect, onMessage }: AgentHandlers): void {
+    const splitter = new LineSplitter();
+    onConnect();
+    socket.on("data", (chunk) => {
+      if (this.#current !== socket) return;
+      try {
+        for (const line of splitter.push(chunk)) onMessage(JSON.parse(line) as AgentToRunner);
+      } catch (error) {
+        this.#options.log.error({ err: error }, "message of the agent could not be handled");
+        socket.destroy();
+      }
+    });
+  }
+
+  #flush(): void {
+    const socket = this.#current;
+    const lines = this.#lines.splice(0);
+    if (socket === null || lines.length === 0) return;
+    socket.write(`${lines.join("\n")}\n`);
+    if (socket.writableLength > MAX_UNSENT_BYTES) {
+      this.#options.log.warn({ bytes: socket.writableLength }, "agent does not read, connection is cut");
+      socket.destroy();
+    }
+  }
+}
+
+async function answers(path: string): Promise<boolean> {
+  return await new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", () => resolve(false));
+  });
+}

@@ -1,0 +1,85 @@
+/** Puts together how an attempt ended, from all that is known of its end. */
+
+import type { AttemptResult, Cause, FinalJobState } from "../core/job.ts";
+import type { JobFiles } from "./job-files.ts";
+import type { TreeUsage } from "./process-tree.ts";
+import type { Failure, SequenceEnd } from "./step-sequence.ts";
+
+/** The end of an attempt that came from outside of its commands. */
+export interface Ending {
+  kind: "cancelled" | "timed_out" | "lease_lost";
+  message: string;
+}
+
+const ENDINGS: { readonly [K in Ending["kind"]]: { state: FinalJobState; cause: Cause } } = {
+  cancelled: { state: "cancelled", cause: "cancelled" },
+  timed_out: { state: "timed_out", cause: "timeout" },
+  lease_lost: { state: "failed", cause: "worker_lost" },
+};
+
+export interface EndFacts {
+  sequence: SequenceEnd;
+  ending: Ending | null;
+  files: JobFiles;
+  usage: TreeUsage;
+  leftovers: number;
+  unkillable: readonly number[];
+  lostLogBytes: number;
+  startedAtMs: number | null;
+  finishedAtMs: number;
+  logEnd: number;
+}
+
+export function makeResult(facts: EndFacts): AttemptResult {
+  const { usage, files, unkillable } = facts;
+  const verdict = verdictOf(facts);
+  const notes = [...files.problems];
+  if (facts.lostLogBytes > 0) notes.push(`${facts.lostLogBytes} bytes of log could not be written to the worker's disk`);
+  if (unkillable.length > 0) {
+    notes.push(`${unkillable.length} processes could not be killed (${unkillable.slice(0, 10).join(", ")})`);
+  }
+  return {
+    state: verdict.state,
+    // The job ends without its processes being gone: only this cause may say so.
+    cause: unkillable.length > 0 ? "worker_lost" : verdict.cause,
+    exitCode: verdict.exitCode,
+    signal: verdict.signal,
+    message: [verdict.message, ...notes].filter((text) => text !== "").join("; "),
+    startedAtMs: facts.startedAtMs,
+    finishedAtMs: facts.finishedAtMs,
+    usage: {
+      peakMemoryBytes: usage.peakMemoryBytes,
+      cpuMicros: usage.cpuMicros,
+      ioReadBytes: usage.ioReadBytes,
+      ioWriteBytes: usage.ioWriteBytes,
+      leftoverProcesses: facts.leftovers,
+    },
+    steps: facts.sequence.steps,
+    outputs: files.outputs,
+    summary: files.summary,
+    logEnd: facts.logEnd,
+  };
+}
+
+type Verdict = Omit<Failure, "cause"> & { cause: Cause | null };
+
+function verdictOf({ sequence, ending, usage, unkillable }: EndFacts): Verdict {
+  const { failure, lastExit } = sequence;
+  if (ending !== null) {
+    const exit = { exitCode: lastExit?.exitCode ?? null, signal: lastExit?.signal ?? null };
+    return { ...ENDINGS[ending.kind], ...exit, message: ending.message };
+  }
+  if (failure !== null) {
+    const isOutOfMemory = usage.oomKills > 0 && (failure.cause === "signal" || failure.cause === "exit_code");
+    if (!isOutOfMemory) return failure;
+    return { ...failure, cause: "out_of_memory", message: `out of memory: the kernel killed a process (${failure.message})` };
+  }
+  const state = unkillable.length > 0 ? "failed" : "succeeded";
+  return { state, cause: null, exitCode: lastExit?.exitCode ?? null, signal: null, message: "" };
+}
+
+/** For what went wrong on the worker before or between the commands. */
+export function sequenceEndOfError(message: string): SequenceEnd {
+  const failure: Failure = { state: "failed", cause: "server_error", exitCode: null, signal: null, message };
+  return { steps: [], failure, lastExit: null };
+}

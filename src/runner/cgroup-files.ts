@@ -1,0 +1,114 @@
+/** Reading and writing the files of cgroup hierarchies, alike for v1 and v2. */
+
+import { closeSync, openSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { AppError, systemErrorCode } from "../base/errors.ts";
+import type { Clock } from "../base/clock.ts";
+
+/** A directory in a hierarchy that this process can fork into. */
+export interface CgroupHome {
+  /** The cgroup that this process lives in. */
+  path: string;
+  /** Its `cgroup.procs`, kept open: moving back must not fail for want of file descriptors. */
+  procsFd: number;
+}
+
+export function openCgroupHome(path: string): CgroupHome {
+  return { path, procsFd: openSync(join(path, "cgroup.procs"), "w") };
+}
+
+export function closeCgroupHome(home: CgroupHome): void {
+  closeSync(home.procsFd);
+}
+
+/**
+ * Moves this process into `directories`, one in each hierarchy, for the time of `fork`, which must
+ * be synchronous. The child is so born in its cgroup, without a wrapper and without a moment
+ * outside. "0" means the writer itself in whatever pid namespace it is (cgroups(7)).
+ */
+export function forkInside<T>(places: readonly { home: CgroupHome; directory: string }[], fork: () => T): T {
+  const entered: CgroupHome[] = [];
+  try {
+    for (const { home, directory } of places) {
+      writeFileSync(join(directory, "cgroup.procs"), "0");
+      entered.push(home);
+    }
+    return fork();
+  } finally {
+    for (const home of entered) writeSync(home.procsFd, "0");
+  }
+}
+
+/** The pids in a cgroup and in those that its processes made below it. */
+export function readCgroupPids(directory: string): number[] {
+  const pids: number[] = [];
+  for (const path of withSubdirectories(directory)) {
+    for (const line of readOrEmpty(join(path, "cgroup.procs")).split("\n")) {
+      // A "0" is a process outside of our pid namespace; nothing can be done to it from here.
+      if (line !== "" && line !== "0") pids.push(Number(line));
+    }
+  }
+  return pids;
+}
+
+/** The directory and all below it, children before their parents. */
+function withSubdirectories(directory: string): string[] {
+  // In cgroup file systems the link count is two more than the number of subdirectories.
+  const stats = statSync(directory, { throwIfNoEntry: false });
+  if (stats === undefined) return [];
+  if (stats.nlink === 2) return [directory];
+  const below = readdirSync(directory, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  return [...below.flatMap((entry) => withSubdirectories(join(directory, entry.name))), directory];
+}
+
+/** Removes an empty cgroup and those below it. False if a process that just ended still holds it. */
+export function removeCgroup(directory: string): boolean {
+  try {
+    for (const path of withSubdirectories(directory)) rmdirSync(path);
+    return true;
+  } catch (error) {
+    if (systemErrorCode(error) === "ENOENT") return true;
+    return false;
+  }
+}
+
+const REMOVE_TRIES = 8;
+
+/** Tries again for a second; a cgroup that cannot be removed then is left to the next runner. */
+export async function removeCgroupSoon(directory: string, clock: Clock): Promise<void> {
+  for (let pauseMs = 4, tries = 0; tries < REMOVE_TRIES; pauseMs *= 2, tries++) {
+    if (removeCgroup(directory)) return;
+    await clock.sleep(pauseMs);
+  }
+}
+
+export function readOrEmpty(path: string): string {
+  try {
+    return readFileSync(path, "latin1");
+  } catch {
+    // A controller that is not there, or a cgroup that is gone: there is nothing to tell.
+    return "";
+  }
+}
+
+/** A file that holds one number; 0 if there is none. */
+export function readNumber(path: string): number {
+  const value = Number.parseInt(readOrEmpty(path), 10);
+  return Number.isFinite(value) ? value : 0;
+}
+
+/** The number after `key` in a file of `key value` lines; 0 if there is none. */
+export function readKeyed(path: string, key: string): number {
+  const line = readOrEmpty(path)
+    .split("\n")
+    .find((text) => text.startsWith(`${key} `));
+  return line === undefined ? 0 : Number(line.slice(key.length + 1));
+}
+
+export function writeCgroupFile(path: string, value: string): void {
+  try {
+    writeFileSync(path, value);
+  } catch (cause) {
+    throw new AppError("internal", `write ${value} to ${path}`, { cause });
+  }
+}

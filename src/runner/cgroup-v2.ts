@@ -1,0 +1,180 @@
+/**
+ * Process trees by cgroups of version 2: freeze and kill by file, measured by `cpu.stat`,
+ * `memory.peak` and `io.stat` where the controllers can be had (kernel: admin-guide/cgroup-v2).
+ */
+
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import type { Clock } from "../base/clock.ts";
+import {
+  closeCgroupHome,
+  forkInside,
+  openCgroupHome,
+  readCgroupPids,
+  readKeyed,
+  readNumber,
+  readOrEmpty,
+  removeCgroupSoon,
+  writeCgroupFile,
+  type CgroupHome,
+} from "./cgroup-files.ts";
+import { addSample, sampleProcesses } from "./process-sample.ts";
+import {
+  NO_TREE_USAGE,
+  killUntilEmpty,
+  sendSignal,
+  type ProcessTree,
+  type ProcessTrees,
+  type TreeUsage,
+} from "./process-tree.ts";
+
+/** How long to wait until everything is frozen. */
+const FREEZE_WAIT_MS = 2_000;
+
+/** Whether the own cgroup has controllers to hand on: a host with version 2 only. */
+export function hasV2Controllers(path: string): boolean {
+  return readOrEmpty(join(path, "cgroup.controllers")).trim() !== "";
+}
+
+export class CgroupV2Trees implements ProcessTrees {
+  readonly mode = "v2";
+  readonly #home: CgroupHome;
+  readonly #directory: string;
+  readonly #clock: Clock;
+  readonly #removals = new Set<Promise<void>>();
+
+  /** @throws if a cgroup cannot be made and entered here. */
+  constructor(options: { name: string; path: string; clock: Clock }) {
+    this.#clock = options.clock;
+    this.#directory = join(options.path, options.name);
+    mkdirSync(this.#directory, { recursive: true });
+    this.#home = openCgroupHome(options.path);
+    try {
+      forkInside([{ home: this.#home, directory: this.#directory }], () => null);
+      if (!existsSync(join(this.#directory, "cgroup.freeze"))) throw new Error("this kernel cannot freeze cgroups");
+    } catch (error) {
+      closeCgroupHome(this.#home);
+      throw error;
+    }
+    handOnControllers(options.path);
+    handOnControllers(this.#directory);
+  }
+
+  create(attemptId: string): ProcessTree {
+    const directory = join(this.#directory, attemptId);
+    mkdirSync(directory, { recursive: true });
+    return new CgroupV2Tree({
+      directory,
+      home: this.#home,
+      clock: this.#clock,
+      removed: () => this.#removeSoon(directory),
+    });
+  }
+
+  async killStrays(): Promise<number> {
+    const { met } = await killUntilEmpty({ killRound: () => killCgroup(this.#directory) }, this.#clock);
+    return met;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#removals);
+    await removeCgroupSoon(this.#directory, this.#clock);
+    closeCgroupHome(this.#home);
+  }
+
+  #removeSoon(directory: string): void {
+    const removal: Promise<void> = removeCgroupSoon(directory, this.#clock).finally(() => this.#removals.delete(removal));
+    this.#removals.add(removal);
+  }
+}
+
+/**
+ * Best effort, one by one: a cgroup that holds processes, as our own does unless it is the root of
+ * the hierarchy, may not hand controllers on. Then memory is sampled instead of counted.
+ */
+function handOnControllers(path: string): void {
+  for (const controller of readOrEmpty(join(path, "cgroup.controllers")).trim().split(" ")) {
+    if (!["memory", "io", "cpu", "pids"].includes(controller)) continue;
+    try {
+      writeCgroupFile(join(path, "cgroup.subtree_control"), `+${controller}`);
+    } catch {
+      // See above: the figures of this controller will be sampled or 0.
+    }
+  }
+}
+
+class CgroupV2Tree implements ProcessTree {
+  readonly #options: { directory: string; home: CgroupHome; clock: Clock; removed: () => void };
+  #sampled: TreeUsage = NO_TREE_USAGE;
+
+  constructor(options: { directory: string; home: CgroupHome; clock: Clock; removed: () => void }) {
+    this.#options = options;
+  }
+
+  enter<T>(fork: () => T): T {
+    return forkInside([this.#options], fork);
+  }
+
+  members(): number[] {
+    return readCgroupPids(this.#options.directory);
+  }
+
+  signal(name: NodeJS.Signals): void {
+    for (const pid of this.members()) sendSignal(pid, name);
+  }
+
+  async freeze(): Promise<void> {
+    const { clock, directory } = this.#options;
+    writeCgroupFile(join(directory, "cgroup.freeze"), "1");
+    const endMs = clock.monotonicMs() + FREEZE_WAIT_MS;
+    while (readKeyed(join(directory, "cgroup.events"), "frozen") !== 1 && clock.monotonicMs() < endMs) {
+      await clock.sleep(2);
+    }
+  }
+
+  thaw(): void {
+    writeCgroupFile(join(this.#options.directory, "cgroup.freeze"), "0");
+  }
+
+  killRound(): number[] {
+    return killCgroup(this.#options.directory);
+  }
+
+  usage(): TreeUsage {
+    const { directory } = this.#options;
+    const io = parseIoStat(readOrEmpty(join(directory, "io.stat")));
+    return {
+      peakMemoryBytes: readNumber(join(directory, "memory.peak")) || this.#sampled.peakMemoryBytes,
+      cpuMicros: readKeyed(join(directory, "cpu.stat"), "usage_usec"),
+      ioReadBytes: io.read || this.#sampled.ioReadBytes,
+      ioWriteBytes: io.write || this.#sampled.ioWriteBytes,
+      oomKills: readKeyed(join(directory, "memory.events"), "oom_kill"),
+    };
+  }
+
+  sample(): void {
+    if (existsSync(join(this.#options.directory, "memory.peak"))) return;
+    this.#sampled = addSample(this.#sampled, sampleProcesses(this.members()));
+  }
+
+  remove(): void {
+    this.#options.removed();
+  }
+}
+
+function killCgroup(directory: string): number[] {
+  const pids = readCgroupPids(directory);
+  if (pids.length === 0) return pids;
+  const killPath = join(directory, "cgroup.kill");
+  // Kernels before 5.14 have no kill file; repeated rounds catch what forks meanwhile.
+  if (existsSync(killPath)) writeCgroupFile(killPath, "1");
+  else for (const pid of pids) sendSignal(pid, "SIGKILL");
+  return pids;
+}
+
+/** Sums the lines `8:0 rbytes=1 wbytes=2 …` over all devices. */
+export function parseIoStat(text: string): { read: number; write: number } {
+  const sum = (key: string) =>
+    [...text.matchAll(new RegExp(`\\b${key}=(\\d+)`, "g"))].reduce((total, match) => total + Number(match[1]), 0);
+  return { read: sum("rbytes"), write: sum("wbytes") };
+}
