@@ -23,7 +23,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   runner: ["core", "base", "protocol", "node:*"],
   cli: ["core", "base", "spec", "protocol", "node:*", "@connectrpc/*", "@bufbuild/*", "commander", "picocolors", "cli-table3"],
   // The entry points put the parts together.
-  "main.ts": ["base", "server", "agent", "runner", "cli", "node:*"],
+  "main.ts": ["base", "server", "agent", "runner", "cli", "node:*", "commander"],
   "worker-main.ts": ["base", "agent", "runner", "node:*"],
 };
 
@@ -203,7 +203,7 @@ function allows(folder: string, target: string): boolean {
 
 /** Also the suites and fixtures that tests are made of. */
 function isTest(path: string): boolean {
-  return /\.test\.ts$|(^|[/-])(conformance|fake|test)[-./]/.test(path) || !path.startsWith("src/");
+  return /\.test\.ts$|(^|[/-])(conformance|fake|fixtures|test)[-./]/.test(path) || !path.startsWith("src/");
 }
 
 function importsOf(text: string): { line: number; from: string }[] {
