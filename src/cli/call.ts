@@ -1,0 +1,26 @@
+/** Calls of the API, whose failures say what was attempted. */
+
+import { AppError } from "../base/errors.ts";
+import { fromConnectError } from "../protocol/errors.ts";
+
+/** @throws AppError that begins with `attempted`; each field that the server refused is a problem. */
+export async function call<T>(attempted: string, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    throw explain(error, attempted);
+  }
+}
+
+export function explain(error: unknown, attempted: string): AppError {
+  const failure = fromConnectError(error, attempted);
+  if (failure.code !== "invalid_argument" || "problems" in failure.details) return failure;
+  const why = failure.message.slice(attempted.length + 2);
+  const problems = why.split("; ").filter((problem) => problem !== "");
+  // One problem fits on the line; of several, each gets its own.
+  if (problems.length < 2) return failure;
+  return new AppError(failure.code, `${attempted}: the server refused ${problems.length} values`, {
+    cause: failure.cause,
+    details: { problems },
+  });
+}

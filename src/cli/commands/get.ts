@@ -1,0 +1,116 @@
+/** `hodei get`: everything about a job. */
+
+import { isFinal } from "../../core/job.ts";
+import { jobFromWire, type JobView } from "../../protocol/convert.ts";
+import { formatDurationText } from "../../spec/quantities.ts";
+import { call } from "../call.ts";
+import type { CliCommand, Colors } from "../command.ts";
+import { EXIT } from "../exit-codes.ts";
+import { colorState, formatBytes, formatDuration, ranForMs } from "../job-text.ts";
+import { toJsonText } from "../json-views.ts";
+import { checkIds, jsonOutput } from "../option-values.ts";
+import { formatTable, printable } from "../table.ts";
+
+export const getCommand: CliCommand = {
+  configure(command) {
+    command.argument("<job>", "id of the job, or its beginning").option("-o, --output <format>", "json");
+  },
+  async run({ options, operands }, context) {
+    const isJson = jsonOutput(options);
+    checkIds(operands, "job");
+    const jobId = operands[0] ?? "";
+    const connection = await context.connect("embedded_to_read");
+    const { job } = await call(`get job ${jobId}`, () => connection.jobs.getJob({ jobId }));
+    if (!job) throw new Error("the server sent no job");
+    const view = jobFromWire(job);
+    const text = isJson ? toJsonText(view) : describeJob(view, context.colors.stdout, context.environment.clock.nowMs());
+    await context.stdout.write(text);
+    return EXIT.ok;
+  },
+};
+
+function describeJob(job: JobView, colors: Colors, nowMs: number): string {
+  const { definition } = job;
+  const ranMs = ranForMs(job, nowMs);
+  const outcome = [job.cause?.replaceAll("_", " "), exitText(job), job.message].filter(Boolean).join(", ");
+  const lines: [string, string][] = [
+    ["id", job.id],
+    ["name", definition.name],
+    ["state", colorState(job.state, colors)],
+    [isFinal(job.state) ? "result" : "reason", outcome],
+    ["progress", job.progress ? `${Math.round(job.progress.percent)} % ${job.progress.message}` : ""],
+    ["queue", `${definition.queue}${definition.priority === 0 ? "" : `, priority ${definition.priority}`}`],
+    ["labels", pairs(definition.labels)],
+    ["selector", pairs(definition.selector)],
+    ["runs", definition.command ? commandText(definition.command) : `${definition.steps.length} steps`],
+    ["timeout", formatDurationText(definition.timeoutMs)],
+    ["created", timeText(job.createdAtMs)],
+    ["started", timeText(job.startedAtMs)],
+    ["finished", timeText(job.finishedAtMs)],
+    ["duration", ranMs === null ? "" : formatDuration(ranMs)],
+    ["worker", job.workerId ?? ""],
+  ];
+  const shown = lines.filter(([, value]) => value !== "").map(([name, value]) => `${colors.dim(name.padEnd(9))} ${printable(value)}`);
+  return [`${shown.join("\n")}\n`, ...attemptTexts(job, colors), ...resultTexts(job, colors)].join("\n");
+}
+
+function exitText(job: Pick<JobView, "exitCode" | "signal">): string {
+  if (job.signal !== null) return job.signal;
+  return job.exitCode === null ? "" : `exit code ${job.exitCode}`;
+}
+
+function pairs(map: Record<string, string>): string {
+  return Object.entries(map).map(([key, value]) => `${key}=${value}`).join(" ");
+}
+
+function commandText(command: NonNullable<JobView["definition"]["command"]>): string {
+  if (command.kind === "script") return `a script of ${command.interpreter}`;
+  const words = [command.cmd, ...command.args].map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word)));
+  const text = words.join(" ");
+  return text.length > 200 ? `${text.slice(0, 199)}…` : text;
+}
+
+function timeText(timeMs: number | null): string {
+  return timeMs === null ? "" : new Date(timeMs).toISOString();
+}
+
+function attemptTexts(job: JobView, colors: Colors): string[] {
+  if (job.attempts.length === 0) return [];
+  const rows = job.attempts.map((attempt) => [
+    String(attempt.number),
+    colorState(attempt.state, colors),
+    attempt.cause ?? "",
+    exitText(attempt),
+    attempt.startedAtMs !== null && attempt.finishedAtMs !== null ? formatDuration(attempt.finishedAtMs - attempt.startedAtMs) : "",
+    attempt.usage && attempt.usage.peakMemoryBytes > 0 ? formatBytes(attempt.usage.peakMemoryBytes) : "",
+    attempt.usage ? `${(attempt.usage.cpuMicros / 1e6).toFixed(2)} s` : "",
+    formatBytes(attempt.logBytes),
+    attempt.workerId,
+  ]);
+  const head = ["ATTEMPT", "STATE", "CAUSE", "END", "DURATION", "MEMORY", "CPU", "LOG", "WORKER"];
+  const texts = [formatTable(head, rows)];
+  const last = job.attempts.at(-1);
+  if (!last || last.steps.length === 0) return texts;
+  const steps = last.steps.map((step, index) => [
+    String(index + 1),
+    step.name,
+    colorState(step.outcome, colors),
+    exitText(step),
+    step.startedAtMs !== null && step.finishedAtMs !== null ? formatDuration(step.finishedAtMs - step.startedAtMs) : "",
+    step.message,
+  ]);
+  texts.push(formatTable(["STEP", "NAME", "OUTCOME", "END", "DURATION", "MESSAGE"], steps));
+  return texts;
+}
+
+function resultTexts(job: JobView, colors: Colors): string[] {
+  const texts: string[] = [];
+  const outputs = Object.entries(job.outputs);
+  if (outputs.length > 0) {
+    texts.push(`${colors.dim("outputs")}\n${outputs.map(([key, value]) => `  ${printable(key)}=${value.split("\n").map(printable).join("\n    ")}\n`).join("")}`);
+  }
+  if (job.summary !== "") {
+    texts.push(`${colors.dim("summary")}\n${job.summary.trimEnd().split("\n").map((line) => `  ${printable(line)}\n`).join("")}`);
+  }
+  return texts;
+}

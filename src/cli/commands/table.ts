@@ -1,0 +1,33 @@
+/** The commands that are clients of the API. */
+
+import type { CliCommand } from "../command.ts";
+
+export interface CommandEntry {
+  name: string;
+  description: string;
+  load(): Promise<CliCommand>;
+}
+
+export const CLI_COMMANDS: readonly CommandEntry[] = [
+  {
+    name: "run",
+    description: "run one job: show its log, end with its exit code",
+    load: async () => (await import("./run.ts")).runCommand,
+  },
+  {
+    name: "submit",
+    description: "queue jobs and print their ids",
+    load: async () => (await import("./submit.ts")).submitCommand,
+  },
+  { name: "logs", description: "show the log of a job", load: async () => (await import("./logs.ts")).logsCommand },
+  { name: "get", description: "show a job", load: async () => (await import("./get.ts")).getCommand },
+  { name: "list", description: "list jobs, newest first", load: async () => (await import("./list.ts")).listCommand },
+  { name: "cancel", description: "cancel jobs", load: async () => (await import("./cancel.ts")).cancelCommand },
+  { name: "retry", description: "run jobs that ended once more", load: async () => (await import("./retry.ts")).retryCommand },
+  { name: "watch", description: "show the changes of a job until it ends", load: async () => (await import("./watch.ts")).watchCommand },
+  { name: "events", description: "show the history of a job", load: async () => (await import("./events.ts")).eventsCommand },
+  { name: "workers", description: "list workers, or show one", load: async () => (await import("./workers.ts")).workersCommand },
+  { name: "version", description: "print the versions of client and server", load: async () => (await import("./version.ts")).versionCommand },
+  { name: "completion", description: "print a completion script for a shell", load: async () => (await import("./completion.ts")).completionCommand },
+  { name: "help", description: "explain a command, or exit-codes", load: async () => (await import("./help.ts")).helpCommand },
+];
