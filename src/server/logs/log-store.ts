@@ -1,0 +1,329 @@
+/**
+ * The logs of all attempts: takes them from workers, keeps them, gives them to readers.
+ *
+ * While an attempt runs, its log is one file in the directory; when it has ended, the log is sealed
+ * into the blob store and the file is removed. A place in a log is a number of bytes from its
+ * beginning and stays the same through all of this.
+ *
+ * What may be relied on: bytes that were acknowledged survive a crash; readers see only such bytes;
+ * bytes that come twice are stored once; a log is written by one server at a time, which is the
+ * caller's to ensure.
+ */
+
+import { mkdir, readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Clock } from "../../base/clock.ts";
+import { AppError } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import type { Service } from "../../base/service.ts";
+import type { Attempt } from "../../core/job.ts";
+import type { BlobStore } from "../../storage/blob-store.ts";
+import type { SealedLog, Store } from "../../storage/store.ts";
+import { AttemptLog, type AppendListener, type AppendOutcome, type AttemptLogParts } from "./raw/attempt-log.ts";
+import { AttemptSlots, type AttemptSlot } from "./raw/attempt-slots.ts";
+import { SHARDS, attemptLogPath, attemptOfFileName } from "./raw/attempt-path.ts";
+import { AttemptSource } from "./attempt-source.ts";
+import { syncDirectory } from "./raw/file-calls.ts";
+import { Gate } from "./gate.ts";
+import { logEnd } from "./log-end.ts";
+import { OpenFiles } from "./raw/open-files.ts";
+import { PendingBudget } from "./raw/pending-budget.ts";
+import { RawSource } from "./raw/raw-source.ts";
+import { recoverRawLog } from "./raw/raw-recovery.ts";
+import { readLog, type LogBatch, type ReadOptions } from "./read-log.ts";
+import { RecentResults } from "./sealed/recent-results.ts";
+import { openSealedLog, type SealedLog as OpenSealedLog } from "./sealed/sealed-log.ts";
+import { Sealer } from "./sealed/sealer.ts";
+import { SyncQueue } from "./raw/sync-queue.ts";
+
+/** `length` is what is on disk, in every case. */
+export type AppendResult =
+  | { ok: true; length: number }
+  /** `gap`: bytes before these are missing, send from `length`. `ended`: the log is complete. */
+  | { ok: false; refusal: "gap" | "ended"; length: number };
+
+/** Appends without a promise for each piece: the listener is told cumulative lengths. */
+export interface LogWriter {
+  /** What has been accepted: where the next piece begins. */
+  readonly length: number;
+  /** What is on disk. */
+  readonly durable: number;
+  /** Takes `data`, which must not be changed afterwards, unless it is refused. */
+  append(offset: number, data: Uint8Array): AppendOutcome;
+  /** Resolves when an append that was refused as `full` may be tried again. */
+  room(): Promise<void>;
+  /** The listener is told nothing more. What was accepted is still written. May be called twice. */
+  close(): void;
+}
+
+export interface LogStore extends Service {
+  open(attemptId: string, listener: AppendListener): Promise<LogWriter>;
+  /**
+   * Resolves when the bytes are on disk, or with a refusal. Waits its turn if too much is under
+   * way. Rejects with `resource_exhausted` if the disk is full, or `unavailable` if it fails.
+   */
+  append(attemptId: string, offset: number, data: Uint8Array): Promise<AppendResult>;
+  /** Bytes that are on disk: 0 for an attempt without a log. */
+  length(attemptId: string): Promise<number>;
+  /**
+   * Ends the log as it is and seals it: to be called when the attempt has ended and all of its log
+   * has arrived. Followers are done at once. Harmless when repeated; after a failure it is to be
+   * tried again, as `sealEnded` does.
+   */
+  finish(attemptId: string): Promise<SealedLog>;
+  /**
+   * Finishes the logs of all attempts that have ended, except those whose worker may still send the
+   * rest. For a loop: what fails is logged and tried again with the next call.
+   */
+  sealEnded(): Promise<void>;
+  /**
+   * The records of a log, in batches of at most 256 KiB, each read when it is asked for.
+   *
+   * Rejects with `invalid_argument` if `offset` is not the beginning of a record or beyond the end;
+   * with `data_loss` if the log is damaged; with `unavailable` when the store stops.
+   */
+  read(attemptId: string, options: ReadOptions): AsyncIterable<LogBatch>;
+  /** Makes followers ask `isEnded` again. */
+  wake(attemptId: string): void;
+}
+
+export interface LogStoreOptions {
+  directory: string;
+  blobs: BlobStore;
+  store: Pick<Store, "getSealedLog" | "setSealedLog" | "listUnsealed">;
+  clock: Clock;
+  log: Logger;
+  limits?: Partial<LogStoreLimits>;
+}
+
+export interface LogStoreLimits {
+  /** Open files that are kept while nobody uses them. */
+  openFiles: number;
+  /** Bytes over all logs that may be accepted and not yet durable. */
+  pendingBytes: number;
+  /** How long after the end of an attempt the rest of its log is awaited from its worker. */
+  missingLogWaitMs: number;
+  /** Decompressed frames that are kept, of about 1 MiB each. */
+  frames: number;
+}
+
+const DEFAULT_LIMITS: LogStoreLimits = {
+  openFiles: 512,
+  pendingBytes: 128 * 1024 * 1024,
+  missingLogWaitMs: 60 * 60 * 1000,
+  frames: 16,
+};
+/** Sealed logs whose index is kept. */
+const MAX_INDEXES = 64;
+const MAX_PARALLEL_RECOVERIES = 8;
+const MAX_PARALLEL_DECOMPRESSIONS = 2;
+/** Ended attempts that one round of `sealEnded` looks at. */
+const SEAL_ROUND = 1000;
+
+export async function openLogStore(options: LogStoreOptions): Promise<LogStore> {
+  await mkdir(options.directory, { recursive: true, mode: 0o700 });
+  const existing = new Set(await readdir(options.directory));
+  const missing = SHARDS.filter((shard) => !existing.has(shard));
+  for (const shard of missing) await mkdir(join(options.directory, shard), { recursive: true, mode: 0o700 });
+  if (missing.length > 0) await syncDirectory(options.directory);
+  return new DirectoryLogStore(options);
+}
+
+class DirectoryLogStore implements LogStore {
+  readonly #options: LogStoreOptions;
+  readonly #limits: LogStoreLimits;
+  readonly #parts: AttemptLogParts;
+  readonly #stopping = new AbortController();
+  readonly #slots = new AttemptSlots((attemptId) => this.#load(attemptId));
+  readonly #recovering = new Gate(MAX_PARALLEL_RECOVERIES);
+  readonly #decompressing = new Gate(MAX_PARALLEL_DECOMPRESSIONS);
+  readonly #frames: RecentResults<Buffer>;
+  readonly #indexes = new RecentResults<OpenSealedLog>(MAX_INDEXES);
+  readonly #sealer: Sealer;
+  #areLeftoversRemoved = false;
+  #stopped: Promise<void> | null = null;
+
+  constructor(options: LogStoreOptions) {
+    const { blobs, store, clock, log } = options;
+    this.#options = options;
+    this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
+    const files = new OpenFiles({ limit: this.#limits.openFiles, log });
+    const budget = new PendingBudget(this.#limits.pendingBytes);
+    this.#parts = { files, syncs: new SyncQueue(), budget, log };
+    this.#frames = new RecentResults(this.#limits.frames);
+    this.#sealer = new Sealer({ store, blobs, files, clock, log, signal: this.#stopping.signal });
+  }
+
+  async open(attemptId: string, listener: AppendListener): Promise<LogWriter> {
+    return this.#use(attemptId, async (attempt) => {
+      attempt.listeners.add(listener);
+      return new AttemptWriter(attempt, { listener, check: () => this.#check(attemptId) });
+    });
+  }
+
+  async append(attemptId: string, offset: number, data: Uint8Array): Promise<AppendResult> {
+    return this.#use(attemptId, async (attempt, slot) => {
+      const outcome = await slot.line.accept(attempt, offset, data);
+      if (!outcome.ok) return { ok: false, refusal: outcome.refusal, length: attempt.durable };
+      // Called in the same turn as the acceptance, so a failure cannot come in between unseen.
+      await attempt.settled();
+      return { ok: true, length: attempt.durable };
+    });
+  }
+
+  async length(attemptId: string): Promise<number> {
+    return this.#use(attemptId, async (attempt) => attempt.durable);
+  }
+
+  async finish(attemptId: string): Promise<SealedLog> {
+    return this.#finish(attemptId, null);
+  }
+
+  #finish(attemptId: string, note: string | null): Promise<SealedLog> {
+    return this.#use(attemptId, async (attempt, slot) => {
+      slot.finishing ??= this.#sealer.seal(attempt, note).finally(() => (slot.finishing = null));
+      return slot.finishing;
+    });
+  }
+
+  async sealEnded(): Promise<void> {
+    if (!this.#areLeftoversRemoved) await this.#removeLeftovers();
+    const attempts = await this.#options.store.listUnsealed(SEAL_ROUND);
+    const gate = new Gate(MAX_PARALLEL_RECOVERIES);
+    await Promise.all(attempts.map((attempt) => gate.run(() => this.#sealIfComplete(attempt))));
+  }
+
+  async #sealIfComplete(attempt: Attempt): Promise<void> {
+    if (this.#stopping.signal.aborted) return;
+    try {
+      const end = logEnd(attempt, {
+        lengthBytes: await this.length(attempt.id),
+        missingLogWaitMs: this.#limits.missingLogWaitMs,
+        nowMs: this.#options.clock.nowMs(),
+      });
+      if (end.isComplete) await this.#finish(attempt.id, end.note);
+    } catch (error) {
+      if (this.#stopping.signal.aborted) return;
+      const fields = { err: error, attemptId: attempt.id, jobId: attempt.jobId };
+      this.#options.log.error(fields, "sealing a log failed");
+    }
+  }
+
+  /** Removes raw files that a crash left between sealing a log and removing its file. */
+  async #removeLeftovers(): Promise<void> {
+    for (const shard of SHARDS) {
+      for (const name of await readdir(join(this.#options.directory, shard))) {
+        const attemptId = attemptOfFileName(name);
+        // Loading an attempt that turns out to be sealed removes the file.
+        if (attemptId !== null && !this.#stopping.signal.aborted) await this.length(attemptId);
+      }
+    }
+    this.#areLeftoversRemoved = true;
+  }
+
+  async *read(attemptId: string, options: ReadOptions): AsyncGenerator<LogBatch> {
+    const slot = this.#slots.hold(this.#check(attemptId));
+    try {
+      const attempt = await slot.ready;
+      const source = new AttemptSource(attempt, {
+        raw: new RawSource(attempt, this.#parts.files),
+        openSealed: () => this.#openSealed(attempt),
+        stopping: this.#stopping.signal,
+      });
+      yield* readLog(source, options);
+    } finally {
+      slot.users -= 1;
+    }
+  }
+
+  #openSealed(attempt: AttemptLog): Promise<OpenSealedLog> {
+    const { sealed } = attempt;
+    if (!sealed) throw new AppError("internal", `read log of attempt ${attempt.attemptId}: it is not sealed`);
+    const frames = this.#frames;
+    return this.#indexes.get(attempt.attemptId, () =>
+      openSealedLog(sealed, { blobs: this.#options.blobs, frames, decompressing: this.#decompressing }),
+    );
+  }
+
+  wake(attemptId: string): void {
+    this.#slots.loaded(attemptId)?.changed();
+  }
+
+  /** Resolves when everything accepted is on disk and no file is open. Seals under way are left off. */
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #stop(): Promise<void> {
+    this.#stopping.abort();
+    await Promise.allSettled(
+      this.#slots.all().flatMap((slot) => [slot.finishing, slot.ready.then((log) => log.settled())]),
+    );
+    await this.#parts.files.stop();
+  }
+
+  #use<T>(attemptId: string, work: (attempt: AttemptLog, slot: AttemptSlot) => Promise<T>): Promise<T> {
+    return this.#slots.use(this.#check(attemptId), work);
+  }
+
+  async #load(attemptId: string): Promise<AttemptLog> {
+    const parts = this.#parts;
+    const path = attemptLogPath(this.#options.directory, attemptId);
+    const sealed = await this.#options.store.getSealedLog(attemptId);
+    if (sealed) {
+      await rm(path, { force: true });
+      const attempt = new AttemptLog({ attemptId, path, length: sealed.logBytes, parts });
+      attempt.markSealed(sealed);
+      return attempt;
+    }
+    const { files, log } = parts;
+    const recovered = await this.#recovering.run(() => recoverRawLog(path, { attemptId, files, log }));
+    const attempt = new AttemptLog({ attemptId, path, length: recovered.length, parts });
+    attempt.knownBoundary = recovered.boundary;
+    return attempt;
+  }
+
+  /** Also refuses what is no id at once: it becomes a file name. */
+  #check(attemptId: string): string {
+    attemptLogPath(this.#options.directory, attemptId);
+    if (!this.#stopping.signal.aborted) return attemptId;
+    throw new AppError("unavailable", `use log of attempt ${attemptId}: the server is stopping`);
+  }
+}
+
+class AttemptWriter implements LogWriter {
+  readonly #attempt: AttemptLog;
+  readonly #listener: AppendListener;
+  readonly #check: () => void;
+  #isClosed = false;
+
+  constructor(attempt: AttemptLog, options: { listener: AppendListener; check: () => void }) {
+    this.#attempt = attempt;
+    this.#listener = options.listener;
+    this.#check = options.check;
+  }
+
+  get length(): number {
+    return this.#attempt.accepted;
+  }
+
+  get durable(): number {
+    return this.#attempt.durable;
+  }
+
+  append(offset: number, data: Uint8Array): AppendOutcome {
+    this.#check();
+    if (this.#isClosed) throw new Error("append to a log writer that is closed");
+    return this.#attempt.accept(offset, data);
+  }
+
+  room(): Promise<void> {
+    return this.#attempt.room();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#attempt.listeners.delete(this.#listener);
+  }
+}
