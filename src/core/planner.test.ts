@@ -145,6 +145,8 @@ test("reasons say what would have to change", () => {
   };
   assert.match(reasonFor({ selector: { os: "plan9" } })?.message ?? "", /no worker and no pool has the label os=plan9/);
   assert.match(reasonFor({}, { pools: [{ ...pool, room: 0 }] })?.message ?? "", /pool small is at its maximum/);
+  const failing = { ...pool, room: 0, problem: "no such image" };
+  assert.match(reasonFor({}, { pools: [failing] })?.message ?? "", /pool small cannot make a worker: no such image/);
   assert.match(reasonFor({}, { pools: [{ ...pool, arriving: 1 }] })?.message ?? "", /waiting for a worker of pool small to connect/);
   assert.match(reasonFor({})?.message ?? "", /a worker of pool small is being made/);
   assert.match(reasonFor({}, { pools: [], workers: [aWorker("w", 0)] })?.message ?? "", /every worker with these labels is busy/);
