@@ -64,7 +64,8 @@ async function* readNow(
   }
   const attemptId = await findAttemptId(deps.store, job, number);
   if (attemptId === null) throw noAttempt(job, number);
-  const options = readOptions(request, { signal: context.signal, isEnded: () => hasEnded(job, attemptId) });
+  const isWhole = await hasWholeLog(deps.store, attemptId);
+  const options = readOptions(request, { signal: context.signal, isEnded: () => isWhole });
   for await (const batch of deps.logs.read(attemptId, options)) {
     yield batchMessage(batch, { attempt: number, complete: batch.complete });
   }
@@ -76,10 +77,9 @@ async function* follow(
 ): AsyncGenerator<ReadLogResponse> {
   const { jobId, request, context } = call;
   const { signal } = context;
-  const wake = { attemptId: "" };
+  const current = new CurrentLog(deps);
   const followed =
-    (await FollowedJob.open(deps, { jobId, onChange: () => deps.logs.wake(wake.attemptId) })) ??
-    notFound("job", jobId);
+    (await FollowedJob.open(deps, { jobId, onChange: () => void current.look() })) ?? notFound("job", jobId);
   try {
     const first = request.attempt || Math.max(1, followed.job.attemptCount);
     let nextOffset = 0;
@@ -95,10 +95,10 @@ async function* follow(
         yield message({ attempt: number - 1, nextOffset, complete: true });
         return;
       }
-      wake.attemptId = attemptId;
+      await current.begin(attemptId);
       const options = readOptions(number === first ? request : fromTheStart(request), {
         signal,
-        isEnded: () => hasEnded(followed.job, attemptId),
+        isEnded: () => current.isWhole(),
       });
       for await (const batch of deps.logs.read(attemptId, options)) {
         const isLast = request.attempt > 0 || isLastAttempt(followed.job, number);
@@ -135,12 +135,46 @@ async function findAttemptId(store: Store, job: Job, number: number): Promise<st
 }
 
 /**
- * The job alone says it: only its newest attempt can be alive, and not while the job waits. When a
- * worker was lost, the log store still adds a record that says so, and itself knows when it has.
+ * Whether the log of an attempt is whole. When a worker was lost, the log store still adds a record
+ * that says so, and itself knows when it has.
  */
-function hasEnded(job: Job, attemptId: string): boolean {
-  if (job.attemptId !== attemptId) return true;
-  return (job.state === "pending" || isFinal(job.state)) && job.cause !== "worker_lost";
+async function hasWholeLog(store: Store, attemptId: string): Promise<boolean> {
+  const attempt = await store.getAttempt(attemptId);
+  return attempt !== null && isFinal(attempt.state) && attempt.cause !== "worker_lost";
+}
+
+/** What a follower reads now, and whether more will come; looked up again when the job changes. */
+class CurrentLog {
+  readonly #deps: LogsApiDeps;
+  #attemptId: string | null = null;
+  #isWhole = false;
+
+  constructor(deps: LogsApiDeps) {
+    this.#deps = deps;
+  }
+
+  async begin(attemptId: string): Promise<void> {
+    this.#attemptId = attemptId;
+    this.#isWhole = false;
+    // Only ever set: meanwhile, `look` may have found out that it is whole by now.
+    if (await hasWholeLog(this.#deps.store, attemptId)) this.#isWhole = true;
+  }
+
+  isWhole(): boolean {
+    return this.#isWhole;
+  }
+
+  async look(): Promise<void> {
+    const attemptId = this.#attemptId;
+    if (attemptId === null || this.#isWhole) return;
+    try {
+      if (!(await hasWholeLog(this.#deps.store, attemptId)) || this.#attemptId !== attemptId) return;
+      this.#isWhole = true;
+      this.#deps.logs.wake(attemptId);
+    } catch {
+      // The database does not answer now. The log store says it, too, once it has sealed the log.
+    }
+  }
 }
 
 function isLastAttempt(job: Job, number: number): boolean {
