@@ -1,0 +1,44 @@
+/**
+ * Which processes use one embedded database, so that the last one to leave stops it. Each has a
+ * file named by its pid and the time it started; a file of a process that is gone counts for nothing.
+ */
+
+import { chownSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Random } from "../../base/random.ts";
+import { isProcessAlive, processStartMark } from "./postmaster.ts";
+
+export interface Use {
+  /** Ends the use; true if it was the last one. */
+  end(): boolean;
+}
+
+export function beginUse(home: string, random: Random): Use {
+  const directory = join(home, "users");
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  if (process.getuid?.() === 0) giveTo(directory, statSync(home));
+  removeDead(directory);
+  const chance = Buffer.from(random.bytes(4)).toString("hex");
+  const file = join(directory, `${process.pid}-${processStartMark(process.pid)}-${chance}`);
+  writeFileSync(file, "");
+  return {
+    end() {
+      rmSync(file, { force: true });
+      removeDead(directory);
+      return readdirSync(directory).length === 0;
+    },
+  };
+}
+
+/** A cluster that root started may later be started by its owner, who must be able to write here. */
+function giveTo(path: string, owner: { uid: number; gid: number }): void {
+  chownSync(path, owner.uid, owner.gid);
+}
+
+function removeDead(directory: string): void {
+  for (const name of readdirSync(directory)) {
+    const [pid = "", mark = ""] = name.split("-");
+    const isAlive = isProcessAlive(Number(pid)) && processStartMark(Number(pid)) === mark;
+    if (!isAlive) rmSync(join(directory, name), { force: true });
+  }
+}

@@ -1,0 +1,180 @@
+/** The connections to PostgreSQL, its tables as Kysely sees them, and what its errors mean. */
+
+import { Kysely, PostgresDialect } from "kysely";
+import { Pool, types, type PoolConfig } from "pg";
+import { AppError, errorMessage, systemErrorCode, type ErrorCode } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import type { Attempt, Cause, JobDefinition, JobEventRecord, JobState } from "../../core/job.ts";
+import type { WorkerInfo, WorkerState, WorkerUsage } from "../../core/worker.ts";
+import type { SealedLog } from "../store.ts";
+import type { JobBody } from "./job-rows.ts";
+
+/** A URL, or the directory of a Unix socket (or a host) with port, user and database. */
+export type PostgresConnection =
+  | { connectionString: string }
+  | { host: string; port: number; user: string; database: string; password?: string };
+
+export interface JobsTable {
+  id: string;
+  state: JobState;
+  cause: Cause | null;
+  queue: string;
+  name: string;
+  placement_key: string;
+  priority: number;
+  created_at: number;
+  pending_since: number;
+  not_before: number;
+  deadline_at: number | null;
+  attempt_id: string | null;
+  worker_id: string | null;
+  version: number;
+  labels: unknown;
+  idempotency_key: string | null;
+  definition: JobDefinition;
+  /** Null for a job to which nothing has happened yet. */
+  body: JobBody | null;
+}
+
+export interface AttemptsTable {
+  id: string;
+  job_id: string;
+  number: number;
+  worker_id: string;
+  ended: boolean;
+  body: Attempt;
+  sealed_log: SealedLog | null;
+}
+
+export interface WorkersTable {
+  id: string;
+  name: string;
+  state: WorkerState;
+  provider: string;
+  pool: string;
+  created_at: number;
+  registered_at: number | null;
+  last_heartbeat_at: number | null;
+  message: string;
+  info: WorkerInfo | null;
+  usage: WorkerUsage | null;
+  token_hash: string | null;
+  token_expires_at: number | null;
+  token_used_key: string | null;
+}
+
+export interface Tables {
+  jobs: JobsTable;
+  attempts: AttemptsTable;
+  job_events: { job_id: string; sequence: number; body: JobEventRecord };
+  wait_reasons: { key_hash: Uint8Array; placement_key: string; reason: string };
+  workers: WorkersTable;
+  worker_sessions: { token_hash: string; worker_id: string; number: number };
+}
+
+export interface Database {
+  pool: Pool;
+  db: Kysely<Tables>;
+}
+
+const CONNECT_TIMEOUT_MS = 10_000;
+const STATEMENT_TIMEOUT_MS = 30_000;
+/** Longer than the server's own, so that its answer, which says more, comes first. */
+const QUERY_TIMEOUT_MS = 35_000;
+const IDLE_TIMEOUT_MS = 60_000;
+
+export function poolConfig(connection: PostgresConnection): PoolConfig {
+  return {
+    ...connection,
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    idleTimeoutMillis: IDLE_TIMEOUT_MS,
+    keepAlive: true,
+    fallback_application_name: "hodei",
+    types: { getTypeParser: parserOf as typeof types.getTypeParser },
+  };
+}
+
+const BIGINT_OID = 20;
+
+/** Every bigint here is a time or a count, far below 2^53. */
+function parserOf(oid: number, format?: "text" | "binary"): unknown {
+  if (oid === BIGINT_OID && format !== "binary") return Number;
+  return types.getTypeParser(oid, format as "text");
+}
+
+/**
+ * Sets what only the store's own statements want. They all reach for few rows by an index. A table
+ * that was empty when a statement was planned looks cheapest to read as a whole, and the plan stays
+ * in use while the table grows a thousandfold; so whole reads are made to look expensive.
+ */
+const SESSION_SETTINGS = `SET enable_seqscan = off; SET jit = off; SET statement_timeout = ${STATEMENT_TIMEOUT_MS}`;
+
+export function openDatabase(connection: PostgresConnection, options: { poolSize: number; log: Logger }): Database {
+  const pool = new Pool({
+    ...poolConfig(connection),
+    max: options.poolSize,
+    query_timeout: QUERY_TIMEOUT_MS,
+    // Awaited by the pool before the connection is used; the type leaves that out.
+    onConnect: (client) => client.query(SESSION_SETTINGS) as unknown as void,
+  });
+  // An idle connection that breaks is replaced when it is needed; unheard, the event would end the process.
+  pool.on("error", (error) => options.log.warn({ err: error }, "idle database connection failed"));
+  return { pool, db: new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) }) };
+}
+
+/** Runs `work`, with failures of the database told as `AppError`s that begin with `what`. */
+export async function attempting<T>(what: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw databaseError(what, error);
+  }
+}
+
+export function databaseError(what: string, error: unknown): AppError {
+  if (error instanceof AppError) return error;
+  return new AppError(codeOf(error), `${what}: ${databaseMessage(error)}`, { cause: error });
+}
+
+/** A refused connection to several addresses is an AggregateError with an empty message. */
+function databaseMessage(error: unknown): string {
+  if (error instanceof AggregateError && error.message === "") return errorMessage(error.errors[0]);
+  return errorMessage(error);
+}
+
+/** Nothing of the statement has taken effect, and the same statement may succeed now. */
+export function isSafeToRepeat(error: unknown): boolean {
+  const code = systemErrorCode(error) ?? "";
+  return ["40001", "40P01", "ECONNREFUSED", "ENOENT", "53300", "57P03"].includes(code);
+}
+
+/** Possibly the fault of one call of a group, so that the others should be tried without it. */
+export function mayBeOneOfMany(error: unknown): boolean {
+  const { code } = databaseError("", error);
+  return code !== "unavailable" && code !== "resource_exhausted";
+}
+
+function codeOf(error: unknown): ErrorCode {
+  const code = systemErrorCode(error);
+  if (code === null) return isConnectionMessage(errorMessage(error)) ? "unavailable" : "internal";
+  if (code === "53100" || code === "53200") return "resource_exhausted";
+  if (/^(08|40|53|57|58)[0-9A-Z]{3}$/.test(code)) return "unavailable";
+  if (code === "23505") return "already_exists";
+  if (/^22[0-9A-Z]{3}$/.test(code) || /^54[0-9A-Z]{3}$/.test(code)) return "invalid_argument";
+  if (["28P01", "28000", "3D000", "42501"].includes(code)) return "failed_precondition";
+  return /^E[A-Z_]+$/.test(code) ? "unavailable" : "internal";
+}
+
+/** node-postgres gives these no code. */
+function isConnectionMessage(message: string): boolean {
+  return /connection terminated|connection ended|timeout|client has encountered|not queryable|pool after calling end|closed the connection/i.test(
+    message,
+  );
+}
+
+/** A text that any column takes: PostgreSQL refuses NUL, UTF-8 half surrogate pairs, an index long values. */
+export function columnText(text: string): string {
+  return text.slice(0, MAX_COLUMN_CHARACTERS).replaceAll(/\0|\p{Surrogate}/gu, "\ufffd");
+}
+
+const MAX_COLUMN_CHARACTERS = 500;

@@ -1,0 +1,91 @@
+/** How a job lies in its row: columns for what is searched, one JSON value for the rest. */
+
+import type { Job } from "../../core/job.ts";
+import type { JobsTable } from "./database.ts";
+
+/** The part of a job that is never searched. */
+export type JobBody = Pick<
+  Job,
+  | "message"
+  | "exitCode"
+  | "signal"
+  | "startedAtMs"
+  | "finishedAtMs"
+  | "attemptCount"
+  | "userRetries"
+  | "infrastructureRetries"
+  | "progress"
+  | "outputs"
+  | "summary"
+  | "cancelReason"
+>;
+
+export const JOB_COLUMNS = [
+  "id",
+  "state",
+  "cause",
+  "placement_key",
+  "created_at",
+  "pending_since",
+  "not_before",
+  "deadline_at",
+  "attempt_id",
+  "worker_id",
+  "version",
+  "definition",
+  "body",
+] as const;
+export type JobRow = Pick<JobsTable, (typeof JOB_COLUMNS)[number]>;
+
+const EMPTY_BODY: JobBody = {
+  message: "",
+  exitCode: null,
+  signal: null,
+  startedAtMs: null,
+  finishedAtMs: null,
+  attemptCount: 0,
+  userRetries: 0,
+  infrastructureRetries: 0,
+  progress: null,
+  outputs: {},
+  summary: "",
+  cancelReason: "",
+};
+
+export function jobOfRow(row: JobRow): Job {
+  return {
+    ...EMPTY_BODY,
+    outputs: {},
+    ...row.body,
+    id: row.id,
+    definition: row.definition,
+    placementKey: row.placement_key,
+    state: row.state,
+    cause: row.cause,
+    createdAtMs: row.created_at,
+    pendingSinceMs: row.pending_since,
+    notBeforeMs: row.not_before,
+    deadlineAtMs: row.deadline_at,
+    attemptId: row.attempt_id,
+    workerId: row.worker_id,
+    version: row.version,
+  };
+}
+
+export function bodyOfJob(job: Job): string {
+  const body: JobBody = {
+    message: job.message,
+    exitCode: job.exitCode,
+    signal: job.signal,
+    startedAtMs: job.startedAtMs,
+    finishedAtMs: job.finishedAtMs,
+    attemptCount: job.attemptCount,
+    userRetries: job.userRetries,
+    infrastructureRetries: job.infrastructureRetries,
+    progress: job.progress,
+    outputs: job.outputs,
+    summary: job.summary,
+    cancelReason: job.cancelReason,
+  };
+  return JSON.stringify(body);
+}

@@ -1,0 +1,109 @@
+/** What the memory store and the PostgreSQL store must decide alike. */
+
+import { AppError } from "../base/errors.ts";
+import { sha256Hex } from "../base/random.ts";
+import { placementKey, type Job, type JobEventRecord } from "../core/job.ts";
+import type { Worker } from "../core/worker.ts";
+import type { NewJob, NewWorker } from "./store.ts";
+
+/** A job that was just submitted. */
+export function newJob(record: NewJob): Job {
+  const { id, definition, nowMs } = record;
+  return {
+    id,
+    definition,
+    placementKey: placementKey(definition),
+    state: "pending",
+    cause: null,
+    message: "",
+    exitCode: null,
+    signal: null,
+    createdAtMs: nowMs,
+    pendingSinceMs: nowMs,
+    notBeforeMs: nowMs,
+    startedAtMs: null,
+    finishedAtMs: null,
+    deadlineAtMs: nowMs + definition.queueTimeoutMs,
+    attemptId: null,
+    attemptCount: 0,
+    workerId: null,
+    userRetries: 0,
+    infrastructureRetries: 0,
+    progress: null,
+    outputs: {},
+    summary: "",
+    cancelReason: "",
+    version: 1,
+  };
+}
+
+/**
+ * The first event of every job. It says nothing that the job does not say, so it is made when it is
+ * asked for: a row per submission would halve the rate of submissions.
+ */
+export function queuedEvent(job: Pick<Job, "id" | "createdAtMs">): JobEventRecord {
+  return {
+    jobId: job.id,
+    sequence: 1,
+    atMs: job.createdAtMs,
+    type: "queued",
+    state: "pending",
+    attemptId: null,
+    workerId: null,
+    message: "",
+  };
+}
+
+/** A pending job says why it waits; one between two attempts says first how the last one ended. */
+export function withWaitReason(job: Job, reason: string | null): Job {
+  if (job.state !== "pending" || reason === null || reason === "") return job;
+  return { ...job, message: job.message === "" ? reason : `${job.message}; ${reason}` };
+}
+
+export function newWorker(worker: NewWorker): Worker {
+  return {
+    id: worker.id,
+    name: worker.name,
+    state: "creating",
+    provider: worker.provider,
+    pool: worker.pool,
+    info: null,
+    usage: null,
+    createdAtMs: worker.nowMs,
+    registeredAtMs: null,
+    lastHeartbeatAtMs: null,
+    message: "",
+  };
+}
+
+/** Sessions of one worker that are valid at once: answers to racing or repeated registrations. */
+export const MAX_SESSIONS_PER_WORKER = 4;
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+/** Ids are lower case everywhere, so that equal ids are equal texts. */
+export function isUuid(text: string): boolean {
+  return UUID.test(text);
+}
+
+export function requireUuid(text: string, what: string): void {
+  if (!isUuid(text)) throw new AppError("invalid_argument", `${what} is not a lower-case UUID: ${JSON.stringify(text)}`);
+}
+
+/** The smallest and largest id that begin with `prefix`; null if no id can. */
+export function uuidRange(prefix: string): { low: string; high: string } | null {
+  const low = prefix + "00000000-0000-0000-0000-000000000000".slice(prefix.length);
+  const high = prefix + "ffffffff-ffff-ffff-ffff-ffffffffffff".slice(prefix.length);
+  return isUuid(low) ? { low, high } : null;
+}
+
+/** How many ids an ambiguous prefix gives as examples. */
+export const PREFIX_EXAMPLES = 5;
+
+const MAX_KEY_CHARACTERS = 200;
+
+/** The idempotency key as it is stored: an index entry has an upper size and takes no NUL. */
+export function storedIdempotencyKey(key: string): string {
+  const isPlain = key.length <= MAX_KEY_CHARACTERS && /^[\x20-\x7e]*$/.test(key) && !key.startsWith("sha256:");
+  return isPlain ? key : `sha256:${sha256Hex(JSON.stringify(key))}`;
+}
