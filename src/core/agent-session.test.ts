@@ -1,0 +1,193 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import {
+  helloMessage,
+  mayLeave,
+  newAgentSession,
+  nextLogRange,
+  onAttemptResult,
+  onAttemptStarted,
+  onHeartbeatDue,
+  onLogGrown,
+  onLogSent,
+  onRunnerHello,
+  onServerMessage,
+  onStreamClosed,
+  type AgentAction,
+  type AgentSession,
+} from "./agent-session.ts";
+import { MAX_LOG_BATCH_BYTES, type ServerMessage } from "./link.ts";
+import { sampleDefinition, sampleResult, sampleWorker } from "./session-fixtures.ts";
+
+const welcome: ServerMessage = {
+  type: "welcome",
+  heartbeatIntervalMs: 5_000,
+  leaseMs: 900_000,
+  attempts: [],
+  logCreditBytes: 200_000,
+};
+
+function runJob(attemptId: string): ServerMessage {
+  return { type: "run_job", attemptId, jobId: `job of ${attemptId}`, attemptNumber: 1, definition: sampleDefinition };
+}
+
+/** A session that is online and runs these attempts. */
+function setup(...attemptIds: string[]): AgentSession {
+  const session = newAgentSession();
+  onServerMessage(session, welcome, 0);
+  for (const attemptId of attemptIds) onServerMessage(session, runJob(attemptId), 0);
+  return session;
+}
+
+const toServer = (actions: AgentAction[]): string[] =>
+  actions.flatMap((action) => (action.to === "server" ? [action.message.type] : []));
+const toRunner = (actions: AgentAction[]): string[] =>
+  actions.flatMap((action) => (action.to === "runner" ? [action.message.type] : []));
+
+describe("the agent's half of the session", () => {
+  test("hands a new attempt to the runner once, however often the server sends it", () => {
+    const session = setup();
+    assert.deepEqual(toRunner(onServerMessage(session, runJob("a"), 0)), ["run"]);
+    assert.deepEqual(toRunner(onServerMessage(session, runJob("a"), 0)), []);
+  });
+
+  test("says everything again after a reconnect, from the acknowledged place of the log", () => {
+    const session = setup("a");
+    onAttemptStarted(session, { attemptId: "a", startedAtMs: 5 });
+    onLogGrown(session, { attemptId: "a", logEnd: 900 });
+    onLogSent(session, { attemptId: "a", logSent: 900 });
+    onStreamClosed(session);
+    const actions = onServerMessage(
+      session,
+      { ...welcome, attempts: [{ attemptId: "a", proceed: true, logAcked: 300 }] },
+      0,
+    );
+    assert.deepEqual(toServer(actions), ["accepted", "started"]);
+    assert.deepEqual(nextLogRange(session, null), { attemptId: "a", offset: 300, maxBytes: 600 });
+  });
+
+  test("sends a result again until it is acknowledged, and then forgets the attempt", () => {
+    const session = setup("a");
+    const first = onAttemptResult(session, { attemptId: "a", result: sampleResult() });
+    assert.deepEqual(toServer(first), ["result"]);
+    onStreamClosed(session);
+    const again = onServerMessage(
+      session,
+      { ...welcome, attempts: [{ attemptId: "a", proceed: true, logAcked: 0 }] },
+      0,
+    );
+    assert.ok(toServer(again).includes("result"));
+    assert.deepEqual(toRunner(onServerMessage(session, { type: "result_ack", attemptId: "a" }, 0)), ["forget"]);
+    assert.equal(session.attempts.size, 0);
+  });
+
+  test("kills and forgets what the server calls stale", () => {
+    const session = setup("a", "b");
+    onStreamClosed(session);
+    const actions = onServerMessage(
+      session,
+      {
+        ...welcome,
+        attempts: [
+          { attemptId: "a", proceed: false, logAcked: 0 },
+          { attemptId: "b", proceed: true, logAcked: 0 },
+        ],
+      },
+      0,
+    );
+    assert.deepEqual(
+      actions.filter((action) => action.to === "runner" && action.message.type === "control"),
+      [{ to: "runner", message: { type: "control", attemptId: "a", action: "kill" } }],
+    );
+    assert.deepEqual([...session.attempts.keys()], ["b"]);
+  });
+
+  test("keeps quiet while offline", () => {
+    const session = setup("a");
+    onStreamClosed(session);
+    onLogGrown(session, { attemptId: "a", logEnd: 10 });
+    assert.deepEqual(onAttemptStarted(session, { attemptId: "a", startedAtMs: 1 }), []);
+    assert.deepEqual(onHeartbeatDue(session, 0), []);
+    assert.equal(nextLogRange(session, null), null);
+  });
+
+  test("counts the lease from the moment the acknowledged heartbeat was sent", () => {
+    const session = setup();
+    onHeartbeatDue(session, 1_000);
+    onHeartbeatDue(session, 6_000);
+    const actions = onServerMessage(session, { type: "heartbeat_ack", sequence: 1 }, 7_500);
+    assert.deepEqual(actions, [{ to: "runner", message: { type: "lease_renewed", agoMs: 6_500 } }]);
+    assert.deepEqual(onServerMessage(session, { type: "heartbeat_ack", sequence: 1 }, 8_000), []);
+  });
+
+  test("stops sending log when the credit is used up, and goes on after an acknowledgement", () => {
+    const session = setup("a");
+    onLogGrown(session, { attemptId: "a", logEnd: 1_000_000 });
+    let sent = 0;
+    for (let range = nextLogRange(session, null); range; range = nextLogRange(session, null)) {
+      assert.ok(range.maxBytes <= MAX_LOG_BATCH_BYTES);
+      assert.equal(range.offset, sent);
+      sent += range.maxBytes;
+      onLogSent(session, { attemptId: "a", logSent: sent });
+    }
+    assert.ok(sent >= welcome.logCreditBytes && sent < welcome.logCreditBytes + MAX_LOG_BATCH_BYTES);
+    onServerMessage(session, { type: "log_ack", attemptId: "a", logAcked: sent }, 0);
+    assert.equal(nextLogRange(session, null)?.offset, sent);
+  });
+
+  test("lets attempts take turns with their logs", () => {
+    const session = setup("a", "b", "c");
+    for (const attemptId of ["a", "b", "c"]) onLogGrown(session, { attemptId, logEnd: 10_000 });
+    const turns: string[] = [];
+    let last: string | null = null;
+    for (let turn = 0; turn < 6; turn += 1) {
+      last = nextLogRange(session, last)?.attemptId ?? null;
+      turns.push(last ?? "none");
+    }
+    assert.deepEqual(turns, ["a", "b", "c", "a", "b", "c"]);
+  });
+
+  test("answers a control for an attempt that it does not hold", () => {
+    const session = setup();
+    const actions = onServerMessage(session, { type: "control", attemptId: "x", action: "cancel" }, 0);
+    assert.equal(actions.length, 1);
+    assert.match(JSON.stringify(actions[0]), /does not hold/);
+  });
+
+  test("takes the runner's list for the truth", () => {
+    const session = setup("gone", "kept");
+    onLogGrown(session, { attemptId: "kept", logEnd: 50 });
+    onLogSent(session, { attemptId: "kept", logSent: 50 });
+    const held = {
+      attemptId: "kept",
+      phase: "running" as const,
+      startedAtMs: 3,
+      progress: null,
+      result: null,
+      logEnd: 70,
+    };
+    const actions = onRunnerHello(session, [held]);
+    assert.deepEqual(toServer(actions), ["accepted", "started"]);
+    assert.deepEqual([...session.attempts.keys()], ["kept"]);
+    assert.equal(nextLogRange(session, null)?.offset, 50);
+  });
+
+  test("may leave only when it drains and holds nothing", () => {
+    const session = setup("a");
+    assert.equal(mayLeave(session), false);
+    onServerMessage(session, { type: "drain", reason: "" }, 0);
+    assert.equal(mayLeave(session), false);
+    onServerMessage(session, { type: "result_ack", attemptId: "a" }, 0);
+    assert.equal(mayLeave(session), true);
+  });
+
+  test("lists what it holds in hello and heartbeat", () => {
+    const session = setup("a");
+    onLogGrown(session, { attemptId: "a", logEnd: 7 });
+    const held = [{ attemptId: "a", phase: "accepted", logEnd: 7 }];
+    assert.deepEqual(helloMessage(session, sampleWorker), { type: "hello", worker: sampleWorker, attempts: held });
+    const [beat] = onHeartbeatDue(session, 0);
+    assert.ok(beat?.to === "server" && beat.message.type === "heartbeat");
+    assert.deepEqual(beat.message.attempts, held);
+  });
+});

@@ -1,0 +1,138 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import type { WorkerMessage } from "./link.ts";
+import {
+  newServerSession,
+  onAssigned,
+  onControlWanted,
+  onEndStored,
+  onHello,
+  onLogDurable,
+  onRefused,
+  onWorkerMessage,
+  type LiveAttemptView,
+  type ServerAction,
+  type ServerSession,
+} from "./server-session.ts";
+import { sampleJob, sampleResult } from "./session-fixtures.ts";
+
+function view(changes: Partial<LiveAttemptView> = {}): LiveAttemptView {
+  return { attemptId: "a-1", attemptNumber: 1, job: sampleJob(), logDurable: 0, ...changes };
+}
+
+/** A session whose worker holds `a-1` and has said so. */
+function setup(): ServerSession {
+  const session = newServerSession("w-1", 0);
+  onAssigned(session, view());
+  onWorkerMessage(session, { type: "accepted", attemptId: "a-1" }, 1);
+  return session;
+}
+
+const sent = (actions: ServerAction[]): string[] =>
+  actions.flatMap((action) => (action.type === "send" ? [action.message.type] : []));
+const inputs = (actions: ServerAction[]): string[] =>
+  actions.flatMap((action) => (action.type === "apply" ? [action.input.type] : []));
+
+function result(logEnd: number): WorkerMessage & { type: "result" } {
+  return { type: "result", attemptId: "a-1", result: sampleResult({ logEnd }) };
+}
+
+describe("the server's half of the session", () => {
+  test("lets a held live attempt go on from where the log ends here", () => {
+    const session = newServerSession("w-1", 0);
+    const held = [{ attemptId: "a-1", phase: "running" as const, logEnd: 500 }];
+    const running = view({ job: sampleJob({ state: "running", startedAtMs: 5 }), logDurable: 200 });
+    const [welcome, ...rest] = onHello(session, { held, live: [running], nowMs: 9 });
+    assert.ok(welcome?.type === "send" && welcome.message.type === "welcome");
+    assert.deepEqual(welcome.message.attempts, [{ attemptId: "a-1", proceed: true, logAcked: 200 }]);
+    assert.deepEqual(rest, []);
+    assert.equal(session.heardAtMs, 9);
+  });
+
+  test("tells the worker to kill what is not live any more", () => {
+    const session = newServerSession("w-1", 0);
+    const held = [{ attemptId: "old", phase: "running" as const, logEnd: 1 }];
+    const [welcome] = onHello(session, { held, live: [], nowMs: 0 });
+    assert.ok(welcome?.type === "send" && welcome.message.type === "welcome");
+    assert.deepEqual(welcome.message.attempts, [{ attemptId: "old", proceed: false, logAcked: 0 }]);
+  });
+
+  test("sends a live attempt that never started again, and gives up one that did", () => {
+    const fresh = onHello(newServerSession("w-1", 0), { held: [], live: [view()], nowMs: 0 });
+    assert.deepEqual(sent(fresh), ["welcome", "run_job"]);
+    const started = view({ job: sampleJob({ state: "running", startedAtMs: 4 }) });
+    const lost = onHello(newServerSession("w-1", 0), { held: [], live: [started], nowMs: 0 });
+    assert.deepEqual(inputs(lost), ["lose"]);
+  });
+
+  test("repeats a cancel to a worker that comes back", () => {
+    const held = [{ attemptId: "a-1", phase: "running" as const, logEnd: 0 }];
+    const cancelling = view({ job: sampleJob({ state: "cancelling", startedAtMs: 4 }) });
+    assert.deepEqual(sent(onHello(newServerSession("w-1", 0), { held, live: [cancelling], nowMs: 0 })), [
+      "welcome",
+      "control",
+    ]);
+  });
+
+  test("holds a result until the whole log is on disk, and applies it once", () => {
+    const session = setup();
+    assert.deepEqual(onWorkerMessage(session, result(100), 2), []);
+    assert.deepEqual(inputs(onLogDurable(session, { attemptId: "a-1", logDurable: 60 })), []);
+    assert.deepEqual(inputs(onLogDurable(session, { attemptId: "a-1", logDurable: 100 })), ["finish"]);
+    assert.deepEqual(onWorkerMessage(session, result(100), 3), []);
+    assert.deepEqual(sent(onEndStored(session, "a-1")), ["result_ack"]);
+  });
+
+  test("answers a stale attempt with a kill, and a stale result with its acknowledgement", () => {
+    const session = newServerSession("w-1", 0);
+    const batch: WorkerMessage & { type: "log_batch" } = {
+      type: "log_batch",
+      attemptId: "old",
+      offset: 0,
+      data: new Uint8Array(1),
+    };
+    assert.deepEqual(onWorkerMessage(session, batch, 0), [
+      { type: "send", message: { type: "control", attemptId: "old", action: "kill" } },
+    ]);
+    const late = onWorkerMessage(session, { ...result(0), attemptId: "old" }, 0);
+    assert.deepEqual(sent(late), ["result_ack"]);
+  });
+
+  test("tells the worker to kill an attempt that the store refused", () => {
+    const session = setup();
+    assert.deepEqual(sent(onRefused(session, "a-1")), ["control"]);
+    assert.deepEqual(onRefused(session, "a-1"), []);
+  });
+
+  test("gives up a confirmed attempt that is missing in a heartbeat, and no other", () => {
+    const session = setup();
+    onAssigned(session, view({ attemptId: "a-2", job: sampleJob({ id: "j-2", attemptId: "a-2" }) }));
+    const beat = onWorkerMessage(session, { type: "heartbeat", sequence: 4, usage: null, attempts: [] }, 5);
+    assert.deepEqual(inputs(beat), ["lose"]);
+    assert.deepEqual(sent(beat), ["heartbeat_ack"]);
+    assert.deepEqual([...session.attempts.keys()], ["a-2"]);
+  });
+
+  test("does not give up an attempt whose end is on its way to the store", () => {
+    const session = setup();
+    onWorkerMessage(session, result(0), 2);
+    const beat = onWorkerMessage(session, { type: "heartbeat", sequence: 1, usage: null, attempts: [] }, 3);
+    assert.deepEqual(inputs(beat), []);
+  });
+
+  test("stores a pause only when the worker has done it", () => {
+    const session = setup();
+    const wanted = onControlWanted(session, { attemptId: "a-1", action: "pause" });
+    assert.deepEqual(sent(wanted), ["control"]);
+    const failed = { type: "control_ack", attemptId: "a-1", action: "pause", error: "no freezer" } as const;
+    assert.deepEqual(inputs(onWorkerMessage(session, failed, 1)), []);
+    assert.deepEqual(inputs(onWorkerMessage(session, { ...failed, error: "" }, 2)), ["pause"]);
+  });
+
+  test("acknowledges log cumulatively and never backwards", () => {
+    const session = setup();
+    onLogDurable(session, { attemptId: "a-1", logDurable: 50 });
+    assert.deepEqual(onLogDurable(session, { attemptId: "a-1", logDurable: 20 }), []);
+    assert.equal(session.attempts.get("a-1")?.logDurable, 50);
+  });
+});

@@ -1,0 +1,84 @@
+/** Samples for the tests of both halves of the session. */
+
+import type { Job, JobDefinition } from "./job.ts";
+import { JOB_DEFAULTS, type AttemptResult } from "./job.ts";
+import type { WorkerInfo } from "./worker.ts";
+
+export const sampleDefinition: JobDefinition = {
+  name: "sample",
+  command: { kind: "shell", cmd: "true", args: [] },
+  steps: [],
+  env: {},
+  workingDirectory: "",
+  resources: { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 },
+  selector: {},
+  timeoutMs: JOB_DEFAULTS.timeoutMs,
+  queueTimeoutMs: JOB_DEFAULTS.queueTimeoutMs,
+  graceMs: JOB_DEFAULTS.graceMs,
+  leaseMs: JOB_DEFAULTS.leaseMs,
+  retry: { maxRetries: 0, maxInfrastructureRetries: 2, backoffMs: 1_000, maxBackoffMs: 300_000, exitCodes: [] },
+  priority: 0,
+  queue: "default",
+  labels: {},
+};
+
+export const sampleWorker: WorkerInfo = {
+  workerId: "w-1",
+  name: "worker",
+  version: "0.1.0",
+  hostname: "host",
+  ipAddress: "127.0.0.1",
+  capacity: { cpuMillis: 4_000, memoryBytes: 2 ** 33, diskBytes: 2 ** 40, gpu: 0, jobs: 4 },
+  capabilities: [],
+  labels: {},
+  taints: [],
+};
+
+export function sampleResult(changes: Partial<AttemptResult> = {}): AttemptResult {
+  return {
+    state: "succeeded",
+    cause: null,
+    exitCode: 0,
+    signal: null,
+    message: "",
+    startedAtMs: 1_000,
+    finishedAtMs: 2_000,
+    usage: { peakMemoryBytes: 0, cpuMicros: 0, ioReadBytes: 0, ioWriteBytes: 0, leftoverProcesses: 0 },
+    steps: [],
+    outputs: {},
+    summary: "",
+    logEnd: 0,
+    ...changes,
+  };
+}
+
+/** A job as it is right after it was assigned as attempt `attemptId`. */
+export function sampleJob(changes: Partial<Job> = {}): Job {
+  return {
+    id: "j-1",
+    definition: sampleDefinition,
+    placementKey: "",
+    state: "scheduled",
+    cause: null,
+    message: "",
+    exitCode: null,
+    signal: null,
+    createdAtMs: 0,
+    pendingSinceMs: 0,
+    notBeforeMs: 0,
+    startedAtMs: null,
+    finishedAtMs: null,
+    deadlineAtMs: 30_000,
+    attemptId: "a-1",
+    attemptCount: 1,
+    workerId: "w-1",
+    userRetries: 0,
+    infrastructureRetries: 0,
+    progress: null,
+    outputs: {},
+    summary: "",
+    cancelReason: "",
+    version: 2,
+    ...changes,
+  };
+}
