@@ -26,6 +26,8 @@ export async function rowsPerSecond(options: { rowsPerStatement: number }): Prom
   const { rowsPerStatement } = options;
   const database = await openTestDatabase();
   const pool = new pg.Pool({ ...database.connection, max: CONNECTIONS });
+  // `end` resolves before the last connection is gone: the server may still close it while it stops.
+  pool.on("error", () => {});
   const payloads = Array.from({ length: rowsPerStatement }, (_, index) => JSON.stringify({ index, text: "a".repeat(400) }));
   try {
     await pool.query("CREATE TABLE bench_rows (id bigserial PRIMARY KEY, definition jsonb NOT NULL, created_at timestamptz NOT NULL DEFAULT now())");
