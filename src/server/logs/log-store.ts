@@ -23,7 +23,6 @@ import { AttemptLog, type AppendListener, type AppendOutcome, type AttemptLogPar
 import { AttemptSlots, type AttemptSlot } from "./raw/attempt-slots.ts";
 import { SHARDS, attemptLogPath, attemptOfFileName } from "./raw/attempt-path.ts";
 import { AttemptSource } from "./attempt-source.ts";
-import { syncDirectory } from "./raw/file-calls.ts";
 import { Gate } from "./gate.ts";
 import { logEnd } from "./log-end.ts";
 import { OpenFiles } from "./raw/open-files.ts";
@@ -122,10 +121,6 @@ const SEAL_ROUND = 1000;
 
 export async function openLogStore(options: LogStoreOptions): Promise<LogStore> {
   await mkdir(options.directory, { recursive: true, mode: 0o700 });
-  const existing = new Set(await readdir(options.directory));
-  const missing = SHARDS.filter((shard) => !existing.has(shard));
-  for (const shard of missing) await mkdir(join(options.directory, shard), { recursive: true, mode: 0o700 });
-  if (missing.length > 0) await syncDirectory(options.directory);
   return new DirectoryLogStore(options);
 }
 
@@ -211,8 +206,10 @@ class DirectoryLogStore implements LogStore {
 
   /** Removes raw files that a crash left between sealing a log and removing its file. */
   async #removeLeftovers(): Promise<void> {
-    for (const shard of SHARDS) {
-      for (const name of await readdir(join(this.#options.directory, shard))) {
+    const { directory } = this.#options;
+    const shards = (await readdir(directory)).filter((name) => SHARDS.has(name));
+    for (const shard of shards) {
+      for (const name of await readdir(join(directory, shard))) {
         const attemptId = attemptOfFileName(name);
         // Loading an attempt that turns out to be sealed removes the file.
         if (attemptId !== null && !this.#stopping.signal.aborted) await this.length(attemptId);

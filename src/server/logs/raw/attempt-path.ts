@@ -12,8 +12,8 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const RAW_LOG_NAME = /^([0-9a-f-]{36})\.log$/;
 
 /** All names of directories that `attemptLogPath` can give. */
-export const SHARDS: readonly string[] = Array.from({ length: 256 }, (_, index) =>
-  index.toString(16).padStart(2, "0"),
+export const SHARDS: ReadonlySet<string> = new Set(
+  Array.from({ length: 256 }, (_, index) => index.toString(16).padStart(2, "0")),
 );
 
 /** @throws AppError `invalid_argument` unless the id is a UUID in lower case: it becomes a file name. */

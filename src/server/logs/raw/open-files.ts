@@ -7,9 +7,11 @@
  */
 
 import { constants } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { dirname } from "node:path";
 import type { Logger } from "../../../base/log.ts";
 import type { Service } from "../../../base/service.ts";
-import { closeFile, openFile } from "./file-calls.ts";
+import { closeFile, openFile, syncDirectory } from "./file-calls.ts";
 
 interface OpenFile {
   fd: Promise<number>;
@@ -25,6 +27,8 @@ export class OpenFiles implements Service {
   readonly #files = new Map<string, OpenFile>();
   /** All that are not closed yet. */
   readonly #open = new Set<OpenFile>();
+  /** Directories of files that were made, each when its name is on disk. At most 256. */
+  readonly #directories = new Map<string, Promise<void>>();
   #onAllClosed: () => void = () => {};
 
   constructor(options: { limit: number; log: Logger }) {
@@ -53,7 +57,7 @@ export class OpenFiles implements Service {
   }
 
   #begin(path: string, options: { create: boolean }): OpenFile {
-    const file: OpenFile = { fd: open(path, options), users: 0, isDropped: false };
+    const file: OpenFile = { fd: this.#openFile(path, options), users: 0, isDropped: false };
     this.#open.add(file);
     file.fd.catch(() => {
       // The holder sees the rejection; here it only must not be handed to the next one.
@@ -102,6 +106,19 @@ export class OpenFiles implements Service {
     }
   }
 
+  async #openFile(path: string, options: { create: boolean }): Promise<number> {
+    if (!options.create) return openFile(path, constants.O_RDWR);
+    await this.#makeDirectory(dirname(path));
+    return openFile(path, constants.O_RDWR | constants.O_CREAT);
+  }
+
+  #makeDirectory(path: string): Promise<void> {
+    const making = this.#directories.get(path) ?? makeDurableDirectory(path);
+    this.#directories.set(path, making);
+    making.catch(() => this.#directories.delete(path));
+    return making;
+  }
+
   async #close(file: OpenFile): Promise<void> {
     try {
       await closeFile(await file.fd);
@@ -114,6 +131,7 @@ export class OpenFiles implements Service {
   }
 }
 
-function open(path: string, options: { create: boolean }): Promise<number> {
-  return openFile(path, constants.O_RDWR | (options.create ? constants.O_CREAT : 0));
+async function makeDurableDirectory(path: string): Promise<void> {
+  await mkdir(path, { recursive: true, mode: 0o700 });
+  await syncDirectory(dirname(path));
 }
