@@ -14,7 +14,7 @@ import { attachToJob } from "../attach.ts";
 
 export const runCommand: CliCommand = {
   configure(command) {
-    command.argument("[file]", "job file with one job; or give a command after --").usage("[options] FILE\n       hodei run [options] -- COMMAND ARGUMENTS…");
+    command.argument("[file]", "job file with one job; or give a command after --").allowExcessArguments().usage("[options] FILE\n       hodei run [options] -- COMMAND ARGUMENTS…");
     addJobOptions(command);
     command
       .option("-d, --detach", "print the id of the job and do not wait")
