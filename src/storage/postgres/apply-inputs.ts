@@ -168,12 +168,12 @@ const WRITE = `
       ON j.id = c.id AND j.version = c.read_version
     ORDER BY j.id FOR UPDATE OF j
   ), changed AS (
-    UPDATE jobs j SET state = c.state, cause = c.cause, pending_since = c.pending_since,
+    UPDATE jobs j SET state = c.state, cause = c.cause, waiting_since = c.waiting_since,
       not_before = c.not_before, deadline_at = c.deadline_at, attempt_id = c.attempt_id,
       worker_id = c.worker_id, version = c.version, body = c.body::json
     FROM locked JOIN unnest($1::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
         $8::uuid[], $9::uuid[], $10::bigint[], $11::text[])
-      AS c (id, state, cause, pending_since, not_before, deadline_at, attempt_id, worker_id, version, body)
+      AS c (id, state, cause, waiting_since, not_before, deadline_at, attempt_id, worker_id, version, body)
       ON c.id = locked.id
     WHERE j.id = locked.id
     RETURNING j.id
@@ -219,7 +219,7 @@ function jobColumns(jobs: readonly Job[]): unknown[][] {
   return [
     jobs.map(({ state }) => state),
     jobs.map(({ cause }) => cause),
-    jobs.map(({ pendingSinceMs }) => pendingSinceMs),
+    jobs.map(({ state, pendingSinceMs }) => (state === "pending" ? pendingSinceMs : null)),
     jobs.map(({ notBeforeMs }) => notBeforeMs),
     jobs.map(({ deadlineAtMs }) => deadlineAtMs),
     jobs.map(({ attemptId }) => attemptId),

@@ -23,7 +23,8 @@ export interface JobsTable {
   placement_key: string;
   priority: number;
   created_at: number;
-  pending_since: number;
+  /** Null unless the job is pending. */
+  waiting_since: number | null;
   not_before: number;
   deadline_at: number | null;
   attempt_id: string | null;

@@ -20,7 +20,7 @@ export async function insertJobs(pool: Pool, jobs: readonly NewJob[]): Promise<I
 }
 
 const INSERT = `
-  INSERT INTO jobs (id, state, queue, name, placement_key, priority, created_at, pending_since, not_before,
+  INSERT INTO jobs (id, state, queue, name, placement_key, priority, created_at, waiting_since, not_before,
     deadline_at, version, labels, idempotency_key, definition)
   SELECT id, 'pending', queue, name, placement_key, priority, now_ms, now_ms, now_ms,
     deadline_at, 1, labels::jsonb, idempotency_key, definition::json

@@ -50,6 +50,8 @@ export async function listJobs(db: Db, filter: JobFilter, page: PageRequest): Pr
     // Says in the words of the partial indexes what the states already imply.
     if (filter.states.every((state) => isFinal(state))) query = query.where("deadline_at", "is", null);
     if (!filter.states.some((state) => isFinal(state))) query = query.where("deadline_at", "is not", null);
+    if (!filter.states.includes("pending")) query = query.where("waiting_since", "is", null);
+    if (filter.states.every((state) => state === "pending")) query = query.where("waiting_since", "is not", null);
   }
   if (filter.causes) query = query.where("cause", "in", [...filter.causes]);
   if (filter.queue !== undefined) query = query.where("queue", "=", columnText(filter.queue));

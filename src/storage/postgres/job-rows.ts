@@ -6,6 +6,7 @@ import type { JobsTable } from "./database.ts";
 /** The part of a job that is never searched. */
 export type JobBody = Pick<
   Job,
+  | "pendingSinceMs"
   | "message"
   | "exitCode"
   | "signal"
@@ -26,7 +27,6 @@ export const JOB_COLUMNS = [
   "cause",
   "placement_key",
   "created_at",
-  "pending_since",
   "not_before",
   "deadline_at",
   "attempt_id",
@@ -37,7 +37,7 @@ export const JOB_COLUMNS = [
 ] as const;
 export type JobRow = Pick<JobsTable, (typeof JOB_COLUMNS)[number]>;
 
-const EMPTY_BODY: JobBody = {
+const EMPTY_BODY: Omit<JobBody, "pendingSinceMs"> = {
   message: "",
   exitCode: null,
   signal: null,
@@ -56,6 +56,7 @@ export function jobOfRow(row: JobRow): Job {
   return {
     ...EMPTY_BODY,
     outputs: {},
+    pendingSinceMs: row.created_at,
     ...row.body,
     id: row.id,
     definition: row.definition,
@@ -63,7 +64,6 @@ export function jobOfRow(row: JobRow): Job {
     state: row.state,
     cause: row.cause,
     createdAtMs: row.created_at,
-    pendingSinceMs: row.pending_since,
     notBeforeMs: row.not_before,
     deadlineAtMs: row.deadline_at,
     attemptId: row.attempt_id,
@@ -74,6 +74,7 @@ export function jobOfRow(row: JobRow): Job {
 
 export function bodyOfJob(job: Job): string {
   const body: JobBody = {
+    pendingSinceMs: job.pendingSinceMs,
     message: job.message,
     exitCode: job.exitCode,
     signal: job.signal,

@@ -8,14 +8,14 @@ interface PendingRow {
   id: string;
   placement_key: string;
   priority: number;
-  pending_since: number;
+  waiting_since: number;
   definition: { resources: Resources; selector: Record<string, string> };
 }
 
 const LIST_PENDING = `
-  SELECT id, placement_key, priority, pending_since, definition FROM jobs
-  WHERE state = 'pending' AND not_before <= $1 AND placement_key <> ALL($2::text[])
-  ORDER BY priority DESC, pending_since, id LIMIT $3`;
+  SELECT id, placement_key, priority, waiting_since, definition FROM jobs
+  WHERE waiting_since IS NOT NULL AND not_before <= $1 AND placement_key <> ALL($2::text[])
+  ORDER BY priority DESC, waiting_since, id LIMIT $3`;
 
 export async function listPending(
   pool: Pool,
@@ -32,17 +32,17 @@ export async function listPending(
     resources: row.definition.resources,
     selector: row.definition.selector,
     priority: row.priority,
-    pendingSinceMs: row.pending_since,
+    pendingSinceMs: row.waiting_since,
   }));
 }
 
 /**
- * A job that waits for a retry has `not_before` after `pending_since`, and only such jobs are in
+ * A job that waits for a retry has `not_before` after `waiting_since`, and only such jobs are in
  * the index. A job from a server whose clock is ahead is not found; the next regular round is for it.
  */
 const NEXT_PENDING = `
   SELECT min(not_before) AS next FROM jobs
-  WHERE state = 'pending' AND not_before > pending_since AND not_before > $1`;
+  WHERE not_before > waiting_since AND not_before > $1`;
 
 export async function nextPendingAtMs(pool: Pool, nowMs: number): Promise<number | null> {
   const { rows } = await pool.query<{ next: number | null }>({
@@ -103,5 +103,5 @@ export async function setWaitReasons(pool: Pool, reasons: ReadonlyMap<string, st
 export async function forgetOldWaitReasons(pool: Pool): Promise<void> {
   await pool.query(`
     DELETE FROM wait_reasons w WHERE NOT EXISTS (
-      SELECT FROM jobs j WHERE j.state = 'pending' AND j.placement_key = w.placement_key)`);
+      SELECT FROM jobs j WHERE j.waiting_since IS NOT NULL AND j.placement_key = w.placement_key)`);
 }
