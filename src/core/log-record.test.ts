@@ -1,6 +1,6 @@
-import fc from "fast-check";
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
 import {
   LOG_STREAMS,
   MAX_RECORD_DATA_BYTES,
@@ -16,15 +16,24 @@ import {
   type LogRecord,
 } from "./log-record.ts";
 
-const anyRecord: fc.Arbitrary<LogRecord> = fc.record({
-  stream: fc.constantFrom(...LOG_STREAMS),
-  timeMs: fc.double(),
-  data: fc.uint8Array({ maxLength: 300 }),
-});
-const anyLog = fc.array(anyRecord, { maxLength: 12 }).map((records) => ({ records, bytes: encodeLog(records) }));
+const anyRecord: fc.Arbitrary<LogRecord> = fc.record(
+  {
+    stream: fc.constantFrom(...LOG_STREAMS),
+    timeMs: fc.double(),
+    data: fc.uint8Array({ maxLength: 300 }),
+  },
+  { noNullPrototype: true },
+);
+const anyLog = fc
+  .array(anyRecord, { maxLength: 12 })
+  .map((records) => ({ records, bytes: encodeLog(records) }));
 
 test("a record is laid out as the format says", () => {
-  const bytes = encodeRecord({ stream: "stderr", timeMs: 1_700_000_000_123.5, data: Uint8Array.of(65, 0, 255) });
+  const bytes = encodeRecord({
+    stream: "stderr",
+    timeMs: 1_700_000_000_123.5,
+    data: Uint8Array.of(65, 0, 255),
+  });
   const expected = Buffer.alloc(23);
   expected.writeUInt8(2, 0);
   expected.writeUInt32LE(3, 4);
@@ -35,7 +44,9 @@ test("a record is laid out as the format says", () => {
 });
 
 test("the numbers of the streams are those that logs on disk carry", () => {
-  const numbers = LOG_STREAMS.map((stream) => encodeRecord({ stream, timeMs: 0, data: new Uint8Array(0) })[0]);
+  const numbers = LOG_STREAMS.map(
+    (stream) => encodeRecord({ stream, timeMs: 0, data: new Uint8Array(0) })[0],
+  );
   assert.deepEqual(Object.fromEntries(LOG_STREAMS.map((stream, index) => [stream, numbers[index]])), {
     stdout: 1,
     stderr: 2,
@@ -62,7 +73,11 @@ test("what was encoded is decoded, one record after the other, at any place in a
 test("the longest record is read, and a longer one is malformed", () => {
   const longest = encodeRecord({ stream: "stdout", timeMs: 1, data: new Uint8Array(MAX_RECORD_DATA_BYTES) });
   assert.equal(decodeRecord(longest, 0)?.data.byteLength, MAX_RECORD_DATA_BYTES);
-  const longer = encodeRecord({ stream: "stdout", timeMs: 1, data: new Uint8Array(MAX_RECORD_DATA_BYTES + 1) });
+  const longer = encodeRecord({
+    stream: "stdout",
+    timeMs: 1,
+    data: new Uint8Array(MAX_RECORD_DATA_BYTES + 1),
+  });
   assert.throws(() => decodeRecord(longer, 0), MalformedLogError);
 });
 
@@ -108,11 +123,12 @@ test("every change of one byte of header or trailer is refused, waited for, or m
       const bytes = good.slice();
       bytes[at] = value;
       const outcome = outcomeOf(bytes, 0);
-      if (at === 0) assert.equal(outcome === "malformed", value < 1 || value > LOG_STREAMS.length, `stream ${value}`);
+      if (at === 0)
+        assert.equal(outcome === "malformed", value < 1 || value > LOG_STREAMS.length, `stream ${value}`);
       else if (at < 4) assert.equal(outcome, "malformed", `reserved byte ${at}`);
       else if (at === 4) assert.equal(outcome, value < 3 ? "malformed" : null, `length ${value}`);
       else if (at === 5) assert.equal(outcome, null, "a longer record is not whole yet");
-      else if (at < 8) assert.notEqual(typeof outcome, "object", `length byte ${at}`) ;
+      else if (at < 8) assert.notEqual(typeof outcome, "object", `length byte ${at}`);
       else if (at >= 19) assert.equal(outcome, "malformed", `trailer byte ${at}`);
       else assert.equal(typeof outcome, "object");
     }
@@ -121,7 +137,12 @@ test("every change of one byte of header or trailer is refused, waited for, or m
 
 test("garbage is decoded as a record, as nothing yet, or as malformed, and never anything else", () => {
   const plausible = fc
-    .tuple(fc.nat(4), fc.constantFrom(0, 0, 0, 1), fc.constantFrom(0, 1, 5, 64 * 1024, 2 ** 32 - 1), fc.uint8Array({ maxLength: 60 }))
+    .tuple(
+      fc.nat(4),
+      fc.constantFrom(0, 0, 0, 1),
+      fc.constantFrom(0, 1, 5, 64 * 1024, 2 ** 32 - 1),
+      fc.uint8Array({ maxLength: 60 }),
+    )
     .map(([stream, reserved, size, rest]) => {
       const bytes = new Uint8Array(8 + rest.byteLength);
       const view = new DataView(bytes.buffer);
@@ -167,7 +188,7 @@ function outcomeOf(bytes: Uint8Array, offset: number): DecodedRecord | null | "m
   try {
     return decodeRecord(bytes, offset);
   } catch (error) {
-    assert.ok(error instanceof MalformedLogError, `${error}`);
+    assert.ok(error instanceof MalformedLogError, String(error));
     return "malformed";
   }
 }

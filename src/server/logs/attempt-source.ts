@@ -4,8 +4,8 @@
  */
 
 import { AppError } from "../../base/errors.ts";
-import type { AttemptLog } from "./raw/attempt-log.ts";
 import type { LogSource, RecordFilter } from "./log-source.ts";
+import type { AttemptLog } from "./raw/attempt-log.ts";
 import type { RawSource } from "./raw/raw-source.ts";
 import type { SealedLog } from "./sealed/sealed-log.ts";
 

@@ -93,7 +93,8 @@ export function makeLog(options: { count: number; seed: number; maxDataBytes?: n
 
 function makeData(random: () => number, maxBytes: number): Uint8Array {
   const data = new Uint8Array(Math.floor(random() ** 3 * maxBytes));
-  for (let at = 0; at < data.byteLength; at += 1) data[at] = random() < 0.03 ? 10 : 32 + Math.floor(random() * 200);
+  for (let at = 0; at < data.byteLength; at += 1)
+    data[at] = random() < 0.03 ? 10 : 32 + Math.floor(random() * 200);
   if (data.byteLength > 0 && random() < 0.5) data[data.byteLength - 1] = 10;
   return data;
 }

@@ -4,7 +4,15 @@ import fc from "fast-check";
 import { eventually } from "../../base/eventually.ts";
 import { uuidV4 } from "../../base/random.ts";
 import { LOG_STREAMS, encodeRecord, type LogRecord } from "../../core/log-record.ts";
-import { appendAll, encodeAll, gather, makeLog, seededRandom, setupLogs, type MadeLog } from "./log-fixtures.ts";
+import {
+  appendAll,
+  encodeAll,
+  gather,
+  makeLog,
+  seededRandom,
+  setupLogs,
+  type MadeLog,
+} from "./log-fixtures.ts";
 import type { LogStore } from "./log-store.ts";
 import { MAX_BATCH_BYTES, type ReadOptions } from "./read-log.ts";
 
@@ -41,7 +49,10 @@ test("reading gives every record once and in order, in bounded batches", async (
       assert.equal(batch.nextOffset, offset + bytes);
       offset = batch.nextOffset;
     }
-    assert.deepEqual(read.batches.slice(0, -1).map((batch) => batch.complete), Array(read.batches.length - 1).fill(false));
+    assert.deepEqual(
+      read.batches.slice(0, -1).map((batch) => batch.complete),
+      Array(read.batches.length - 1).fill(false),
+    );
   }
 });
 
@@ -60,7 +71,9 @@ test("reading can begin at every record and at the end, and nowhere else", async
         });
       }
     }
-    await assert.rejects(gather(logs, id, { offset: log.bytes.byteLength + 1 }), { code: "invalid_argument" });
+    await assert.rejects(gather(logs, id, { offset: log.bytes.byteLength + 1 }), {
+      code: "invalid_argument",
+    });
   }
 });
 
@@ -70,14 +83,25 @@ test("any mix of place, streams, time and last lines gives what a plain walk ove
   const options = fc.record({
     from: fc.integer({ min: 0, max: log.records.length }),
     streams: fc.subarray([...LOG_STREAMS]),
-    since: fc.option(fc.integer({ min: Math.min(...times) - 100, max: Math.max(...times) + 100 }), { nil: null }),
-    tailLines: fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 20 }), fc.integer({ min: 1, max: 100_000 })),
+    since: fc.option(fc.integer({ min: Math.min(...times) - 100, max: Math.max(...times) + 100 }), {
+      nil: null,
+    }),
+    tailLines: fc.oneof(
+      fc.constant(0),
+      fc.integer({ min: 1, max: 20 }),
+      fc.integer({ min: 1, max: 100_000 }),
+    ),
     isRaw: fc.boolean(),
   });
   await fc.assert(
     fc.asyncProperty(options, async ({ from, streams, since, tailLines, isRaw }) => {
       const offset = log.records[from]?.offset ?? log.bytes.byteLength;
-      const read: Partial<ReadOptions> = { offset, streams, tailLines, ...(since === null ? {} : { sinceMs: since }) };
+      const read: Partial<ReadOptions> = {
+        offset,
+        streams,
+        tailLines,
+        ...(since === null ? {} : { sinceMs: since }),
+      };
       const got = await gather(logs, isRaw ? raw : sealed, read);
       const wanted = log.records.filter(
         (record) =>
@@ -100,7 +124,9 @@ function checkTail(got: readonly LogRecord[], wanted: readonly LogRecord[], line
   if (got.length === wanted.length) return;
   assert.ok(lineCount(got) >= lines, `${lineCount(got)} of ${lines} lines`);
   const withoutFirst = got.slice(got.findIndex((record) => record.data.byteLength > 0) + 1);
-  const before = wanted.slice(0, wanted.length - withoutFirst.length).findLast((record) => record.data.byteLength > 0);
+  const before = wanted
+    .slice(0, wanted.length - withoutFirst.length)
+    .findLast((record) => record.data.byteLength > 0);
   const isCutInLine = before?.data.at(-1) !== 10;
   assert.ok(lineCount(withoutFirst) < lines || isCutInLine, "a record too many");
 }
@@ -121,7 +147,10 @@ test("the last line of a log of single lines is one record", async (t) => {
     if (isSealed) await logs.finish(attemptId);
     for (const count of [1, 2, 99, 100, 101]) {
       const { records } = await gather(logs, attemptId, { tailLines: count });
-      assert.deepEqual(records.map((record) => Buffer.from(record.data)), lines.slice(-count));
+      assert.deepEqual(
+        records.map((record) => Buffer.from(record.data)),
+        lines.slice(-count),
+      );
     }
   }
 });
@@ -130,7 +159,7 @@ test("the last lines are found while the end of the log is inside a record", asy
   const { logs, attemptId } = await setupLogs(t);
   const { bytes, records } = makeLog({ count: 400, seed: 3, maxDataBytes: 2000 });
   const random = seededRandom(3);
-  for (let at = 0; at < bytes.byteLength; ) {
+  for (let at = 0; at < bytes.byteLength;) {
     const end = Math.min(bytes.byteLength, at + 1 + Math.floor(random() * 9000));
     await logs.append(attemptId, at, bytes.subarray(at, end));
     at = end;
@@ -145,14 +174,14 @@ test("readers from random places, while the log is written, see exactly what is 
   const { bytes, records } = makeLog({ count: 4000, seed: 4, maxDataBytes: 1000 });
   const random = seededRandom(5);
   const readers: Promise<void>[] = [];
-  for (let at = 0; at < bytes.byteLength; ) {
+  for (let at = 0; at < bytes.byteLength;) {
     const end = Math.min(bytes.byteLength, at + 1 + Math.floor(random() * 30_000));
     await logs.append(attemptId, at, bytes.subarray(at, end));
     at = end;
     const whole = records.filter((record) => record.offset <= end - 20);
     const offset = whole[Math.floor(random() * (whole.length - 1))]?.offset ?? 0;
-    const isWhole = await gather(logs, attemptId, { offset }).then(
-      (read) => encodeAll(read.records).equals(bytes.subarray(offset, read.nextOffset)),
+    const isWhole = await gather(logs, attemptId, { offset }).then((read) =>
+      encodeAll(read.records).equals(bytes.subarray(offset, read.nextOffset)),
     );
     assert.ok(isWhole);
     readers.push(

@@ -13,8 +13,8 @@ import type { BlobStore } from "../../storage/blob-store.ts";
 import { openDirectoryBlobStore } from "../../storage/directory-blob-store.ts";
 import { createMemoryBlobStore } from "../../storage/memory/memory-blob-store.ts";
 import type { SealedLog } from "../../storage/store.ts";
-import { appendAll, encodeAll, gather, makeLog, setupLogs } from "./log-fixtures.ts";
 import { logEnd } from "./log-end.ts";
+import { appendAll, encodeAll, gather, makeLog, setupLogs } from "./log-fixtures.ts";
 import { FOOTER_BYTES } from "./sealed/sealed-index.ts";
 
 test("a sealed log is one blob with its digest, the file is gone, and gunzip reads its frames", async (t) => {
@@ -67,7 +67,10 @@ test("whatever step of sealing fails, the log stays readable and the next try co
       blobs: {
         ...memory,
         async put(key, chunks) {
-          return memory.put(key, failing(chunks, () => fail("put")));
+          return memory.put(
+            key,
+            failing(chunks, () => fail("put")),
+          );
         },
       },
       store: {
@@ -205,7 +208,10 @@ test("ended logs are sealed, those with bytes on their way wait, and a gap is ma
 
   nowMs += 60_000;
   await logs.sealEnded();
-  assert.equal((await readText(logs, ids.late)).at(-1), "hodei: the last 500 bytes of this log never arrived\n");
+  assert.equal(
+    (await readText(logs, ids.late)).at(-1),
+    "hodei: the last 500 bytes of this log never arrived\n",
+  );
   assert.equal((await readText(logs, ids.late)).length, records.length + 1);
 });
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { access, appendFile, readFile, readdir, stat, truncate, writeFile } from "node:fs/promises";
+import { access, appendFile, readFile, readdir, readlink, stat, truncate, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { promisify } from "node:util";
 import { AppError } from "../../base/errors.ts";
@@ -48,7 +48,13 @@ test("a gap is refused with the length, and nothing is written", async (t) => {
 
 test("an id that is no UUID is refused by every call", async (t) => {
   const { logs } = await setupLogs(t);
-  for (const id of ["", "../../etc/passwd", "a".repeat(36), uuidV4().toUpperCase().replace(/\d/g, "A"), `${uuidV4()}/`]) {
+  for (const id of [
+    "",
+    "../../etc/passwd",
+    "a".repeat(36),
+    uuidV4().toUpperCase().replace(/\d/g, "A"),
+    `${uuidV4()}/`,
+  ]) {
     const refused = (error: unknown) => error instanceof AppError && error.code === "invalid_argument";
     await assert.rejects(logs.append(id, 0, Buffer.alloc(1)), refused);
     await assert.rejects(logs.length(id), refused);
@@ -90,7 +96,9 @@ test("a writer is refused as full, and told when there is room and what is durab
     onDurable: (length) => lengths.push(length),
     onFailure: assert.fail,
   });
-  const piece = Buffer.from(encodeRecord({ stream: "stdout", timeMs: 1, data: Buffer.alloc(64 * 1024, 120) }));
+  const piece = Buffer.from(
+    encodeRecord({ stream: "stdout", timeMs: 1, data: Buffer.alloc(64 * 1024, 120) }),
+  );
   let refusals = 0;
   const total = 3 * MAX_PENDING_LOG_BYTES;
   while (writer.length < total) {
@@ -103,7 +111,10 @@ test("a writer is refused as full, and told when there is room and what is durab
   }
   await eventually(() => writer.durable === writer.length);
   assert.ok(refusals > 0);
-  assert.deepEqual(lengths, lengths.toSorted((a, b) => a - b));
+  assert.deepEqual(
+    lengths,
+    lengths.toSorted((a, b) => a - b),
+  );
   assert.equal(lengths.at(-1), writer.length);
   assert.equal((await stat(path)).size, writer.length);
   writer.close();
@@ -172,7 +183,10 @@ test("damage that no crash can do is kept, and the reader is told where it is", 
     assert.match(error.message, new RegExp(`${fixture.attemptId}.* byte ${bytes.byteLength}$`));
     return true;
   });
-  assert.equal(seen.reduce((sum, count) => sum + count, 0), records.length);
+  assert.equal(
+    seen.reduce((sum, count) => sum + count, 0),
+    records.length,
+  );
 });
 
 test("a full disk rejects what is not on it, cuts the file back, and takes bytes again later", async (t) => {
@@ -233,7 +247,12 @@ test("stopping writes what was accepted, closes all files and refuses what comes
 test("looking at an attempt without a log makes no file", async (t) => {
   const { logs, attemptId, path } = await setupLogs(t);
   assert.equal(await logs.length(attemptId), 0);
-  assert.deepEqual(await gather(logs, attemptId), { batches: [{ records: [], nextOffset: 0, complete: false }], records: [], nextOffset: 0, complete: false });
+  assert.deepEqual(await gather(logs, attemptId), {
+    batches: [{ records: [], nextOffset: 0, complete: false }],
+    records: [],
+    nextOffset: 0,
+    complete: false,
+  });
   await assert.rejects(access(path), { code: "ENOENT" });
 });
 
@@ -256,7 +275,6 @@ test("a database that is away fails the call and not the ones after it", async (
 });
 
 async function openLogFiles(): Promise<number> {
-  const { readlink } = await import("node:fs/promises");
   let count = 0;
   for (const fd of await readdir("/proc/self/fd")) {
     const target = await readlink(`/proc/self/fd/${fd}`).catch(() => "");
@@ -276,4 +294,3 @@ async function canLimitFiles(): Promise<boolean> {
 async function limitFiles(bytes: string): Promise<void> {
   await run("prlimit", ["--pid", String(process.pid), `--fsize=${bytes}:unlimited`]);
 }
-

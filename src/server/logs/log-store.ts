@@ -19,21 +19,26 @@ import type { Service } from "../../base/service.ts";
 import type { Attempt } from "../../core/job.ts";
 import type { BlobStore } from "../../storage/blob-store.ts";
 import type { SealedLog, Store } from "../../storage/store.ts";
-import { AttemptLog, type AppendListener, type AppendOutcome, type AttemptLogParts } from "./raw/attempt-log.ts";
-import { AttemptSlots, type AttemptSlot } from "./raw/attempt-slots.ts";
-import { SHARDS, attemptLogPath, attemptOfFileName } from "./raw/attempt-path.ts";
 import { AttemptSource } from "./attempt-source.ts";
 import { Gate } from "./gate.ts";
 import { logEnd } from "./log-end.ts";
+import {
+  AttemptLog,
+  type AppendListener,
+  type AppendOutcome,
+  type AttemptLogParts,
+} from "./raw/attempt-log.ts";
+import { SHARDS, attemptLogPath, attemptOfFileName } from "./raw/attempt-path.ts";
+import { AttemptSlots, type AttemptSlot } from "./raw/attempt-slots.ts";
 import { OpenFiles } from "./raw/open-files.ts";
 import { PendingBudget } from "./raw/pending-budget.ts";
-import { RawSource } from "./raw/raw-source.ts";
 import { recoverRawLog } from "./raw/raw-recovery.ts";
+import { RawSource } from "./raw/raw-source.ts";
+import { SyncQueue } from "./raw/sync-queue.ts";
 import { readLog, type LogBatch, type ReadOptions } from "./read-log.ts";
 import { RecentResults } from "./sealed/recent-results.ts";
 import { openSealedLog, type SealedLog as OpenSealedLog } from "./sealed/sealed-log.ts";
 import { Sealer } from "./sealed/sealer.ts";
-import { SyncQueue } from "./raw/sync-queue.ts";
 
 /** `length` is what is on disk, in every case. */
 export type AppendResult =
@@ -255,7 +260,10 @@ class DirectoryLogStore implements LogStore {
   async #stop(): Promise<void> {
     this.#stopping.abort();
     await Promise.allSettled(
-      this.#slots.all().flatMap((slot) => [slot.finishing, slot.ready.then((log) => log.settled())]),
+      this.#slots.all().map(async (slot) => {
+        await slot.finishing?.catch(() => {});
+        await (await slot.ready).settled();
+      }),
     );
     await this.#parts.files.stop();
   }

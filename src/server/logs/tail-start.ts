@@ -60,9 +60,13 @@ function recordBeforeOrLoss(
 }
 
 function malformed(attemptId: string, offset: number, cause?: unknown): AppError {
-  return new AppError("data_loss", `read log of attempt ${attemptId}: it is malformed before byte ${offset}`, {
-    cause,
-  });
+  return new AppError(
+    "data_loss",
+    `read log of attempt ${attemptId}: it is malformed before byte ${offset}`,
+    {
+      cause,
+    },
+  );
 }
 
 class LineCounter {

@@ -126,7 +126,10 @@ export class AttemptLog implements Syncable {
     const isPlace = Number.isSafeInteger(offset) && offset >= 0;
     if (isPlace && data.byteLength <= MAX_APPEND_BYTES) return;
     const what = `${data.byteLength} bytes at ${offset}`;
-    throw new AppError("invalid_argument", `append ${what} to log of attempt ${this.attemptId}: not possible`);
+    throw new AppError(
+      "invalid_argument",
+      `append ${what} to log of attempt ${this.attemptId}: not possible`,
+    );
   }
 
   get #isFull(): boolean {

@@ -10,10 +10,10 @@
 import { dirname } from "node:path";
 import { systemErrorCode } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
+import { scanRecords } from "../record-scan.ts";
 import { MAX_APPEND_BYTES, MAX_PENDING_LOG_BYTES } from "./attempt-log.ts";
 import { fileBytes, readFully, syncDirectory, syncFile, truncateFile } from "./file-calls.ts";
 import type { OpenFiles } from "./open-files.ts";
-import { scanRecords } from "../record-scan.ts";
 
 const SCAN_BYTES = 1024 * 1024;
 /** A crash cannot tear more than what may be written and not synced. */

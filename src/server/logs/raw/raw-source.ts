@@ -11,10 +11,10 @@ import {
   RECORD_OVERHEAD_BYTES,
   RECORD_TRAILER_BYTES,
 } from "../../../core/log-record.ts";
+import { MAX_RECORD_BYTES, recordBefore, scanRecords } from "../record-scan.ts";
 import type { AttemptLog } from "./attempt-log.ts";
 import { readFully } from "./file-calls.ts";
 import type { OpenFiles } from "./open-files.ts";
-import { MAX_RECORD_BYTES, recordBefore, scanRecords } from "../record-scan.ts";
 
 const BACKWARD_BYTES = 256 * 1024;
 const SCAN_BYTES = 1024 * 1024;

@@ -7,15 +7,15 @@
  */
 
 import { rm } from "node:fs/promises";
-import { AppError } from "../../../base/errors.ts";
 import type { Clock } from "../../../base/clock.ts";
+import { AppError } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
 import { encodeRecord, type LogRecord } from "../../../core/log-record.ts";
 import type { BlobStore } from "../../../storage/blob-store.ts";
 import type { SealedLog, Store } from "../../../storage/store.ts";
+import { Gate } from "../gate.ts";
 import type { AttemptLog } from "../raw/attempt-log.ts";
 import { sealedLogKey } from "../raw/attempt-path.ts";
-import { Gate } from "../gate.ts";
 import type { OpenFiles } from "../raw/open-files.ts";
 import { RawSource } from "../raw/raw-source.ts";
 import { recordBefore } from "../record-scan.ts";
