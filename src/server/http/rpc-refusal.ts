@@ -10,7 +10,9 @@ import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 
 /** The part of HTTP/1.1 and HTTP/2 responses of Node.js that is needed here. */
 export interface RefusalTarget {
-  writeHead(status: number, headers: Record<string, string>): unknown;
+  statusCode: number;
+  setHeader(name: string, value: string): unknown;
+  end(): unknown;
   end(body: Uint8Array): unknown;
 }
 
@@ -18,16 +20,20 @@ export function refuseCall(error: ConnectError, call: { contentType: string | un
   const { response } = call;
   const contentType = (call.contentType ?? "").toLowerCase();
   if (contentType.startsWith("application/grpc")) {
-    // "Trailers-Only" of the gRPC specification; gRPC-Web knows it too.
-    const status = Object.fromEntries(setTrailerStatus(new Headers(), error));
-    response.writeHead(200, { "content-type": contentType, ...status });
-    response.end(new Uint8Array());
+    // "Trailers-Only" of the gRPC specification, which gRPC-Web knows too. There must be no body,
+    // not even an empty one, or the headers do not end the stream and C++ clients see no status.
+    response.statusCode = 200;
+    response.setHeader("content-type", contentType);
+    setTrailerStatus(new Headers(), error).forEach((value, name) => response.setHeader(name, value));
+    response.end();
   } else if (contentType.startsWith("application/connect+")) {
     const end = new TextEncoder().encode(JSON.stringify(endStreamToJson(new Headers(), error, undefined)));
-    response.writeHead(200, { "content-type": contentType });
+    response.statusCode = 200;
+    response.setHeader("content-type", contentType);
     response.end(encodeEnvelope(endStreamFlag, end));
   } else {
-    response.writeHead(codeToHttpStatus(error.code), { "content-type": "application/json" });
+    response.statusCode = codeToHttpStatus(error.code);
+    response.setHeader("content-type", "application/json");
     response.end(errorToJsonBytes(error, undefined));
   }
 }

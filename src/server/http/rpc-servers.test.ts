@@ -194,6 +194,19 @@ test("a call without the right token is refused in every protocol, with a hint",
   assert.equal(seen.length, 0);
 });
 
+test("a refusal over gRPC is one header frame that ends the stream, as C++ clients want it", async (t) => {
+  const { grpcUrl } = await setup(t);
+  const session = http2.connect(grpcUrl);
+  const stream = session.request({ ":method": "POST", ":path": "/hodei.v1.JobService/QueueJob", "content-type": "application/grpc" });
+  const [headers, flags] = await new Promise<[http2.IncomingHttpHeaders, number]>((resolve) => {
+    stream.on("response", (received, receivedFlags) => resolve([received, receivedFlags]));
+  });
+  assert.equal(headers["grpc-status"], String(Code.Unauthenticated));
+  assert.ok((flags & http2.constants.NGHTTP2_FLAG_END_STREAM) !== 0);
+  stream.close();
+  session.close();
+});
+
 test("health probes and worker calls need no token, reflection does", async (t) => {
   const { transports } = await setup(t);
   const { gRPC: transport } = transports(null);
@@ -237,9 +250,9 @@ test("bad JSON is refused with the field that is wrong, and the server goes on",
     { body: JSON.stringify({ definition: { name: "x", command, timeout: "soon" } }), names: /timeout|Duration/ },
     { body: JSON.stringify({ definition: { name: "x", command, priority: 5000 } }), names: /definition\.priority/ },
     { body: JSON.stringify({}), names: /^definition: / },
-    { body: JSON.stringify({ definition: { name: "x" } }), names: /^definition: exactly one of command and steps/ },
+    { body: JSON.stringify({ definition: { name: "x" } }), names: /^definition: one of command, steps must be set/ },
     { body: JSON.stringify({ definition: { name: "x", command: {} } }), names: /definition\.command\.command_type/ },
-    { body: JSON.stringify({ definition: { name: "x", command, steps: [{ name: "y", command }] } }), names: /exactly one/ },
+    { body: JSON.stringify({ definition: { name: "x", command, steps: [{ name: "y", command }] } }), names: /only one of command, steps can be set/ },
     { body: JSON.stringify({ definition: { name: "x", steps: [{ name: "a", command }, { name: "b", command }, { name: "c" }] } }), names: /definition\.steps\[2\]\.command: / },
     { body: JSON.stringify({ definition: { name: "a\u0000b", command } }), names: /definition\.name/ },
     { body: JSON.stringify({ definition: { name: "x", command: { script: { content: "a\u0000b" } } } }), names: /script\.content/ },
