@@ -3,7 +3,7 @@
  * put together here and nowhere else.
  */
 
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ConnectRouter } from "@connectrpc/connect";
 import type { Clock } from "../base/clock.ts";
@@ -32,7 +32,7 @@ import { loadOrCreateApiToken } from "./auth/api-token.ts";
 import { createTokenGuard } from "./auth/rpc-guard.ts";
 import { lockDataDirectory } from "./data-lock.ts";
 import { errorInterceptor } from "./http/error-interceptor.ts";
-import { startGrpcServer } from "./http/grpc-server.ts";
+import { startGrpcServer, type GrpcServer } from "./http/grpc-server.ts";
 import { databaseHealth } from "./http/health-report.ts";
 import { startHttpServer } from "./http/http-server.ts";
 import type { RpcServerOptions } from "./http/rpc-options.ts";
@@ -148,7 +148,7 @@ async function startParts(options: ServerOptions, started: Service[]): Promise<R
     health: databaseHealth({ store, clock }),
   };
 
-  const grpc = await startGrpcServer({ ...rpc, port: options.grpcPort });
+  const grpc = await startWorkerPort(dataDirectory, { ...rpc, port: options.grpcPort });
   started.push(grpc);
   const grpcUrl = `http://${hostInUrl(options.host)}:${grpc.port}`;
   const provisioner = new Provisioner({
@@ -181,6 +181,25 @@ async function startParts(options: ServerOptions, started: Service[]): Promise<R
     idle: () => calls.idle(),
     stop: () => (stopping ??= stopAll(started.toReversed())),
   };
+}
+
+/**
+ * Workers that outlived the server before this one dial the port they know, so "a free one" is the
+ * same as last time where that can be had.
+ */
+async function startWorkerPort(dataDirectory: string, rpc: RpcServerOptions): Promise<GrpcServer> {
+  const path = join(dataDirectory, "worker-port");
+  const last = rpc.port === 0 ? await readFile(path, "utf8").then(Number, () => 0) : 0;
+  if (last > 0) {
+    try {
+      return await startGrpcServer({ ...rpc, port: last });
+    } catch (error) {
+      rpc.log.info({ err: error, port: last }, "the last worker port is taken");
+    }
+  }
+  const server = await startGrpcServer(rpc);
+  await writeFile(path, String(server.port));
+  return server;
 }
 
 /** What the job API sets off besides writing to the store. */
