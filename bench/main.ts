@@ -27,7 +27,9 @@ process.exitCode = await main(process.argv.slice(2));
 async function main(wanted: readonly string[]): Promise<number> {
   const chosen = rows.filter(({ name }) => wanted.length === 0 || wanted.some((part) => name.includes(part)));
   if (chosen.length === 0) {
-    console.error(`no row matches ${wanted.join(" ")}; there are: ${rows.map(({ name }) => name).join("; ")}`);
+    console.error(
+      `no row matches ${wanted.join(" ")}; there are: ${rows.map(({ name }) => name).join("; ")}`,
+    );
     return 2;
   }
   const lines = [["what", "measured", "raw limit in the same run", "ratio", "target"]];
@@ -60,8 +62,15 @@ function amount(value: number, unit: string): string {
 }
 
 function printTable(lines: readonly string[][]): string {
-  const widths = (lines[0] ?? []).map((_, column) => Math.max(...lines.map((cells) => cells[column]?.length ?? 0)));
-  const printed = lines.map((cells) => cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join(" | ").trimEnd());
+  const widths = (lines[0] ?? []).map((_, column) =>
+    Math.max(...lines.map((cells) => cells[column]?.length ?? 0)),
+  );
+  const printed = lines.map((cells) =>
+    cells
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .join(" | ")
+      .trimEnd(),
+  );
   printed.splice(1, 0, widths.map((width) => "-".repeat(width)).join("-|-"));
   return printed.join("\n");
 }

@@ -16,5 +16,7 @@ const builtMs = existsSync(main) ? statSync(main).mtimeMs : 0;
 if (isNewer("src", builtMs) || isNewer("bench", builtMs)) {
   execFileSync(process.execPath, ["scripts/build.mjs"], { stdio: "inherit" });
 }
-const result = spawnSync(process.execPath, ["--enable-source-maps", main, ...process.argv.slice(2)], { stdio: "inherit" });
+const result = spawnSync(process.execPath, ["--enable-source-maps", main, ...process.argv.slice(2)], {
+  stdio: "inherit",
+});
 process.exit(result.status ?? 1);

@@ -13,7 +13,12 @@ for (const [path, entry] of Object.entries(lock.packages)) {
   for (const [name, version] of Object.entries(entry.optionalDependencies ?? {})) {
     if (isPresent(path, name)) continue;
     if (!/^\d+\.\d+\.\d+/.test(version)) throw new Error(`${path}: ${name} is asked for as ${version}`);
-    lock.packages[`node_modules/${name}`] = { version, ...platformOf(name), ...(entry.dev && { dev: true }), optional: true };
+    lock.packages[`node_modules/${name}`] = {
+      version,
+      ...platformOf(name),
+      ...(entry.dev && { dev: true }),
+      optional: true,
+    };
     added += 1;
   }
 }
@@ -36,12 +41,39 @@ function isPresent(path, name) {
 /** The conditions of npm, from the name: without them npm would install it everywhere. */
 function platformOf(name) {
   const words = name.split(/[/-]/);
-  const os = ["aix", "android", "darwin", "freebsd", "linux", "netbsd", "openbsd", "openharmony", "sunos", "win32"].find((word) => words.includes(word));
+  const os = [
+    "aix",
+    "android",
+    "darwin",
+    "freebsd",
+    "linux",
+    "netbsd",
+    "openbsd",
+    "openharmony",
+    "sunos",
+    "win32",
+  ].find((word) => words.includes(word));
   const cpu = [
-    ["arm64", "arm64"], ["aarch64", "arm64"], ["x64", "x64"], ["ia32", "ia32"], ["arm", "arm"], ["armv7", "arm"], ["ppc64", "ppc64"],
-    ["riscv64", "riscv64"], ["s390x", "s390x"], ["loong64", "loong64"], ["mips64el", "mips64el"], ["wasm32", "wasm32"], ["wasi", "wasm32"],
+    ["arm64", "arm64"],
+    ["aarch64", "arm64"],
+    ["x64", "x64"],
+    ["ia32", "ia32"],
+    ["arm", "arm"],
+    ["armv7", "arm"],
+    ["ppc64", "ppc64"],
+    ["riscv64", "riscv64"],
+    ["s390x", "s390x"],
+    ["loong64", "loong64"],
+    ["mips64el", "mips64el"],
+    ["wasm32", "wasm32"],
+    ["wasi", "wasm32"],
   ].find(([word]) => words.includes(word))?.[1];
   if (cpu === undefined) throw new Error(`cannot tell for which machine ${name} is`);
-  const libc = words.includes("musl") || words.includes("musleabihf") ? "musl" : words.includes("gnu") || words.includes("gnueabihf") ? "glibc" : undefined;
+  const libc =
+    words.includes("musl") || words.includes("musleabihf")
+      ? "musl"
+      : words.includes("gnu") || words.includes("gnueabihf")
+        ? "glibc"
+        : undefined;
   return { cpu: [cpu], ...(libc && { libc: [libc] }), ...(os && { os: [os] }) };
 }

@@ -13,11 +13,18 @@ writeChapter("`hodei agent`", agentSettings);
 /** A chapter goes from its heading to the next one. */
 function writeChapter(title, table) {
   const heading = `## ${title}\n`.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-  edit("docs/configuration.md", new RegExp(`${heading}[\\s\\S]*?(?=\\n## |$)`), settingsMarkdown(title, table));
+  edit(
+    "docs/configuration.md",
+    new RegExp(`${heading}[\\s\\S]*?(?=\\n## |$)`),
+    settingsMarkdown(title, table),
+  );
 }
 
 function edit(path, place, text) {
   const before = readFileSync(path, "utf8");
   if (!place.test(before)) throw new Error(`${path}: no place for ${place}`);
-  writeFileSync(path, before.replace(place, () => text));
+  writeFileSync(
+    path,
+    before.replace(place, () => text),
+  );
 }

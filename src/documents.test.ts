@@ -5,8 +5,8 @@ import { test } from "node:test";
 import { agentSettings } from "./agent/settings.ts";
 import { checkoutRoot } from "./base/checkout-root.ts";
 import { settingsMarkdown } from "./base/settings.ts";
-import { JOB_STATES, CAUSES } from "./core/job.ts";
 import { jobStateDiagram } from "./core/job-state-diagram.ts";
+import { JOB_STATES, CAUSES } from "./core/job.ts";
 import { serverSettings } from "./server/settings.ts";
 
 const REPAIR = "run: npm run build && node scripts/print-documents.mjs";
@@ -18,7 +18,8 @@ test("docs/states.md shows the table of job states as it is", () => {
 
 test("docs/states.md describes every state and every cause", () => {
   const text = read("docs/states.md");
-  for (const name of [...JOB_STATES, ...CAUSES]) assert.match(text, new RegExp(`^\\| \`${name}\` \\|`, "m"), name);
+  for (const name of [...JOB_STATES, ...CAUSES])
+    assert.match(text, new RegExp(`^\\| \`${name}\` \\|`, "m"), name);
 });
 
 test("docs/configuration.md shows the settings of every process as they are", () => {
@@ -35,16 +36,27 @@ test("docs/configuration.md names every variable that the program uses", () => {
 });
 
 test("docs/decisions/005 gives a reason for every dependency, and for nothing else", () => {
-  const page = JSON.parse(read("package.json")) as Record<"dependencies" | "devDependencies", Record<string, string>>;
-  const rows = read("docs/decisions/005-dependencies.md").split("\n").filter((line) => line.startsWith("| `"));
-  const explained = rows.flatMap((line) => [...(line.split("|")[1] ?? "").matchAll(/`([^`]+)`/g)].map(([, name]) => name));
+  const page = JSON.parse(read("package.json")) as Record<
+    "dependencies" | "devDependencies",
+    Record<string, string>
+  >;
+  const rows = read("docs/decisions/005-dependencies.md")
+    .split("\n")
+    .filter((line) => line.startsWith("| `"));
+  const explained = rows.flatMap((line) =>
+    [...(line.split("|")[1] ?? "").matchAll(/`([^`]+)`/g)].map(([, name]) => name),
+  );
   const expected = [...Object.keys(page.dependencies), ...Object.keys(page.devDependencies)];
   assert.deepEqual(new Set(explained), new Set(expected));
   assert.equal(explained.length, expected.length, "each once");
 });
 
 test("every source file that the documents name exists", () => {
-  const documents = ["CONTRIBUTING.md", "docs/states.md", ...list("docs/decisions").map((name) => `docs/decisions/${name}`)];
+  const documents = [
+    "CONTRIBUTING.md",
+    "docs/states.md",
+    ...list("docs/decisions").map((name) => `docs/decisions/${name}`),
+  ];
   for (const path of documents) {
     for (const [, named = ""] of read(path).matchAll(/`((?:src|scripts|docs|proto)\/[\w./-]+\.\w+)`/g)) {
       assert.ok(existsSync(join(checkoutRoot(), named)), `${named} in ${path}`);
@@ -56,7 +68,8 @@ function variablesInSources(): Map<string, string> {
   const variables = new Map<string, string>();
   for (const name of list("src")) {
     if (!name.endsWith(".ts") || /(^|[/-])(test|fake)[-./]|\.test\.ts$|\/gen\//.test(name)) continue;
-    for (const [, variable = ""] of read(`src/${name}`).matchAll(/["'.](HODEI_[A-Z_]*[A-Z])\b/g)) variables.set(variable, name);
+    for (const [, variable = ""] of read(`src/${name}`).matchAll(/["'.](HODEI_[A-Z_]*[A-Z])\b/g))
+      variables.set(variable, name);
   }
   assert.ok(variables.size > 10);
   return variables;

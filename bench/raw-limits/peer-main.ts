@@ -1,12 +1,12 @@
 /** The other end: answers echo calls, and counts the bytes of a stream. Lives as long as its parent. */
 
-import { connectNodeAdapter } from "@connectrpc/connect-node";
-import type { ConnectRouter } from "@connectrpc/connect";
-import { create } from "@bufbuild/protobuf";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { createServer as createHttp2Server } from "node:http2";
 import type { AddressInfo, Server } from "node:net";
+import { create } from "@bufbuild/protobuf";
+import type { ConnectRouter } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { ServerService } from "../../src/protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService, WorkerStreamResponseSchema } from "../../src/protocol/gen/hodei/v1/workers_pb.ts";
 import type { PeerPorts } from "./peer-process.ts";
@@ -28,7 +28,9 @@ function routes(router: ConnectRouter): void {
       for await (const { message } of messages) {
         if (message.case === "logBatch") bytes += BigInt(message.value.data.byteLength);
       }
-      yield create(WorkerStreamResponseSchema, { message: { case: "logAck", value: { attemptId: "", logAcked: bytes } } });
+      yield create(WorkerStreamResponseSchema, {
+        message: { case: "logAck", value: { attemptId: "", logAcked: bytes } },
+      });
     },
   });
 }

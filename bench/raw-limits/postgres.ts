@@ -11,7 +11,11 @@ export const groupedInserts: BenchRow = {
   name: "raw: rows inserted, 1,000 in a statement",
   target: "",
   rawName: "PostgreSQL through pg",
-  run: async () => ({ value: null, raw: await rowsPerSecond({ rowsPerStatement: ROWS_PER_STATEMENT }), unit: "rows/s" }),
+  run: async () => ({
+    value: null,
+    raw: await rowsPerSecond({ rowsPerStatement: ROWS_PER_STATEMENT }),
+    unit: "rows/s",
+  }),
 };
 
 export const singleInserts: BenchRow = {
@@ -28,14 +32,25 @@ export async function rowsPerSecond(options: { rowsPerStatement: number }): Prom
   const pool = new pg.Pool({ ...database.connection, max: CONNECTIONS });
   // `end` resolves before the last connection is gone: the server may still close it while it stops.
   pool.on("error", () => {});
-  const payloads = Array.from({ length: rowsPerStatement }, (_, index) => JSON.stringify({ index, text: "a".repeat(400) }));
+  const payloads = Array.from({ length: rowsPerStatement }, (_, index) =>
+    JSON.stringify({ index, text: "a".repeat(400) }),
+  );
   try {
-    await pool.query("CREATE TABLE bench_rows (id bigserial PRIMARY KEY, definition jsonb NOT NULL, created_at timestamptz NOT NULL DEFAULT now())");
-    const statement = { name: "insert", text: "INSERT INTO bench_rows (definition) SELECT unnest($1::jsonb[])", values: [payloads] };
+    await pool.query(
+      "CREATE TABLE bench_rows (id bigserial PRIMARY KEY, definition jsonb NOT NULL, created_at timestamptz NOT NULL DEFAULT now())",
+    );
+    const statement = {
+      name: "insert",
+      text: "INSERT INTO bench_rows (definition) SELECT unnest($1::jsonb[])",
+      values: [payloads],
+    };
     const call = () => pool.query(statement);
     const callers = rowsPerStatement === 1 ? CONNECTIONS : 2;
     await callsPerSecond({ callers, durationMs: 500, call });
-    return await medianOf(3, async () => rowsPerStatement * (await callsPerSecond({ callers, durationMs: 1_500, call })));
+    return await medianOf(
+      3,
+      async () => rowsPerStatement * (await callsPerSecond({ callers, durationMs: 1_500, call })),
+    );
   } finally {
     await pool.end();
     await database.close();

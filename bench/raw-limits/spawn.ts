@@ -32,6 +32,7 @@ export async function spawnLatencyMs(part: number): Promise<number> {
 
 /** Processes that were started and ended in a second. */
 export async function spawnsPerSecond(options: { atATime: number }): Promise<number> {
-  const call = () => once(spawn("bash", ["-c", ":"], { stdio: ["ignore", "pipe", "pipe"], detached: true }), "close");
+  const call = () =>
+    once(spawn("bash", ["-c", ":"], { stdio: ["ignore", "pipe", "pipe"], detached: true }), "close");
   return medianOf(3, () => callsPerSecond({ callers: options.atATime, durationMs: 2_000, call }));
 }

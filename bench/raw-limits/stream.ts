@@ -26,7 +26,10 @@ export async function streamMegabytesPerSecond(): Promise<number> {
   const peer = await startPeerProcess();
   const baseUrl = `http://127.0.0.1:${peer.ports.http2}`;
   const sessionManager = new Http2SessionManager(baseUrl);
-  const client = createClient(WorkerService, createConnectTransport({ baseUrl, httpVersion: "2", sessionManager }));
+  const client = createClient(
+    WorkerService,
+    createConnectTransport({ baseUrl, httpVersion: "2", sessionManager }),
+  );
   try {
     return await medianOf(3, async () => {
       let receivedBytes = 0;
@@ -35,7 +38,8 @@ export async function streamMegabytesPerSecond(): Promise<number> {
           if (message.case === "logAck") receivedBytes = Number(message.value.logAcked);
         }
       });
-      if (receivedBytes !== MESSAGES * MESSAGE_BYTES) throw new Error(`stream to the bench peer: ${receivedBytes} bytes arrived`);
+      if (receivedBytes !== MESSAGES * MESSAGE_BYTES)
+        throw new Error(`stream to the bench peer: ${receivedBytes} bytes arrived`);
       return receivedBytes / 1e6 / (tookMs / 1_000);
     });
   } finally {
@@ -47,7 +51,11 @@ export async function streamMegabytesPerSecond(): Promise<number> {
 async function* logBatches(): AsyncGenerator<WorkerStreamRequest> {
   const data = new Uint8Array(MESSAGE_BYTES).fill(0x61);
   for (let index = 0; index < MESSAGES; index += 1) {
-    const value = { attemptId: "01890000-0000-7000-8000-000000000000", offset: BigInt(index * MESSAGE_BYTES), data };
+    const value = {
+      attemptId: "01890000-0000-7000-8000-000000000000",
+      offset: BigInt(index * MESSAGE_BYTES),
+      data,
+    };
     yield create(WorkerStreamRequestSchema, { message: { case: "logBatch", value } });
   }
 }

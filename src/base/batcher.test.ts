@@ -11,7 +11,11 @@ function setup(options: { maxGroup?: number; maxWaiting?: number } = {}) {
     full: () => new Error("full"),
     run: (inputs) =>
       new Promise((resolve, reject) => {
-        groups.push({ inputs, answer: () => resolve(inputs.map(String)), fail: () => reject(new Error("planted")) });
+        groups.push({
+          inputs,
+          answer: () => resolve(inputs.map(String)),
+          fail: () => reject(new Error("planted")),
+        });
       }),
   });
   return { batcher, groups };
@@ -41,7 +45,10 @@ test("calls that arrive while a group is under way go out together, in order", a
     groups[index]?.answer();
     await settle();
   }
-  assert.deepEqual(groups.map(({ inputs }) => inputs), [[1], [2, 3, 4], [5]]);
+  assert.deepEqual(
+    groups.map(({ inputs }) => inputs),
+    [[1], [2, 3, 4], [5]],
+  );
   assert.deepEqual(await Promise.all(answers), ["1", "2", "3", "4", "5"]);
 });
 

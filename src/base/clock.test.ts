@@ -15,7 +15,10 @@ test("a sleep ends at once when its signal aborts, before or while it lasts", as
 
 test("a timer that was called off does not fire, and one that is longer than Node can hold does not fire at once", async () => {
   const fired: string[] = [];
-  const callOffs = [systemClock.schedule(0, () => fired.push("called off")), systemClock.schedule(2 ** 40, () => fired.push("in 34 years"))];
+  const callOffs = [
+    systemClock.schedule(0, () => fired.push("called off")),
+    systemClock.schedule(2 ** 40, () => fired.push("in 34 years")),
+  ];
   callOffs[0]?.();
   systemClock.schedule(0, () => fired.push("now"));
   await eventually(() => fired.includes("now"));
@@ -28,13 +31,22 @@ test("eventually returns what came true, and names what did not", async () => {
   let calls = 0;
   assert.equal(await eventually(() => (calls += 1) > 2 && calls, { intervalMs: 1 }), 3);
   assert.equal(await eventually(() => 0), 0, "0 is a value, not false");
-  await assert.rejects(eventually(() => false, { timeoutMs: 5, intervalMs: 1, what: "the impossible" }), /the impossible did not come true within 5 ms/);
+  await assert.rejects(
+    eventually(() => false, { timeoutMs: 5, intervalMs: 1, what: "the impossible" }),
+    /the impossible did not come true within 5 ms/,
+  );
 });
 
 test("delays double up to their maximum, by chance below it, and begin anew after a success", () => {
   const fractions = [1, 1, 1, 0.5, 0, 1];
-  const backoff = new Backoff({ baseMs: 100, maxMs: 350 }, { fraction: () => fractions.shift() ?? 0, bytes: () => new Uint8Array() });
-  assert.deepEqual([1, 2, 3, 4, 5].map(() => backoff.nextDelayMs()), [100, 200, 350, 175, 0]);
+  const backoff = new Backoff(
+    { baseMs: 100, maxMs: 350 },
+    { fraction: () => fractions.shift() ?? 0, bytes: () => new Uint8Array() },
+  );
+  assert.deepEqual(
+    [1, 2, 3, 4, 5].map(() => backoff.nextDelayMs()),
+    [100, 200, 350, 175, 0],
+  );
   backoff.reset();
   assert.equal(backoff.nextDelayMs(), 100);
 });

@@ -77,7 +77,11 @@ test("stopping waits for the round under way, starts no other, and may be done t
 
 test("a round that fails is logged, and the next one comes with the period, not at once", async () => {
   const errors: unknown[] = [];
-  const log: Logger = { ...silentLogger, child: () => log, error: (fields: unknown) => void errors.push(fields) };
+  const log: Logger = {
+    ...silentLogger,
+    child: () => log,
+    error: (fields: unknown) => void errors.push(fields),
+  };
   const { loop, rounds, running, release } = setup({ log, fail: true });
   await eventually(() => running() === 1);
   loop.hint();
@@ -95,7 +99,12 @@ test("services are stopped in order, also after one has failed, and the first fa
       if (failure) throw failure;
     },
   });
-  const failing = [service("a"), service("b", new Error("first")), service("c", new Error("second")), service("d")];
+  const failing = [
+    service("a"),
+    service("b", new Error("first")),
+    service("c", new Error("second")),
+    service("d"),
+  ];
   await assert.rejects(stopAll(failing), /first/);
   assert.deepEqual(stopped, ["a", "b", "c", "d"]);
 });

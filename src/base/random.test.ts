@@ -10,7 +10,9 @@ test("a UUID of version 7 carries the time, the version and the variant", () => 
 });
 
 test("UUIDs of version 7 sort by the time they were made, and are unique", () => {
-  const made = Array.from({ length: 1_000 }, (_, nowMs) => uuidV7({ ...systemClock, nowMs: () => nowMs * 1_000 }, systemRandom));
+  const made = Array.from({ length: 1_000 }, (_, nowMs) =>
+    uuidV7({ ...systemClock, nowMs: () => nowMs * 1_000 }, systemRandom),
+  );
   assert.deepEqual(made.toSorted(), made);
   assert.equal(new Set(made).size, made.length);
 });

@@ -1,19 +1,80 @@
-import { Command } from "commander";
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Command } from "commander";
 import { AppError } from "./errors.ts";
-import { defineSettings, readSettings, setting, settingsMarkdown, settingsOptions, type SettingProblem } from "./settings.ts";
+import {
+  defineSettings,
+  readSettings,
+  setting,
+  settingsMarkdown,
+  settingsOptions,
+  type SettingProblem,
+} from "./settings.ts";
 
 const table = defineSettings({
-  httpPort: setting.integer({ env: "HODEI_HTTP_PORT", flag: "--http-port", default: 8080, min: 0, max: 65535, unit: "port", description: "Port for people." }),
-  databaseUrl: setting.url({ env: "HODEI_DATABASE_URL", flag: "--db", default: null, secret: true, protocols: ["postgres", "postgresql"], defaultText: "a private PostgreSQL", description: "The database." }),
-  insecure: setting.boolean({ env: "HODEI_INSECURE", flag: "--insecure", default: false, description: "Do without TLS." }),
-  console: setting.boolean({ env: "HODEI_CONSOLE", flag: "--console", default: true, description: "Serve the console." }),
-  idle: setting.durationMs({ env: "HODEI_IDLE", flag: "--idle", default: 30_000, min: 1_000, description: "How long | to wait." }),
-  spool: setting.bytes({ env: "HODEI_SPOOL", flag: "--spool", default: 256 * 2 ** 20, description: "Bytes of spool." }),
-  level: setting.choice({ env: "HODEI_LOG_LEVEL", flag: "--log-level", choices: ["info", "warn"], default: "info", description: "How much to say." }),
-  data: setting.path({ env: "HODEI_DATA_DIR", flag: "--data-dir", default: null, description: "Where to keep data." }),
-  name: setting.string({ env: "HODEI_NAME", flag: null, default: "hodei", pattern: /^[a-z]+$/, description: "Its name." }),
+  httpPort: setting.integer({
+    env: "HODEI_HTTP_PORT",
+    flag: "--http-port",
+    default: 8080,
+    min: 0,
+    max: 65535,
+    unit: "port",
+    description: "Port for people.",
+  }),
+  databaseUrl: setting.url({
+    env: "HODEI_DATABASE_URL",
+    flag: "--db",
+    default: null,
+    secret: true,
+    protocols: ["postgres", "postgresql"],
+    defaultText: "a private PostgreSQL",
+    description: "The database.",
+  }),
+  insecure: setting.boolean({
+    env: "HODEI_INSECURE",
+    flag: "--insecure",
+    default: false,
+    description: "Do without TLS.",
+  }),
+  console: setting.boolean({
+    env: "HODEI_CONSOLE",
+    flag: "--console",
+    default: true,
+    description: "Serve the console.",
+  }),
+  idle: setting.durationMs({
+    env: "HODEI_IDLE",
+    flag: "--idle",
+    default: 30_000,
+    min: 1_000,
+    description: "How long | to wait.",
+  }),
+  spool: setting.bytes({
+    env: "HODEI_SPOOL",
+    flag: "--spool",
+    default: 256 * 2 ** 20,
+    description: "Bytes of spool.",
+  }),
+  level: setting.choice({
+    env: "HODEI_LOG_LEVEL",
+    flag: "--log-level",
+    choices: ["info", "warn"],
+    default: "info",
+    description: "How much to say.",
+  }),
+  data: setting.path({
+    env: "HODEI_DATA_DIR",
+    flag: "--data-dir",
+    default: null,
+    description: "Where to keep data.",
+  }),
+  name: setting.string({
+    env: "HODEI_NAME",
+    flag: null,
+    default: "hodei",
+    pattern: /^[a-z]+$/,
+    description: "Its name.",
+  }),
 });
 
 test("without flags and environment every setting has its default", () => {
@@ -54,12 +115,17 @@ test("a flag beats the environment, which beats the default", () => {
 
 test("an empty variable counts as not set, an empty flag as a value", () => {
   assert.equal(readSettings(table, { env: { HODEI_HTTP_PORT: "" } }).httpPort, 8080);
-  assert.throws(() => readSettings(table, { env: {}, flags: { httpPort: "" } }), /--http-port: "" is not a whole number/);
+  assert.throws(
+    () => readSettings(table, { env: {}, flags: { httpPort: "" } }),
+    /--http-port: "" is not a whole number/,
+  );
 });
 
 test("all problems are reported at once, each with its source and what is allowed", () => {
   const env = { HODEI_HTTP_PORT: "65536", HODEI_IDLE: "30", HODEI_SPOOL: "lots", HODEI_NAME: "N" };
-  const problems = problemsOf(() => readSettings(table, { env, flags: { logLevel: "loud", idle: "999ms", dataDir: "" } }));
+  const problems = problemsOf(() =>
+    readSettings(table, { env, flags: { logLevel: "loud", idle: "999ms", dataDir: "" } }),
+  );
   assert.deepEqual(
     problems.map(({ name, source }) => [name, source]),
     [
@@ -77,7 +143,9 @@ test("all problems are reported at once, each with its source and what is allowe
 });
 
 test("the value of a secret setting stands in no problem", () => {
-  const problems = problemsOf(() => readSettings(table, { env: { HODEI_DATABASE_URL: "mysql://u:hunter2@db" } }));
+  const problems = problemsOf(() =>
+    readSettings(table, { env: { HODEI_DATABASE_URL: "mysql://u:hunter2@db" } }),
+  );
   assert.equal(problems.length, 1);
   assert.doesNotMatch(JSON.stringify(problems), /hunter2/);
   assert.match(problems[0]?.problem ?? "", /postgres:\/\/ or postgresql:\/\//);
@@ -90,7 +158,9 @@ test("integers that are no integers are refused", () => {
 });
 
 test("a setting without a default must be given", () => {
-  const required = defineSettings({ server: setting.url({ env: "HODEI_SERVER", flag: "--server", description: "The server." }) });
+  const required = defineSettings({
+    server: setting.url({ env: "HODEI_SERVER", flag: "--server", description: "The server." }),
+  });
   assert.throws(() => readSettings(required, { env: {} }), /--server or HODEI_SERVER: must be given: a URL/);
   assert.equal(readSettings(required, { env: { HODEI_SERVER: "http://h:1" } }).server, "http://h:1");
 });
@@ -104,13 +174,18 @@ test("two settings with the same flag or variable are a bug of the table", () =>
 test("commander takes the options as they are, and what it parses is read back", () => {
   const command = new Command().exitOverride();
   for (const { flags, description } of settingsOptions(table)) command.option(flags, description);
-  command.parse(["--http-port", "99", "--insecure", "--console", "false", "--data-dir", "/d"], { from: "user" });
+  command.parse(["--http-port", "99", "--insecure", "--console", "false", "--data-dir", "/d"], {
+    from: "user",
+  });
   const values = readSettings(table, { env: {}, flags: command.opts() });
   assert.equal(values.httpPort, 99);
   assert.equal(values.insecure, true);
   assert.equal(values.console, false);
   assert.equal(values.data, "/d");
-  assert.match(command.helpInformation(), /--http-port <port>\s+Port for people\. \(default: 8080; env:\s+HODEI_HTTP_PORT\)/);
+  assert.match(
+    command.helpInformation(),
+    /--http-port <port>\s+Port for people\. \(default: 8080; env:\s+HODEI_HTTP_PORT\)/,
+  );
 });
 
 test("the documentation has a row for every setting, with pipes escaped", () => {
@@ -118,7 +193,10 @@ test("the documentation has a row for every setting, with pipes escaped", () => 
   const rows = text.split("\n").filter((line) => line.startsWith("| `") || line.startsWith("| –"));
   assert.equal(rows.length, Object.keys(table).length);
   assert.match(text, /^## Server\n/);
-  assert.match(text, /\| `--db` \| `HODEI_DATABASE_URL` \| a private PostgreSQL \| .* \| The database\. Secret\. \|/);
+  assert.match(
+    text,
+    /\| `--db` \| `HODEI_DATABASE_URL` \| a private PostgreSQL \| .* \| The database\. Secret\. \|/,
+  );
   assert.match(text, /How long \\\| to wait\./);
   assert.match(text, /\| `--spool` \| `HODEI_SPOOL` \| 256Mi \|/);
 });

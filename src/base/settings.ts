@@ -142,7 +142,9 @@ export const setting = {
     const { protocols } = options;
     return make(options, {
       kind: "url",
-      allowed: protocols ? `a URL that begins with ${protocols.map((name) => `${name}://`).join(" or ")}` : "a URL",
+      allowed: protocols
+        ? `a URL that begins with ${protocols.map((name) => `${name}://`).join(" or ")}`
+        : "a URL",
       parse(text) {
         const url = URL.canParse(text) ? new URL(text) : null;
         const fits = url !== null && (!protocols || protocols.includes(url.protocol.slice(0, -1)));
@@ -166,8 +168,10 @@ export function defineSettings<const T extends SettingsTable>(table: T): T {
       if (seen.has(source)) throw new Error(`setting ${name}: ${source} is used twice`);
       seen.add(source);
     }
-    if (row.env !== null && !/^[A-Z][A-Z0-9_]*$/.test(row.env)) throw new Error(`setting ${name}: env ${row.env}`);
-    if (row.flag !== null && !/^--[a-z][a-z0-9-]*$/.test(row.flag)) throw new Error(`setting ${name}: flag ${row.flag}`);
+    if (row.env !== null && !/^[A-Z][A-Z0-9_]*$/.test(row.env))
+      throw new Error(`setting ${name}: env ${row.env}`);
+    if (row.flag !== null && !/^--[a-z][a-z0-9-]*$/.test(row.flag))
+      throw new Error(`setting ${name}: flag ${row.flag}`);
   }
   return table;
 }
@@ -200,7 +204,9 @@ export function readSettings<const T extends SettingsTable>(
   if (problems.length > 0) {
     const lines = problems.map(({ source, problem }) => `  ${source}: ${problem}`);
     const count = problems.length === 1 ? "1 problem" : `${problems.length} problems`;
-    throw new AppError("invalid_argument", `read settings: ${count}\n${lines.join("\n")}`, { details: { problems } });
+    throw new AppError("invalid_argument", `read settings: ${count}\n${lines.join("\n")}`, {
+      details: { problems },
+    });
   }
   return values as SettingsValues<T>;
 }
@@ -232,7 +238,14 @@ export function settingsMarkdown(title: string, table: SettingsTable): string {
     ];
     return `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   });
-  return [`## ${title}`, "", "| flag | environment | default | allowed | meaning |", "|---|---|---|---|---|", ...rows, ""].join("\n");
+  return [
+    `## ${title}`,
+    "",
+    "| flag | environment | default | allowed | meaning |",
+    "|---|---|---|---|---|",
+    ...rows,
+    "",
+  ].join("\n");
 }
 
 interface Kind<T> {

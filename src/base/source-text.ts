@@ -49,7 +49,7 @@ function* tokens(source: string): Generator<{ kind: TokenKind; start: number; en
     } else if (character === "`" || (character === "}" && open.at(-1) === 0)) {
       if (character === "}") open.pop();
       const end = matchAt(TEMPLATE_PIECE, source, position + 1) ?? source.length;
-      if (source.slice(end - 2, end) === "${" ) open.push(0);
+      if (source.slice(end - 2, end) === "${") open.push(0);
       yield { kind: "text", start: position, end };
       position = end;
     } else {

@@ -1,6 +1,6 @@
-import fc from "fast-check";
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
 import { changeJob, type ChangeRefusal, type JobInput } from "./job-change.ts";
 import {
   CAUSES,
@@ -30,7 +30,11 @@ test("every input in every state is accepted or refused as the design says", () 
     for (const [type, input] of inputsOfEveryType("a-1")) {
       const held = setup(state);
       const change = changeJob(held.job, input, { nowMs: NOW_MS, jitter: 0, attempt: held.attempt });
-      assert.equal(change.ok ? change.job.state : change.refusal, expectedOutcome(state, type), `${type} in ${state}`);
+      assert.equal(
+        change.ok ? change.job.state : change.refusal,
+        expectedOutcome(state, type),
+        `${type} in ${state}`,
+      );
       if (!change.ok) assert.equal(change.job, held.job, "a refusal changes nothing");
     }
   }
@@ -88,29 +92,50 @@ test("a cancel of a job whose worker is silent waits for the end of the lease", 
 
 test("a start that crosses a cancel keeps the deadline of the cancel", () => {
   const cancelling = setup("cancelling");
-  const started = apply(cancelling, { type: "start", attemptId: "a-1", startedAtMs: NOW_MS + 5 }, NOW_MS + 10);
+  const started = apply(
+    cancelling,
+    { type: "start", attemptId: "a-1", startedAtMs: NOW_MS + 5 },
+    NOW_MS + 10,
+  );
   assert.equal(started.job.state, "cancelling");
   assert.equal(started.job.deadlineAtMs, cancelling.job.deadlineAtMs);
 });
 
 test("a job is not assigned before its backoff is over", () => {
-  const waiting = apply(setup("running"), { type: "lose", attemptId: "a-1", cause: "worker_lost", message: "" });
+  const waiting = apply(setup("running"), {
+    type: "lose",
+    attemptId: "a-1",
+    cause: "worker_lost",
+    message: "",
+  });
   const { notBeforeMs } = waiting.job;
   assert.ok(notBeforeMs > NOW_MS);
   const assign: JobInput = { type: "assign", attemptId: "a-2", workerId: "w-2" };
-  const early = changeJob(waiting.job, assign, { nowMs: notBeforeMs - 1, jitter: 0, attempt: waiting.attempt });
+  const early = changeJob(waiting.job, assign, {
+    nowMs: notBeforeMs - 1,
+    jitter: 0,
+    attempt: waiting.attempt,
+  });
   assert.equal(early.ok, false);
   assert.equal(apply(waiting, assign, notBeforeMs).job.attemptCount, 2);
 });
 
 test("a job that was cancelled while its worker was lost ends as cancelled, with the worker as cause", () => {
-  const lost = apply(setup("cancelling"), { type: "lose", attemptId: "a-1", cause: "worker_lost", message: "" });
+  const lost = apply(setup("cancelling"), {
+    type: "lose",
+    attemptId: "a-1",
+    cause: "worker_lost",
+    message: "",
+  });
   assert.deepEqual([lost.job.state, lost.job.cause], ["cancelled", "worker_lost"]);
 });
 
 test("an attempt that is given up for its time-out ends the job as timed out", () => {
   const lost = apply(setup("running"), { type: "lose", attemptId: "a-1", cause: "timeout", message: "" });
-  assert.deepEqual([lost.job.state, lost.job.cause, lost.attempt?.state], ["timed_out", "timeout", "timed_out"]);
+  assert.deepEqual(
+    [lost.job.state, lost.job.cause, lost.attempt?.state],
+    ["timed_out", "timeout", "timed_out"],
+  );
 });
 
 test("a result without a cause gets one, and a success with a cause loses it", () => {
@@ -124,8 +149,12 @@ test("a result without a cause gets one, and a success with a cause loses it", (
 test("a retry by hand begins anew, and of a success only by force", () => {
   const failed = setup("failed");
   const retried = apply(failed, { type: "retry", force: false });
-  const { state, cause, exitCode, userRetries, infrastructureRetries, finishedAtMs, notBeforeMs } = retried.job;
-  assert.deepEqual([state, cause, exitCode, userRetries, infrastructureRetries, finishedAtMs], ["pending", null, null, 0, 0, null]);
+  const { state, cause, exitCode, userRetries, infrastructureRetries, finishedAtMs, notBeforeMs } =
+    retried.job;
+  assert.deepEqual(
+    [state, cause, exitCode, userRetries, infrastructureRetries, finishedAtMs],
+    ["pending", null, null, 0, 0, null],
+  );
   assert.equal(notBeforeMs, NOW_MS);
   assert.equal(apply(setup("succeeded"), { type: "retry", force: true }).job.state, "pending");
 });
@@ -197,26 +226,72 @@ function checkShape(job: Job): void {
   assert.ok(job.infrastructureRetries <= retry.maxInfrastructureRetries);
   assert.equal(job.deadlineAtMs === null, isFinal(job.state), `deadline in ${job.state}`);
   assert.equal(job.finishedAtMs === null, !isFinal(job.state), `finished in ${job.state}`);
-  assert.equal(job.cause !== null, isFinal(job.state) && job.state !== "succeeded", `cause ${job.cause} in ${job.state}`);
+  assert.equal(
+    job.cause !== null,
+    isFinal(job.state) && job.state !== "succeeded",
+    `cause ${job.cause} in ${job.state}`,
+  );
   if (job.state === "pending") assert.ok(job.deadlineAtMs !== null && job.deadlineAtMs >= job.notBeforeMs);
 }
 
-const policy = fc.record({ maxRetries: fc.nat(3), maxInfrastructureRetries: fc.nat(3), exitCodes: fc.constantFrom<number[]>([], [1]) });
+const policy = fc.record({
+  maxRetries: fc.nat(3),
+  maxInfrastructureRetries: fc.nat(3),
+  exitCodes: fc.constantFrom<number[]>([], [1]),
+});
 
 const move = fc.record({
   advanceMs: fc.constantFrom(0, 1, 1_000, 400_000),
   /** 1 is the newest attempt. */
   age: fc.constantFrom(1, 1, 1, 1, 2, 3),
   make: fc.oneof(
-    { weight: 4, arbitrary: fc.constant((attemptId: string): JobInput => ({ type: "assign", attemptId, workerId: "w-1" })) },
-    { weight: 3, arbitrary: fc.constant((attemptId: string, nowMs: number): JobInput => ({ type: "start", attemptId, startedAtMs: nowMs })) },
-    fc.constantFrom("pause" as const, "resume" as const).map((type) => (attemptId: string): JobInput => ({ type, attemptId })),
-    fc.constant((attemptId: string, nowMs: number): JobInput => ({ type: "disconnect", attemptId, heardAtMs: nowMs - 30_000 })),
-    fc.constant((attemptId: string): JobInput => ({ type: "progress", attemptId, progress: { percent: 50, message: "" } })),
+    {
+      weight: 4,
+      arbitrary: fc.constant((attemptId: string): JobInput => ({
+        type: "assign",
+        attemptId,
+        workerId: "w-1",
+      })),
+    },
+    {
+      weight: 3,
+      arbitrary: fc.constant((attemptId: string, nowMs: number): JobInput => ({
+        type: "start",
+        attemptId,
+        startedAtMs: nowMs,
+      })),
+    },
+    fc.constantFrom("pause" as const, "resume" as const).map((type) => (attemptId: string): JobInput => ({
+      type,
+      attemptId,
+    })),
+    fc.constant((attemptId: string, nowMs: number): JobInput => ({
+      type: "disconnect",
+      attemptId,
+      heardAtMs: nowMs - 30_000,
+    })),
+    fc.constant((attemptId: string): JobInput => ({
+      type: "progress",
+      attemptId,
+      progress: { percent: 50, message: "" },
+    })),
     fc
-      .record({ state: fc.constantFrom(...FINAL_JOB_STATES), cause: fc.constantFrom(null, ...CAUSES), exitCode: fc.constantFrom(null, 1, 2) })
-      .map((result) => (attemptId: string): JobInput => finish(attemptId, result)),
-    fc.constantFrom(...CAUSES).map((cause) => (attemptId: string): JobInput => ({ type: "lose", attemptId, cause, message: "" })),
+      .record({
+        state: fc.constantFrom(...FINAL_JOB_STATES),
+        cause: fc.constantFrom(null, ...CAUSES),
+        exitCode: fc.constantFrom(null, 1, 2),
+      })
+      .map(
+        (result) =>
+          (attemptId: string): JobInput =>
+            finish(attemptId, result),
+      ),
+    fc.constantFrom(...CAUSES).map((cause) => (attemptId: string): JobInput => ({
+      type: "lose",
+      attemptId,
+      cause,
+      message: "",
+    })),
     fc.constant((): JobInput => ({ type: "cancel", reason: "" })),
     fc.constantFrom(...CAUSES).map((cause) => (): JobInput => ({ type: "reject", cause, message: "" })),
     fc.boolean().map((force) => (): JobInput => ({ type: "retry", force })),
@@ -243,10 +318,38 @@ function inputsOfEveryType(attemptId: string): [JobInput["type"], JobInput][] {
 /** The state after each input, or how it is refused; for a job with infrastructure retries left. */
 const OUTCOMES: { readonly [S in JobState]?: { readonly [T in JobInput["type"]]?: JobState } } = {
   pending: { assign: "scheduled", cancel: "cancelled", reject: "failed" },
-  scheduled: { start: "running", disconnect: "unreachable", progress: "scheduled", finish: "succeeded", lose: "pending", cancel: "cancelling" },
-  running: { pause: "paused", disconnect: "unreachable", progress: "running", finish: "succeeded", lose: "pending", cancel: "cancelling" },
-  paused: { resume: "running", disconnect: "unreachable", progress: "paused", finish: "succeeded", lose: "pending", cancel: "cancelling" },
-  unreachable: { start: "running", pause: "paused", progress: "unreachable", finish: "succeeded", lose: "pending", cancel: "cancelling" },
+  scheduled: {
+    start: "running",
+    disconnect: "unreachable",
+    progress: "scheduled",
+    finish: "succeeded",
+    lose: "pending",
+    cancel: "cancelling",
+  },
+  running: {
+    pause: "paused",
+    disconnect: "unreachable",
+    progress: "running",
+    finish: "succeeded",
+    lose: "pending",
+    cancel: "cancelling",
+  },
+  paused: {
+    resume: "running",
+    disconnect: "unreachable",
+    progress: "paused",
+    finish: "succeeded",
+    lose: "pending",
+    cancel: "cancelling",
+  },
+  unreachable: {
+    start: "running",
+    pause: "paused",
+    progress: "unreachable",
+    finish: "succeeded",
+    lose: "pending",
+    cancel: "cancelling",
+  },
   cancelling: { start: "cancelling", progress: "cancelling", finish: "succeeded", lose: "cancelled" },
   failed: { retry: "pending" },
   cancelled: { retry: "pending" },
@@ -278,7 +381,8 @@ function setup(state: JobState, retry: Partial<RetryPolicy> = {}): Held {
   };
   const inputs = new Map(inputsOfEveryType("a-1"));
   inputs.set("assign", { type: "assign", attemptId: "a-1", workerId: "w-1" });
-  if (isFinal(state)) inputs.set("finish", finish("a-1", { state, cause: state === "failed" ? "exit_code" : null }));
+  if (isFinal(state))
+    inputs.set("finish", finish("a-1", { state, cause: state === "failed" ? "exit_code" : null }));
   let held = pendingJob(retry);
   for (const type of path[state]) held = apply(held, inputs.get(type) ?? assert.fail(type));
   assert.equal(held.job.state, state);
@@ -314,7 +418,17 @@ function finish(attemptId: string, result: Partial<AttemptResult>): Extract<JobI
 }
 
 function pendingJob(retry: Partial<RetryPolicy>): Held {
-  const { timeoutMs, queueTimeoutMs, graceMs, leaseMs, queue, maxRetries, maxInfrastructureRetries, backoffMs, maxBackoffMs } = JOB_DEFAULTS;
+  const {
+    timeoutMs,
+    queueTimeoutMs,
+    graceMs,
+    leaseMs,
+    queue,
+    maxRetries,
+    maxInfrastructureRetries,
+    backoffMs,
+    maxBackoffMs,
+  } = JOB_DEFAULTS;
   const job: Job = {
     id: "j-1",
     definition: {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { FINAL_JOB_STATES, isFinal, JOB_STATES, type JobState } from "./job.ts";
 import { JOB_TRANSITIONS, nextJobState, type JobTransition } from "./job-state.ts";
+import { FINAL_JOB_STATES, isFinal, JOB_STATES, type JobState } from "./job.ts";
 
 /**
  * The whole table once more, written by hand from the design: one row for each state, one column
@@ -60,7 +60,10 @@ test("every state with processes accepts each way to end", () => {
 });
 
 function readTable(text: string): Map<string, JobState | "-"> {
-  const [header = [], ...rows] = text.trim().split("\n").map((line) => line.trim().split(/\s+/));
+  const [header = [], ...rows] = text
+    .trim()
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/));
   const cells = new Map<string, JobState | "-">();
   for (const [state = "", ...targets] of rows) {
     assert.equal(targets.length, header.length, state);

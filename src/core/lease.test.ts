@@ -1,6 +1,6 @@
-import fc from "fast-check";
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
 import { JOB_DEFAULTS } from "./job.ts";
 import {
   HEARTBEAT_INTERVAL_MS,
@@ -14,7 +14,11 @@ import {
 const timeMs = fc.nat(2 ** 45);
 
 test("the worker has killed its processes before the server lets another worker begin", () => {
-  const inputs = { sentAtMs: timeMs, delayMs: fc.nat(120_000), leaseMs: fc.integer({ min: LEASE_MARGIN_MS, max: 604_800_000 }) };
+  const inputs = {
+    sentAtMs: timeMs,
+    delayMs: fc.nat(120_000),
+    leaseMs: fc.integer({ min: LEASE_MARGIN_MS, max: 604_800_000 }),
+  };
   fc.assert(
     fc.property(fc.record(inputs), ({ sentAtMs, delayMs, leaseMs }) => {
       const marginMs = serverGivesUpAtMs(sentAtMs + delayMs, leaseMs) - workerGivesUpAtMs(sentAtMs, leaseMs);
@@ -24,7 +28,13 @@ test("the worker has killed its processes before the server lets another worker 
 });
 
 test("a worker never gives up before it renewed, however short the lease", () => {
-  fc.assert(fc.property(timeMs, fc.nat(60_000), (renewedAtMs, leaseMs) => workerGivesUpAtMs(renewedAtMs, leaseMs) >= renewedAtMs));
+  fc.assert(
+    fc.property(
+      timeMs,
+      fc.nat(60_000),
+      (renewedAtMs, leaseMs) => workerGivesUpAtMs(renewedAtMs, leaseMs) >= renewedAtMs,
+    ),
+  );
 });
 
 test("a heartbeat in the same millisecond as the sweep does not lose", () => {

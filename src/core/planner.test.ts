@@ -1,6 +1,6 @@
-import fc from "fast-check";
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
 import { plan, type Plan, type PlannedJob, type PlannedPool, type PlannedWorker } from "./planner.ts";
 
 interface Cluster {
@@ -13,7 +13,9 @@ test("no worker is given more than it can hold, and every job lands on labels it
   forClusters((cluster) => {
     const jobs = new Map(cluster.jobs.map((job) => [job.id, job]));
     for (const worker of cluster.workers) {
-      const given = assignedTo(plan(cluster), worker.id).map((jobId) => jobs.get(jobId) ?? assert.fail(jobId));
+      const given = assignedTo(plan(cluster), worker.id).map(
+        (jobId) => jobs.get(jobId) ?? assert.fail(jobId),
+      );
       assert.ok(given.length <= worker.free.jobs);
       for (const resource of ["cpuMillis", "memoryBytes", "diskBytes", "gpu"] as const) {
         const used = given.reduce((sum, job) => sum + job.resources[resource], 0);
@@ -129,43 +131,90 @@ test("of several workers the one with the most free places is taken, of equal on
   const workers = [aWorker("w-1", 2), aWorker("w-2", 3), aWorker("w-3", 3)];
   const jobs = ["a", "b", "c", "d"].map((id) => aJob(id));
   const { assign } = plan({ jobs, workers, pools: [] });
-  assert.deepEqual(assign.map(({ workerId }) => workerId), ["w-2", "w-3", "w-1", "w-2"]);
+  assert.deepEqual(
+    assign.map(({ workerId }) => workerId),
+    ["w-2", "w-3", "w-1", "w-2"],
+  );
 });
 
 test("jobs start in the order in which they were given", () => {
   const jobs = ["a", "b", "c"].map((id) => aJob(id));
-  assert.deepEqual(plan({ jobs, workers: [aWorker("w", 2)], pools: [] }).assign.map(({ jobId }) => jobId), ["a", "b"]);
+  assert.deepEqual(
+    plan({ jobs, workers: [aWorker("w", 2)], pools: [] }).assign.map(({ jobId }) => jobId),
+    ["a", "b"],
+  );
 });
 
 test("reasons say what would have to change", () => {
   const pool = aPool("small", { labels: { os: "linux" } });
   const reasonFor = (job: Partial<PlannedJob>, cluster: Partial<Cluster> = {}) => {
     const planned = aJob("j", job);
-    return plan({ jobs: [planned], workers: [], pools: [pool], ...cluster }).reasons.get(planned.placementKey);
+    return plan({ jobs: [planned], workers: [], pools: [pool], ...cluster }).reasons.get(
+      planned.placementKey,
+    );
   };
-  assert.match(reasonFor({ selector: { os: "plan9" } })?.message ?? "", /no worker and no pool has the label os=plan9/);
-  assert.match(reasonFor({}, { pools: [{ ...pool, room: 0 }] })?.message ?? "", /pool small is at its maximum/);
+  assert.match(
+    reasonFor({ selector: { os: "plan9" } })?.message ?? "",
+    /no worker and no pool has the label os=plan9/,
+  );
+  assert.match(
+    reasonFor({}, { pools: [{ ...pool, room: 0 }] })?.message ?? "",
+    /pool small is at its maximum/,
+  );
   const failing = { ...pool, room: 0, problem: "no such image" };
-  assert.match(reasonFor({}, { pools: [failing] })?.message ?? "", /pool small cannot make a worker: no such image/);
-  assert.match(reasonFor({}, { pools: [{ ...pool, arriving: 1 }] })?.message ?? "", /waiting for a worker of pool small to connect/);
+  assert.match(
+    reasonFor({}, { pools: [failing] })?.message ?? "",
+    /pool small cannot make a worker: no such image/,
+  );
+  assert.match(
+    reasonFor({}, { pools: [{ ...pool, arriving: 1 }] })?.message ?? "",
+    /waiting for a worker of pool small to connect/,
+  );
   assert.match(reasonFor({})?.message ?? "", /a worker of pool small is being made/);
-  assert.match(reasonFor({}, { pools: [], workers: [aWorker("w", 0)] })?.message ?? "", /every worker with these labels is busy/);
+  assert.match(
+    reasonFor({}, { pools: [], workers: [aWorker("w", 0)] })?.message ?? "",
+    /every worker with these labels is busy/,
+  );
   assert.match(reasonFor({ resources: { ...NOTHING, gpu: 9 } })?.message ?? "", /no pool is large enough/);
 });
 
 const NOTHING = { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 };
 
-const labels = fc.dictionary(fc.constantFrom("os", "zone"), fc.constantFrom("a", "b"), { noNullPrototype: true });
-const resources = fc.record({ cpuMillis: fc.constantFrom(0, 500, 1_000, 3_000), memoryBytes: fc.constantFrom(0, 100, 1_000), diskBytes: fc.constantFrom(0, 10), gpu: fc.constantFrom(0, 0, 1) });
-const capacity = fc.record({ cpuMillis: fc.constantFrom(0, 1_000, 4_000), memoryBytes: fc.constantFrom(0, 1_000, 2_000), diskBytes: fc.constantFrom(0, 25), gpu: fc.nat(2), jobs: fc.nat(4) });
+const labels = fc.dictionary(fc.constantFrom("os", "zone"), fc.constantFrom("a", "b"), {
+  noNullPrototype: true,
+});
+const resources = fc.record({
+  cpuMillis: fc.constantFrom(0, 500, 1_000, 3_000),
+  memoryBytes: fc.constantFrom(0, 100, 1_000),
+  diskBytes: fc.constantFrom(0, 10),
+  gpu: fc.constantFrom(0, 0, 1),
+});
+const capacity = fc.record({
+  cpuMillis: fc.constantFrom(0, 1_000, 4_000),
+  memoryBytes: fc.constantFrom(0, 1_000, 2_000),
+  diskBytes: fc.constantFrom(0, 25),
+  gpu: fc.nat(2),
+  jobs: fc.nat(4),
+});
 
 /** Clusters of all shapes: empty, overfull, with equal and with unequal jobs. */
 const cluster: fc.Arbitrary<Cluster> = fc.record({
-  jobs: fc.array(fc.record({ resources, selector: labels }), { maxLength: 25 }).map((jobs) => jobs.map((job, index) => aJob(`j-${index}`, job))),
-  workers: fc.array(fc.record({ labels, free: capacity }), { maxLength: 6 }).map((workers) => workers.map((worker, index) => ({ id: `w-${index}`, ...worker }))),
+  jobs: fc
+    .array(fc.record({ resources, selector: labels }), { maxLength: 25 })
+    .map((jobs) => jobs.map((job, index) => aJob(`j-${index}`, job))),
+  workers: fc
+    .array(fc.record({ labels, free: capacity }), { maxLength: 6 })
+    .map((workers) => workers.map((worker, index) => ({ id: `w-${index}`, ...worker }))),
   pools: fc
     .array(fc.record({ labels, capacity, room: fc.nat(5), arriving: fc.nat(3) }), { maxLength: 3 })
-    .map((pools) => pools.map((pool, index) => ({ name: `p-${index}`, problem: null, ...pool, capacity: { ...pool.capacity, jobs: pool.capacity.jobs + 1 } }))),
+    .map((pools) =>
+      pools.map((pool, index) => ({
+        name: `p-${index}`,
+        problem: null,
+        ...pool,
+        capacity: { ...pool.capacity, jobs: pool.capacity.jobs + 1 },
+      })),
+    ),
 });
 
 function forClusters(check: (cluster: Cluster) => void): void {
@@ -183,7 +232,15 @@ function aWorker(id: string, jobs: number): PlannedWorker {
 }
 
 function aPool(name: string, fields: Partial<PlannedPool> = {}): PlannedPool {
-  return { name, labels: {}, capacity: { ...NOTHING, jobs: 1 }, room: 1, arriving: 0, problem: null, ...fields };
+  return {
+    name,
+    labels: {},
+    capacity: { ...NOTHING, jobs: 1 },
+    room: 1,
+    arriving: 0,
+    problem: null,
+    ...fields,
+  };
 }
 
 /** The cluster once the workers that its plan asks for are on their way. */
@@ -207,7 +264,8 @@ function freeAfter(cluster: Cluster, result: Plan): PlannedWorker[] {
     for (const jobId of assignedTo(result, worker.id)) {
       const job = jobs.get(jobId) ?? assert.fail(jobId);
       free.jobs -= 1;
-      for (const resource of ["cpuMillis", "memoryBytes", "diskBytes", "gpu"] as const) free[resource] -= job.resources[resource];
+      for (const resource of ["cpuMillis", "memoryBytes", "diskBytes", "gpu"] as const)
+        free[resource] -= job.resources[resource];
     }
     return { ...worker, free };
   });
@@ -215,7 +273,9 @@ function freeAfter(cluster: Cluster, result: Plan): PlannedWorker[] {
 
 function fits(job: PlannedJob, worker: Pick<PlannedWorker, "labels" | "free">): boolean {
   const { free } = worker;
-  const hasRoom = (["cpuMillis", "memoryBytes", "diskBytes", "gpu"] as const).every((resource) => free[resource] >= job.resources[resource]);
+  const hasRoom = (["cpuMillis", "memoryBytes", "diskBytes", "gpu"] as const).every(
+    (resource) => free[resource] >= job.resources[resource],
+  );
   return free.jobs >= 1 && hasRoom && hasLabels(worker.labels, job.selector);
 }
 

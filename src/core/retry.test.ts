@@ -1,11 +1,29 @@
-import fc from "fast-check";
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { CAUSES, FINAL_JOB_STATES, INFRASTRUCTURE_CAUSES, isInfrastructureCause, type RetryPolicy } from "./job.ts";
+import fc from "fast-check";
+import {
+  CAUSES,
+  FINAL_JOB_STATES,
+  INFRASTRUCTURE_CAUSES,
+  isInfrastructureCause,
+  type RetryPolicy,
+} from "./job.ts";
 import { backoffDelay, decideRetry, type EndedAttempt } from "./retry.ts";
 
-function setup(options: { policy?: Partial<RetryPolicy>; ended?: Partial<EndedAttempt>; userRetries?: number; infrastructureRetries?: number }) {
-  const retry = { maxRetries: 3, maxInfrastructureRetries: 2, backoffMs: 1_000, maxBackoffMs: 60_000, exitCodes: [], ...options.policy };
+function setup(options: {
+  policy?: Partial<RetryPolicy>;
+  ended?: Partial<EndedAttempt>;
+  userRetries?: number;
+  infrastructureRetries?: number;
+}) {
+  const retry = {
+    maxRetries: 3,
+    maxInfrastructureRetries: 2,
+    backoffMs: 1_000,
+    maxBackoffMs: 60_000,
+    exitCodes: [],
+    ...options.policy,
+  };
   const ended: EndedAttempt = { state: "failed", cause: "exit_code", exitCode: 1, ...options.ended };
   const { userRetries = 0, infrastructureRetries = 0 } = options;
   return decideRetry({ definition: { retry }, ended, userRetries, infrastructureRetries, jitter: 0 });
@@ -13,7 +31,8 @@ function setup(options: { policy?: Partial<RetryPolicy>; ended?: Partial<EndedAt
 
 test("a success and a cancel are never retried, whatever their cause", () => {
   for (const state of ["succeeded", "cancelled"] as const) {
-    for (const cause of [null, ...CAUSES]) assert.deepEqual(setup({ ended: { state, cause } }), { retry: false });
+    for (const cause of [null, ...CAUSES])
+      assert.deepEqual(setup({ ended: { state, cause } }), { retry: false });
   }
 });
 
@@ -21,7 +40,12 @@ test("every other end is retried from the budget its cause belongs to", () => {
   for (const cause of CAUSES) {
     const decision = setup({ ended: { cause, exitCode: null } });
     if (cause === "invalid" || cause === "queue_timeout") assert.deepEqual(decision, { retry: false }, cause);
-    else assert.equal(decision.retry && decision.kind, isInfrastructureCause(cause) ? "infrastructure" : "user", cause);
+    else
+      assert.equal(
+        decision.retry && decision.kind,
+        isInfrastructureCause(cause) ? "infrastructure" : "user",
+        cause,
+      );
   }
 });
 
@@ -60,13 +84,17 @@ test("a budget is never exceeded, for any policy", () => {
     fc.property(inputs, ({ state, cause, userRetries, infrastructureRetries, ...policy }) => {
       const decision = setup({ policy, ended: { state, cause }, userRetries, infrastructureRetries });
       if (!decision.retry) return true;
-      return decision.kind === "user" ? userRetries < policy.maxRetries : infrastructureRetries < policy.maxInfrastructureRetries;
+      return decision.kind === "user"
+        ? userRetries < policy.maxRetries
+        : infrastructureRetries < policy.maxInfrastructureRetries;
     }),
   );
 });
 
 test("the wait doubles with each retry up to its maximum, half of it by chance", () => {
-  const delays = [0, 1, 2, 3, 4].map((retries) => backoffDelay({ baseMs: 1_000, maxMs: 5_000, retries, jitter: 0 }));
+  const delays = [0, 1, 2, 3, 4].map((retries) =>
+    backoffDelay({ baseMs: 1_000, maxMs: 5_000, retries, jitter: 0 }),
+  );
   assert.deepEqual(delays, [500, 1_000, 2_000, 2_500, 2_500]);
   assert.equal(backoffDelay({ baseMs: 1_000, maxMs: 5_000, retries: 1, jitter: 0.5 }), 1_500);
 });
