@@ -9,7 +9,7 @@ const part = process.argv[2];
 if (part === "agent") {
   process.exitCode = await agentMain({ flags: {}, version: VERSION, workerProgram });
 } else if (part === "runner") {
-  process.exitCode = await runnerMain({ version: VERSION });
+  process.exitCode = await runnerMain({ environment: process.env, version: VERSION });
 } else {
   console.error(`worker: say what to run: agent or runner, not ${JSON.stringify(part ?? "")}`);
   process.exitCode = 2;
