@@ -1,6 +1,6 @@
 /** Reading and writing the files of cgroup hierarchies, alike for v1 and v2. */
 
-import { closeSync, openSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readSync, rmdirSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { AppError, systemErrorCode } from "../base/errors.ts";
 import type { Clock } from "../base/clock.ts";
@@ -82,12 +82,24 @@ export async function removeCgroupSoon(directory: string, clock: Clock): Promise
   }
 }
 
+/** Kernel files are read into here: `readFileSync` would take 64 KiB of fresh memory for each. */
+const readBuffer = Buffer.allocUnsafeSlow(16 * 1024);
+
 export function readOrEmpty(path: string): string {
+  let fd = -1;
   try {
-    return readFileSync(path, "latin1");
+    fd = openSync(path, "r");
+    let text = "";
+    for (;;) {
+      const count = readSync(fd, readBuffer, 0, readBuffer.byteLength, null);
+      if (count === 0) return text;
+      text += readBuffer.toString("latin1", 0, count);
+    }
   } catch {
-    // A controller that is not there, or a cgroup that is gone: there is nothing to tell.
+    // A controller that is not there, or a cgroup or process that is gone: there is nothing to tell.
     return "";
+  } finally {
+    if (fd >= 0) closeSync(fd);
   }
 }
 

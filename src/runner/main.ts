@@ -1,5 +1,6 @@
 /** The process `hodei runner`, started by the agent in a session of its own. */
 
+import { setFlagsFromString } from "node:v8";
 import { systemClock } from "../base/clock.ts";
 import { errorMessage } from "../base/errors.ts";
 import { createLogger, LOG_LEVELS, type LogLevel } from "../base/log.ts";
@@ -20,6 +21,9 @@ export interface RunnerMainOptions {
  * SIGHUP, which a terminal sends to everything below it, are ignored.
  */
 export async function runnerMain({ environment, version }: RunnerMainOptions): Promise<number> {
+  // Each fork copies the page tables of this process, so its memory is the price of a start: with a
+  // young generation that does not grow, a start takes a third of the time it takes otherwise.
+  setFlagsFromString("--semi-space-growth-factor=1");
   const log = createLogger({ level: readLogLevel(environment["HODEI_LOG_LEVEL"]), fields: { process: "runner" } });
   try {
     const runner = await startRunner({ ...readSettings(environment), clock: systemClock, random: systemRandom, log, version, environment });

@@ -66,12 +66,13 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
   // The socket is also the lock: only its owner may touch what an earlier runner has left.
   const socket = await AgentSocket.listen({ path: runnerSocketPath(directory), clock, log });
+  let runner: RunnerProcess | null = null;
   try {
-    const runner = new RunnerProcess({ ...options, directory }, socket);
+    runner = new RunnerProcess({ ...options, directory }, socket);
     await runner.start();
     return runner;
   } catch (error) {
-    await socket.stop();
+    await (runner ?? socket).stop();
     throw error;
   }
 }
