@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { rm, truncate } from "node:fs/promises";
 import { test, type TestContext } from "node:test";
 import fc from "fast-check";
 import { eventually } from "../../base/eventually.ts";
@@ -286,4 +287,15 @@ test("records with a time that is no number are read, and are not of any later t
     assert.equal((await gather(logs, attemptId)).records.length, 1);
     assert.equal((await gather(logs, attemptId, { sinceMs: 0 })).records.length, 0);
   }
+});
+
+test("a file that someone has cut or removed is reported as lost data", async (t) => {
+  const { logs, attemptId, path } = await setupLogs(t, { limits: { openFiles: 0 } });
+  const { bytes } = makeLog({ count: 50, seed: 10 });
+  await logs.append(attemptId, 0, bytes);
+  await truncate(path, 100);
+  const options = { isEnded: () => true };
+  await assert.rejects(gather(logs, attemptId, options), { code: "data_loss" });
+  await rm(path);
+  await assert.rejects(gather(logs, attemptId, options), { code: "data_loss" });
 });

@@ -232,6 +232,21 @@ test("the note about a gap is written once, however often sealing has to be trie
   assert.equal((await readText(logs, attemptId)).length, 2);
 });
 
+test("a log of a lost worker that is malformed is sealed without a note", async (t) => {
+  const attemptId = uuidV4();
+  const sealed = new Map<string, SealedLog>();
+  const { logs } = await setupLogs(t, {
+    store: {
+      getSealedLog: async (id) => sealed.get(id) ?? null,
+      setSealedLog: async (log) => void sealed.set(log.attemptId, log),
+      listUnsealed: async () => [endedAttempt(attemptId, { logBytes: 0, cause: "worker_lost" })],
+    },
+  });
+  await logs.append(attemptId, 0, Buffer.alloc(500, 0xee));
+  await logs.sealEnded();
+  assert.equal(sealed.get(attemptId)?.logBytes, 500);
+});
+
 test("stopping leaves off a seal, and the next start goes on with a whole log", async (t) => {
   const fixture = await setupLogs(t);
   const { bytes } = makeLog({ count: 9000, seed: 9, maxDataBytes: 8000 });

@@ -5,6 +5,7 @@
  * sealed the file is gone, and every call answers null: go on in the sealed log at the same place.
  */
 
+import { AppError, errorMessage, systemErrorCode } from "../../../base/errors.ts";
 import {
   MAX_RECORD_DATA_BYTES,
   MalformedLogError,
@@ -32,13 +33,21 @@ export class RawSource {
     const bytes = Math.min(maxBytes, this.#attempt.durable - start);
     if (this.#attempt.sealed) return null;
     if (bytes <= 0) return new Uint8Array(0);
+    let read: Buffer;
     try {
-      return await this.#files.use(this.#attempt.path, (fd) => readFully(fd, start, bytes));
+      read = await this.#files.use(this.#attempt.path, (fd) => readFully(fd, start, bytes));
     } catch (error) {
       // The file may have been removed because the log was sealed in between.
       if (this.#isSealedByNow()) return null;
-      throw error;
+      throw this.#failure(systemErrorCode(error) === "ENOENT" ? "data_loss" : "unavailable", error);
     }
+    if (read.byteLength === bytes) return read;
+    throw this.#failure("data_loss", `its file ends at byte ${start + read.byteLength}`);
+  }
+
+  #failure(code: "data_loss" | "unavailable", cause: unknown): AppError {
+    const message = `read log of attempt ${this.#attempt.attemptId}: ${errorMessage(cause)}`;
+    return new AppError(code, message, { cause });
   }
 
   readBefore(end: number): Promise<Uint8Array | null> {

@@ -10,7 +10,7 @@ import { rm } from "node:fs/promises";
 import type { Clock } from "../../../base/clock.ts";
 import { AppError } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
-import { encodeRecord, type LogRecord } from "../../../core/log-record.ts";
+import { MalformedLogError, encodeRecord, type LogRecord } from "../../../core/log-record.ts";
 import type { BlobStore } from "../../../storage/blob-store.ts";
 import type { SealedLog, Store } from "../../../storage/store.ts";
 import { Gate } from "../gate.ts";
@@ -51,8 +51,8 @@ export class Sealer {
    */
   async seal(attempt: AttemptLog, note: string | null): Promise<SealedLog> {
     if (attempt.sealed) return attempt.sealed;
-    while (attempt.accepted > attempt.durable) await attempt.settled();
     if (note !== null && !attempt.isFinal) await this.#addNote(attempt, note);
+    while (attempt.accepted > attempt.durable) await attempt.settled();
     attempt.end();
     const sealed = await this.#sealing.run(() => this.#put(attempt));
     await this.#parts.store.setSealedLog(sealed);
@@ -95,12 +95,20 @@ export class Sealer {
   }
 
   async #addNote(attempt: AttemptLog, text: string): Promise<void> {
+    while (attempt.accepted > attempt.durable) await attempt.settled();
     const raw = new RawSource(attempt, this.#parts.files);
-    const boundary = (await raw.boundaryBefore(attempt.durable)) ?? attempt.durable;
-    if (boundary < attempt.durable) await attempt.cutBack(boundary);
     const data = Buffer.from(`${text}\n`, "utf8");
     const note: LogRecord = { stream: "system", timeMs: this.#parts.clock.nowMs(), data };
-    if (await endsWith(raw, { boundary, note })) return;
+    try {
+      const boundary = (await raw.boundaryBefore(attempt.durable)) ?? attempt.durable;
+      if (boundary < attempt.durable) await attempt.cutBack(boundary);
+      if (await endsWith(raw, { boundary, note })) return;
+    } catch (error) {
+      if (!(error instanceof MalformedLogError)) throw error;
+      // Nobody can read to the end of it, so a note there would help nobody.
+      this.#parts.log.error({ err: error, attemptId: attempt.attemptId }, "log is malformed");
+      return;
+    }
     attempt.accept(attempt.accepted, encodeRecord(note));
     await attempt.settled();
   }
