@@ -110,7 +110,7 @@ function resultTexts(job: JobView, colors: Colors): string[] {
     texts.push(`${colors.dim("outputs")}\n${outputs.map(([key, value]) => `  ${printable(key)}=${value.split("\n").map(printable).join("\n    ")}\n`).join("")}`);
   }
   if (job.summary !== "") {
-    texts.push(`${colors.dim("summary")}\n${job.summary.trimEnd().split("\n").map((line) => `  ${printable(line)}\n`).join("")}`);
+    texts.push(`${colors.dim("summary")}\n${job.summary.trimEnd().split("\n").map((line) => `${`  ${printable(line)}`.trimEnd()}\n`).join("")}`);
   }
   return texts;
 }
