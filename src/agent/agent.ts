@@ -142,7 +142,7 @@ export class Agent implements Service {
       clock,
       random,
       log,
-      hello: () => helloMessage(this.#session, worker),
+      hello: () => helloMessage(this.#session, worker, clock.monotonicMs()),
       onMessage: (message) => {
         this.#perform(onServerMessage(this.#session, message, clock.monotonicMs()));
         this.#link?.wake();

@@ -181,11 +181,20 @@ describe("the agent's half of the session", () => {
     assert.equal(mayLeave(session), true);
   });
 
+  test("renews the lease from when the hello was sent, however late its welcome comes", () => {
+    const session = newAgentSession();
+    helloMessage(session, sampleWorker, 1_000);
+    const actions = onServerMessage(session, welcome, 19_000);
+    assert.deepEqual(actions, [{ to: "runner", message: { type: "lease_renewed", agoMs: 18_000 } }]);
+    onStreamClosed(session);
+    assert.deepEqual(onServerMessage(session, welcome, 20_000), [], "a welcome that no hello asked for renews nothing");
+  });
+
   test("lists what it holds in hello and heartbeat", () => {
     const session = setup("a");
     onLogGrown(session, { attemptId: "a", logEnd: 7 });
     const held = [{ attemptId: "a", phase: "accepted", logEnd: 7 }];
-    assert.deepEqual(helloMessage(session, sampleWorker), { type: "hello", worker: sampleWorker, attempts: held });
+    assert.deepEqual(helloMessage(session, sampleWorker, 0), { type: "hello", worker: sampleWorker, attempts: held });
     const [beat] = onHeartbeatDue(session, 0);
     assert.ok(beat?.to === "server" && beat.message.type === "heartbeat");
     assert.deepEqual(beat.message.attempts, held);

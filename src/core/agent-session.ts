@@ -42,10 +42,12 @@ export interface AgentSession {
   attempts: Map<string, AgentAttempt>;
   logCreditBytes: number;
   heartbeatSequence: number;
-  /** When the unanswered heartbeats were sent, by sequence. */
+  /** When the unanswered heartbeats were sent, by sequence; the hello of the stream counts as number 0. */
   heartbeatsSent: Map<number, number>;
   usage: WorkerUsage | null;
 }
+
+const HELLO_SEQUENCE = 0;
 
 /** What the agent shall do. Messages to the server go out before any log. */
 export type AgentAction =
@@ -75,8 +77,9 @@ export function newAgentSession(): AgentSession {
   };
 }
 
-/** The first message of a stream. */
-export function helloMessage(session: AgentSession, worker: WorkerInfo): WorkerMessage {
+/** The first message of a stream. Its welcome renews the lease from `nowMs` on. */
+export function helloMessage(session: AgentSession, worker: WorkerInfo, nowMs: number): WorkerMessage {
+  session.heartbeatsSent.set(HELLO_SEQUENCE, nowMs);
   return { type: "hello", worker, attempts: heldAttempts(session) };
 }
 
@@ -113,7 +116,7 @@ function heldAttempts(session: AgentSession): HeldAttempt[] {
 export function onServerMessage(session: AgentSession, message: ServerMessage, nowMs: number): AgentAction[] {
   switch (message.type) {
     case "welcome":
-      return onWelcome(session, message);
+      return onWelcome(session, message, nowMs);
     case "run_job":
       return onRunJob(session, message);
     case "control":
@@ -135,10 +138,11 @@ export function onServerMessage(session: AgentSession, message: ServerMessage, n
 function onWelcome(
   session: AgentSession,
   message: Extract<ServerMessage, { type: "welcome" }>,
+  nowMs: number,
 ): AgentAction[] {
   session.online = true;
   session.logCreditBytes = message.logCreditBytes;
-  const actions: AgentAction[] = [{ to: "runner", message: { type: "lease_renewed", agoMs: 0 } }];
+  const actions = onHeartbeatAck(session, HELLO_SEQUENCE, nowMs);
   for (const verdict of message.attempts) {
     const attempt = session.attempts.get(verdict.attemptId);
     if (!attempt) continue;

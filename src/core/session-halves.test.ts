@@ -53,7 +53,7 @@ class Pair {
   connect(): void {
     this.disconnect();
     this.#server = newServerSession("w-1", 0);
-    this.#toServer.push(helloMessage(this.agent, sampleWorker));
+    this.#toServer.push(helloMessage(this.agent, sampleWorker, 0));
   }
 
   disconnect(): void {
