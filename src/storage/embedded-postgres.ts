@@ -21,6 +21,7 @@ import { locatePackage, provideBinaries, removeOldCopies, type Binaries } from "
 import { ensureCluster, PROGRAM_ENVIRONMENT, type ClusterPaths } from "./embedded/cluster.ts";
 import { fileFailure, logTail, postgresFailure } from "./embedded/failure.ts";
 import { askVersion, endPostmaster, isPostmaster, readPidFile, SOCKET_PORT, SUPERUSER } from "./embedded/postmaster.ts";
+import { removeAbandoned } from "./embedded/partial.ts";
 import { beginUse } from "./embedded/users.ts";
 
 export interface EmbeddedPostgresOptions {
@@ -101,6 +102,7 @@ async function prepare(found: Binaries, options: EmbeddedPostgresOptions): Promi
     chmodSync(home, 0o755);
     chownSync(home, account.uid, account.gid);
   }
+  removeAbandoned(home);
   const paths: ClusterPaths = {
     directory,
     home,
@@ -152,6 +154,7 @@ interface Running {
 /** Recovery after a crash reads what was written since the last checkpoint, at most `max_wal_size`. */
 const START_TIMEOUT_MS = 120_000;
 const POLL_MS = 5;
+const RETRY_MS = 50;
 
 async function startOrAdopt(prepared: Prepared, clock: Clock): Promise<Running> {
   const { paths } = prepared;
@@ -174,10 +177,11 @@ async function startOrAdopt(prepared: Prepared, clock: Clock): Promise<Running> 
     } else if (started === null) {
       started = startPostmaster(prepared);
     } else if (started.hasEnded()) {
-      await explainEnd(started, paths);
+      explainEnd(started, paths);
+      await clock.sleep(RETRY_MS);
       started = startPostmaster(prepared);
     }
-    await clock.sleep(started === null ? POLL_MS * 4 : POLL_MS);
+    await clock.sleep(POLL_MS);
   }
   const output = logTail(paths.log);
   throw postgresFailure("start the embedded database", { directory: paths.directory, output, cause: lastError });
@@ -271,7 +275,7 @@ function settings(run: string): string[] {
  * Returns if another try makes sense: another server was faster, or processes of a PostgreSQL that
  * was killed are still on their way out. Else throws what the log says.
  */
-async function explainEnd(started: Started, paths: ClusterPaths): Promise<void> {
+function explainEnd(started: Started, paths: ClusterPaths): void {
   const output = logTail(paths.log, started.logOffset);
   const isTransient = /lock file "[^"]*" already exists|pre-existing shared memory block/.test(output);
   if (started.spawnError() === null && isTransient) {

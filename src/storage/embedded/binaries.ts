@@ -9,6 +9,8 @@ import { chmodSync, constants, copyFileSync, existsSync, linkSync, lstatSync, mk
 import { createRequire } from "node:module";
 import { dirname, join, relative } from "node:path";
 import { AppError, systemErrorCode } from "../../base/errors.ts";
+import { PARTIAL } from "./partial.ts";
+import { ownMark } from "./postmaster.ts";
 
 export interface Binaries {
   /** Holds `bin`, `lib` and `share`. */
@@ -44,7 +46,7 @@ export function provideBinaries(found: Binaries, options: { parent: string; must
   const target = join(options.parent, found.version);
   if (existsSync(join(target, COMPLETE))) return { ...found, directory: target };
   // Two servers may copy at once: each into a directory of its own, and the first rename counts.
-  const partial = mkdtempSync(join(options.parent, PARTIAL_PREFIX));
+  const partial = mkdtempSync(join(options.parent, `programs${PARTIAL}${ownMark()}-`));
   try {
     chmodSync(partial, 0o755);
     copyTree(found.directory, partial, "");
@@ -68,7 +70,6 @@ export function removeOldCopies(parent: string, version: string): void {
 
 /** Marks a copy, so that a directory of the same name that is not one is never taken or removed. */
 const COMPLETE = ".hodei-copy";
-const PARTIAL_PREFIX = "binaries.new-";
 
 function putInPlace(partial: string, target: string): void {
   try {

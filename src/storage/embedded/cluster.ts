@@ -1,14 +1,15 @@
 /** A database cluster on disk: made as a whole or not at all, and refused if another PostgreSQL made it. */
 
 import { spawn } from "node:child_process";
-import { chownSync, closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { chownSync, closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { AppError, systemErrorCode } from "../../base/errors.ts";
 import type { Random } from "../../base/random.ts";
 import type { Account } from "./account.ts";
 import type { Binaries } from "./binaries.ts";
 import { postgresFailure } from "./failure.ts";
-import { isProcessAlive, SUPERUSER } from "./postmaster.ts";
+import { PARTIAL } from "./partial.ts";
+import { ownMark, SUPERUSER } from "./postmaster.ts";
 
 export interface ClusterPaths {
   /** What the user chose; the rest lies in its `postgres`. */
@@ -32,13 +33,12 @@ export async function ensureCluster(
   options: { binaries: Binaries; account: Account | null; random: Random },
 ): Promise<void> {
   const { binaries, account, random } = options;
-  removeAbandoned(paths.home);
   if (existsSync(join(paths.data, "PG_VERSION"))) {
     requireMajor(paths, binaries);
     return;
   }
   const suffix = Buffer.from(random.bytes(4)).toString("hex");
-  const partial = join(paths.home, `${PARTIAL_PREFIX}${process.pid}-${suffix}`);
+  const partial = join(paths.home, `data${PARTIAL}${ownMark()}-${suffix}`);
   try {
     mkdirSync(partial, { mode: 0o700 });
     if (account) chownSync(partial, account.uid, account.gid);
@@ -46,18 +46,6 @@ export async function ensureCluster(
     putInPlace(partial, paths.data);
   } finally {
     rmSync(partial, { recursive: true, force: true });
-  }
-}
-
-const PARTIAL_PREFIX = "data.new-";
-
-/** What servers left behind that were killed while they made a cluster. */
-function removeAbandoned(home: string): void {
-  for (const name of readdirSync(home)) {
-    const pid = name.startsWith(PARTIAL_PREFIX) ? Number.parseInt(name.slice(PARTIAL_PREFIX.length), 10) : null;
-    if (pid !== null && (pid === process.pid ? false : !isProcessAlive(pid))) {
-      rmSync(join(home, name), { recursive: true, force: true });
-    }
   }
 }
 

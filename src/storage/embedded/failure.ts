@@ -1,6 +1,6 @@
 /** Failures of the embedded database, told so that a person knows what to do. */
 
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readSync, statfsSync } from "node:fs";
 import { AppError, errorMessage, systemErrorCode } from "../../base/errors.ts";
 
 const TAIL_BYTES = 4_096;
@@ -31,7 +31,7 @@ export function postgresFailure(what: string, options: { directory: string; outp
   const { directory, output, cause } = options;
   const attempt = `${what} in ${directory}`;
   const lines = output === "" ? "" : `\n${output}`;
-  if (/no space left on device|disk quota exceeded/i.test(output)) {
+  if (/no space left on device|disk quota exceeded/i.test(output) || (output === "" && isDiskFull(directory))) {
     return new AppError("resource_exhausted", `${attempt}: the disk is full (No space left on device); free some space there or choose another directory with --data-dir${lines}`, { cause });
   }
   if (/read-only file system/i.test(output)) {
@@ -39,6 +39,14 @@ export function postgresFailure(what: string, options: { directory: string; outp
   }
   const said = output === "" ? ` ${cause === undefined ? "it gave no reason" : errorMessage(cause)}` : ` PostgreSQL says:${lines}`;
   return new AppError("unavailable", `${attempt}:${said}`, { cause });
+}
+
+const FULL_BELOW_BYTES = 64 * 1024;
+
+/** On a full disk PostgreSQL cannot even write to its log that the disk is full. */
+function isDiskFull(directory: string): boolean {
+  const { bavail, bsize } = statfsSync(directory);
+  return bavail * bsize < FULL_BELOW_BYTES;
 }
 
 /** For failures of our own file operations. */

@@ -59,9 +59,15 @@ export function isProcessAlive(pid: number): boolean {
   return processStat(pid)?.state !== "Z";
 }
 
-/** Differs between two processes that had the same pid; empty where it cannot be told. */
-export function processStartMark(pid: number): string {
-  return processStat(pid)?.startTicks ?? "";
+/** Names this process for others: `<pid>-<start>`, so that a later one with the same pid is told apart. */
+export function ownMark(): string {
+  return `${process.pid}-${processStat(process.pid)?.startTicks ?? ""}`;
+}
+
+/** Whether the process that made a name which begins with its mark is still alive. */
+export function isMarkAlive(name: string): boolean {
+  const [pid = "", startTicks = ""] = name.split("-");
+  return isProcessAlive(Number(pid)) && (processStat(Number(pid))?.startTicks ?? "") === startTicks;
 }
 
 /** See proc_pid_stat(5): the name in parentheses may itself hold any character. */

@@ -6,7 +6,7 @@
 import { chownSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Random } from "../../base/random.ts";
-import { isProcessAlive, processStartMark } from "./postmaster.ts";
+import { isMarkAlive, ownMark } from "./postmaster.ts";
 
 export interface Use {
   /** Ends the use; true if it was the last one. */
@@ -19,7 +19,7 @@ export function beginUse(home: string, random: Random): Use {
   if (process.getuid?.() === 0) giveTo(directory, statSync(home));
   removeDead(directory);
   const chance = Buffer.from(random.bytes(4)).toString("hex");
-  const file = join(directory, `${process.pid}-${processStartMark(process.pid)}-${chance}`);
+  const file = join(directory, `${ownMark()}-${chance}`);
   writeFileSync(file, "");
   return {
     end() {
@@ -37,8 +37,6 @@ function giveTo(path: string, owner: { uid: number; gid: number }): void {
 
 function removeDead(directory: string): void {
   for (const name of readdirSync(directory)) {
-    const [pid = "", mark = ""] = name.split("-");
-    const isAlive = isProcessAlive(Number(pid)) && processStartMark(Number(pid)) === mark;
-    if (!isAlive) rmSync(join(directory, name), { force: true });
+    if (!isMarkAlive(name)) rmSync(join(directory, name), { force: true });
   }
 }

@@ -7,6 +7,7 @@ import { Kysely, Migrator, PostgresDialect, sql, type Migration } from "kysely";
 import { Pool, type PoolConfig } from "pg";
 import { AppError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
+import { surviveBrokenConnections } from "../postgres/database.ts";
 import { initial } from "./0001-initial.ts";
 
 /** In order. A migration that was released is never changed or removed. */
@@ -25,7 +26,7 @@ const MIN_SERVER_VERSION = 150_000;
 export async function migrate(connection: PoolConfig, log: Logger): Promise<void> {
   // Two connections: one holds the lock while Kysely's Migrator works on the other.
   const pool = new Pool({ ...connection, max: 2 });
-  pool.on("error", (error) => log.warn({ err: error }, "idle database connection failed"));
+  surviveBrokenConnections(pool, log);
   const db = new Kysely<unknown>({ dialect: new PostgresDialect({ pool }) });
   try {
     if (await isUpToDate(db)) return;

@@ -118,9 +118,19 @@ export function openDatabase(connection: PostgresConnection, options: { poolSize
     // Awaited by the pool before the connection is used; the type leaves that out.
     onConnect: (client) => client.query(SESSION_SETTINGS) as unknown as void,
   });
-  // An idle connection that breaks is replaced when it is needed; unheard, the event would end the process.
-  pool.on("error", (error) => options.log.warn({ err: error }, "idle database connection failed"));
+  surviveBrokenConnections(pool, options.log);
   return { pool, db: new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) }) };
+}
+
+/**
+ * A connection that breaks is replaced when it is needed, and the statement it was running fails by
+ * itself. But each break is an event too, of the pool for an idle connection and of the connection
+ * for one in use, and an event "error" that nobody hears ends the process.
+ */
+export function surviveBrokenConnections(pool: Pool, log: Logger): void {
+  const note = (error: Error) => log.warn({ err: error }, "database connection failed");
+  pool.on("error", note);
+  pool.on("connect", (client) => client.on("error", note));
 }
 
 /** Runs `work`, with failures of the database told as `AppError`s that begin with `what`. */
