@@ -15,7 +15,7 @@ import type { Service } from "../../base/service.ts";
 import { toConnectError } from "../../protocol/errors.ts";
 import { grpcHealthRoutes } from "./grpc-health.ts";
 import { grpcReflectionRoutes } from "./grpc-reflection.ts";
-import { DRAIN_MS, routerOptions, stopOnce, type RpcServerOptions } from "./rpc-options.ts";
+import { DRAIN_MS, routerOptions, shutdownController, stopOnce, type RpcServerOptions } from "./rpc-options.ts";
 import { refuseCall } from "./rpc-refusal.ts";
 
 export interface GrpcServer extends Service {
@@ -31,7 +31,7 @@ const SESSION_MEMORY_MEGABYTES = 128;
 
 /** @throws AppError if the address cannot be had. */
 export async function startGrpcServer(options: RpcServerOptions): Promise<GrpcServer> {
-  const shutdown = new AbortController();
+  const shutdown = shutdownController();
   const sessions = new Set<http2.ServerHttp2Session>();
   const server = http2.createServer(
     { settings: { initialWindowSize: STREAM_WINDOW_BYTES }, maxSessionMemory: SESSION_MEMORY_MEGABYTES },

@@ -15,7 +15,7 @@ import type { Service } from "../../base/service.ts";
 import { toConnectError } from "../../protocol/errors.ts";
 import type { RpcGuard } from "../auth/rpc-guard.ts";
 import { readHealth, type HealthCheck } from "./health-report.ts";
-import { DRAIN_MS, MAX_REQUEST_BYTES, routerOptions, stopOnce, type RpcServerOptions } from "./rpc-options.ts";
+import { DRAIN_MS, MAX_REQUEST_BYTES, routerOptions, shutdownController, stopOnce, type RpcServerOptions } from "./rpc-options.ts";
 import { refuseCall } from "./rpc-refusal.ts";
 
 export interface HttpServer extends Service {
@@ -26,7 +26,7 @@ export interface HttpServer extends Service {
 
 /** @throws AppError if the address cannot be had. */
 export async function startHttpServer(options: RpcServerOptions): Promise<HttpServer> {
-  const shutdown = new AbortController();
+  const shutdown = shutdownController();
   const app = fastify({
     bodyLimit: MAX_REQUEST_BYTES,
     // Connect reads bodies by itself; the paths of RPCs are long.
