@@ -6,6 +6,9 @@
 import { errorMessage } from "../src/base/errors.ts";
 import type { BenchRow, Measured } from "./bench-row.ts";
 import { durationMs } from "./bench-row.ts";
+import { ephemeralWorker, firstRun, laterRun } from "./hodei/first-run.ts";
+import { batchedQueueJobs, noOpJobs, startLatencyMedian, startLatencyTail, unaryQueueJob } from "./hodei/jobs.ts";
+import { logBytes } from "./hodei/logs.ts";
 import { fileAppend } from "./raw-limits/append.ts";
 import { connectEcho } from "./raw-limits/echo.ts";
 import { groupedInserts, singleInserts } from "./raw-limits/postgres.ts";
@@ -13,6 +16,15 @@ import { spawnLatency, spawnRate } from "./raw-limits/spawn.ts";
 import { connectStream } from "./raw-limits/stream.ts";
 
 const rows: readonly BenchRow[] = [
+  startLatencyMedian,
+  startLatencyTail,
+  noOpJobs,
+  unaryQueueJob,
+  batchedQueueJobs,
+  logBytes,
+  firstRun,
+  laterRun,
+  ephemeralWorker,
   spawnLatency,
   spawnRate,
   connectEcho,
