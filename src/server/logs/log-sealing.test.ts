@@ -6,12 +6,15 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { gunzipSync } from "node:zlib";
 import { AppError } from "../../base/errors.ts";
-import { uuidV4 } from "../../base/random.ts";
+import { systemRandom, uuidV4 } from "../../base/random.ts";
+import type { JobInput } from "../../core/job-change.ts";
 import type { Attempt } from "../../core/job.ts";
 import { encodeRecord } from "../../core/log-record.ts";
 import type { BlobStore } from "../../storage/blob-store.ts";
 import { openDirectoryBlobStore } from "../../storage/directory-blob-store.ts";
 import { createMemoryBlobStore } from "../../storage/memory/memory-blob-store.ts";
+import { createMemoryStore } from "../../storage/memory/memory-store.ts";
+import { newJobOf, resultOf } from "../../storage/store-conformance.ts";
 import type { SealedLog } from "../../storage/store.ts";
 import { logEnd } from "./log-end.ts";
 import { appendAll, encodeAll, gather, makeLog, setupLogs } from "./log-fixtures.ts";
@@ -174,6 +177,29 @@ test("a damaged or missing blob is reported as lost data and never read as somet
   await assert.rejects(gather(await fixture.restart(), fixture.attemptId), { code: "data_loss" });
   await rm(file);
   await assert.rejects(gather(await fixture.restart(), fixture.attemptId), { code: "data_loss" });
+});
+
+test("the log of a job that ended is sealed once the store lists it, and then not again", async (t) => {
+  const store = createMemoryStore({ random: systemRandom });
+  const { logs, path, attemptId } = await setupLogs(t, { store });
+  const { bytes } = makeLog({ count: 30, seed: 11 });
+  const job = newJobOf();
+  const { nowMs } = job;
+  await store.insertJobs([job]);
+  const apply = async (input: JobInput): Promise<void> => {
+    assert.ok((await store.applyInput({ jobId: job.id, input, nowMs })).ok);
+  };
+  await apply({ type: "assign", attemptId, workerId: uuidV4() });
+  await apply({ type: "start", attemptId, startedAtMs: nowMs });
+  await logs.append(attemptId, 0, bytes);
+  await logs.sealEnded();
+  assert.equal(await store.getSealedLog(attemptId), null);
+  await apply({ type: "finish", attemptId, result: resultOf({ logEnd: bytes.byteLength }) });
+  await logs.sealEnded();
+  assert.equal((await store.getSealedLog(attemptId))?.logBytes, bytes.byteLength);
+  await assert.rejects(access(path), { code: "ENOENT" });
+  assert.deepEqual(await store.listUnsealed(10), []);
+  assert.ok(encodeAll((await gather(logs, attemptId)).records).equals(bytes));
 });
 
 test("ended logs are sealed, those with bytes on their way wait, and a gap is made visible", async (t) => {

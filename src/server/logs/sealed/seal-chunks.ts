@@ -20,6 +20,8 @@ const FRAMES_AHEAD = 2;
 const COMPRESSION_LEVEL = 1;
 /** Below this, a round trip to the pool costs more than the compression. */
 const COMPRESS_AT_ONCE_BYTES = 8 * 1024;
+/** The window fits the bytes: the usual one costs a quarter of a megabyte to set up. */
+const SMALL_COMPRESSION = { level: COMPRESSION_LEVEL, windowBits: 13, memLevel: 5, chunkSize: 8 * 1024 };
 
 export interface SealInput {
   attemptId: string;
@@ -86,7 +88,7 @@ function cutFrame(bytes: Uint8Array, logStart: number): CutFrame | null {
 
 function compress(bytes: Uint8Array, gate: Gate): Promise<Buffer> {
   if (bytes.byteLength <= COMPRESS_AT_ONCE_BYTES) {
-    return Promise.resolve(gzipSync(bytes, { level: COMPRESSION_LEVEL }));
+    return Promise.resolve(gzipSync(bytes, SMALL_COMPRESSION));
   }
   // One chunk for the whole result: each further one would be another round trip to the pool.
   const options = { level: COMPRESSION_LEVEL, chunkSize: bytes.byteLength + 1024 };
