@@ -11,12 +11,14 @@ import { followLog, watchJob, type FollowContext } from "./follow.ts";
 import { Interruptions } from "./interruptions.ts";
 import { createTextPrinter, piecesFromWire } from "./log-printer.ts";
 import { BrokenPipe } from "./output.ts";
-import { Spinner } from "./spinner.ts";
+import type { Spinner } from "./spinner.ts";
 
 export interface AttachOptions {
   jobId: string;
   connection: Connection;
   context: CommandContext;
+  /** Is hidden at the end. */
+  spinner: Spinner;
   /** Only what the job prints. */
   isQuiet: boolean;
   timestamps: boolean;
@@ -30,19 +32,11 @@ export type AttachEnd = { type: "ended"; job: JobView } | { type: "left"; exitCo
 const LOG_END_TIMEOUT_MS = 30_000;
 
 export async function attachToJob(options: AttachOptions): Promise<AttachEnd> {
-  const { jobId, connection, context } = options;
-  const { environment, stderr, colors } = context;
+  const { jobId, connection, context, spinner } = options;
+  const { environment } = context;
   const abort = new AbortController();
   const follow: FollowContext = { connection, environment, signal: abort.signal };
-  const spinner = new Spinner({
-    output: stderr,
-    colors: colors.stderr,
-    clock: environment.clock,
-    isOn: environment.isTty.stderr && !options.isQuiet,
-    columns: (environment.stderr as { columns?: number }).columns ?? 80,
-  });
   const interruptions = new Interruptions({ jobId, connection, context, spinner });
-  spinner.show("waiting for the server");
   try {
     const log = printLog(options, follow, spinner);
     const watch = watchToEnd(options, follow, spinner);

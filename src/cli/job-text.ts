@@ -46,19 +46,35 @@ export function resultLine(job: EndedJob, colors: Colors, nowMs: number): string
   const ranMs = ranForMs(job, nowMs);
   const time = ranMs === null ? "" : ` in ${formatDuration(ranMs)}`;
   if (job.state === "succeeded") return `${colors.green("✓")} succeeded${time}`;
-  const word = job.state === "timed_out" ? "timed out" : job.state;
   const mark = job.state === "cancelled" ? colors.yellow("✗") : colors.red("✗");
-  return `${mark} ${word}${describeCause(job)}${colors.dim(` (job ${job.id})`)}`;
+  return `${mark} ${describeEnd(job)}${colors.dim(` (job ${job.id})`)}`;
+}
+
+function describeEnd(job: EndedJob): string {
+  const word = job.state === "timed_out" ? "timed out" : job.state;
+  // Such as "timed out after 3.0 s".
+  if (job.message.startsWith(word)) return job.message;
+  const parts = [word, describeCause(job)];
+  // The message of a plain exit code or signal says nothing that the cause did not say.
+  const isPlain = job.cause === "exit_code" || job.cause === "signal";
+  const isSaid = isPlain && /exit code|signal|killed by|ended by/.test(job.message);
+  if (!isSaid) parts.push(job.message);
+  return parts.filter((part) => part !== "").join(": ");
 }
 
 function describeCause(job: EndedJob): string {
-  const parts: string[] = [];
-  if (job.cause === "exit_code") parts.push(`exit code ${exitCodeOfJob(job)}`);
-  else if (job.cause === "signal") parts.push(job.signal === null ? "ended by a signal" : `ended by ${job.signal}`);
-  else if (job.cause !== null && job.cause !== "cancelled" && job.cause !== "timeout") parts.push(job.cause.replaceAll("_", " "));
-  // The message of a plain exit code says nothing that the code did not say.
-  if (job.message !== "" && !parts.some((part) => job.message.includes(part))) parts.push(job.message);
-  return parts.length === 0 ? "" : `: ${parts.join(": ")}`;
+  switch (job.cause) {
+    case null:
+    case "cancelled":
+    case "timeout":
+      return "";
+    case "exit_code":
+      return `exit code ${exitCodeOfJob(job)}`;
+    case "signal":
+      return job.signal === null ? "ended by a signal" : `ended by ${job.signal}`;
+    default:
+      return job.cause.replaceAll("_", " ");
+  }
 }
 
 export function colorState(state: string, colors: Colors): string {

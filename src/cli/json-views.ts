@@ -9,7 +9,7 @@ export function toJsonView(value: unknown): unknown {
   if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(
     Object.entries(value).map(([key, item]) => {
-      if (/AtMs$/.test(key) && (typeof item === "number" || item === null)) {
+      if (key.endsWith("AtMs") && (typeof item === "number" || item === null)) {
         return [key.slice(0, -2), item === null ? null : new Date(item).toISOString()];
       }
       // What users named themselves is not looked into: `{"env": {"startedAtMs": …}}`.

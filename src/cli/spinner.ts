@@ -1,7 +1,7 @@
 /** A line on a terminal that says what is being waited for. */
 
 import type { Clock } from "../base/clock.ts";
-import type { Colors } from "./command.ts";
+import type { Colors, CommandContext } from "./command.ts";
 import { formatDuration } from "./job-text.ts";
 import type { Output } from "./output.ts";
 import { printable } from "./table.ts";
@@ -11,6 +11,19 @@ const FRAME_MS = 100;
 /** Most waits are over before: nothing should flicker then. */
 const SHOW_AFTER_MS = 300;
 const ERASE_LINE = "\r\u001b[2K";
+
+/** On standard error, if that is a terminal. */
+export function createSpinner(context: CommandContext, isWanted: boolean): Spinner {
+  const { environment, stderr, colors } = context;
+  return new Spinner({
+    output: stderr,
+    colors: colors.stderr,
+    clock: environment.clock,
+    isOn: isWanted && environment.isTty.stderr,
+    // A terminal may say 0 when it does not know.
+    columns: (environment.stderr as { columns?: number }).columns || 80,
+  });
+}
 
 export interface SpinnerOptions {
   output: Output;

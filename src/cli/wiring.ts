@@ -17,7 +17,7 @@ export function processEnvironment(
     get stdin() {
       return process.stdin;
     },
-    isTty: { stdin: isatty(0), stdout: stdout.isTTY === true, stderr: stderr.isTTY === true },
+    isTty: { stdin: isatty(0), stdout: isatty(1), stderr: isatty(2) },
     variables: process.env,
     cwd: process.cwd(),
     uid: process.getuid?.(),

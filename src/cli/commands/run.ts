@@ -3,6 +3,7 @@
 import { AppError } from "../../base/errors.ts";
 import { definitionToWire, type JobView } from "../../protocol/convert.ts";
 import type { ParsedJob } from "../../spec/job-file.ts";
+import { attachToJob } from "../attach.ts";
 import { call } from "../call.ts";
 import type { CliCommand, CommandCall, CommandContext } from "../command.ts";
 import { EXIT, exitCodeOfJob } from "../exit-codes.ts";
@@ -10,7 +11,7 @@ import { addJobOptions, applyJobOptions, commandJob, readJobFile } from "../job-
 import { resultLine } from "../job-text.ts";
 import { toJsonText } from "../json-views.ts";
 import { flagOption, jsonOutput } from "../option-values.ts";
-import { attachToJob } from "../attach.ts";
+import { createSpinner } from "../spinner.ts";
 
 export const runCommand: CliCommand = {
   configure(command) {
@@ -27,36 +28,35 @@ export const runCommand: CliCommand = {
 };
 
 async function runJob(given: CommandCall, context: CommandContext): Promise<number> {
-  const { environment, stdout, stderr, colors } = context;
   const isJson = jsonOutput(given.options);
   const job = await oneJob(given, context);
-  const definition = applyJobOptions(job.definition, given, environment);
-  const isDetached = flagOption(given.options, "detach");
-  const connection = await context.connect(isDetached ? "running_server" : "embedded_to_run");
-  const { jobId } = await call(`submit job ${definition.name}`, () =>
-    connection.jobs.queueJob({ definition: definitionToWire(definition), idempotencyKey: job.idempotencyKey ?? "" }),
-  );
-  if (isDetached) {
-    await stdout.write(isJson ? toJsonText({ id: jobId }) : `${jobId}\n`);
-    return EXIT.ok;
-  }
+  const definition = applyJobOptions(job.definition, given, context.environment);
   const isQuiet = flagOption(given.options, "quiet");
-  const end = await attachToJob({
-    jobId,
-    connection,
-    context,
-    isQuiet,
-    timestamps: flagOption(given.options, "timestamps"),
-    logToStderr: isJson,
-  });
-  if (end.type === "left") return end.exitCode;
-  if (!isQuiet) await report(end.job, context);
-  if (isJson && !stdout.isBroken) await stdout.write(toJsonText(end.job));
-  return exitCodeOfJob(end.job);
-
-  async function report(ended: JobView, { environment: { clock } }: CommandContext): Promise<void> {
-    if (!stderr.isBroken) await stderr.write(`${resultLine(ended, colors.stderr, clock.nowMs())}\n`);
+  const isDetached = flagOption(given.options, "detach");
+  const spinner = createSpinner(context, !isQuiet && !isDetached);
+  try {
+    spinner.show("connecting to a server, or starting one");
+    const connection = await context.connect(isDetached ? "running_server" : "embedded_to_run");
+    const { jobId } = await call(`submit job ${definition.name}`, () =>
+      connection.jobs.queueJob({ definition: definitionToWire(definition), idempotencyKey: job.idempotencyKey ?? "" }),
+    );
+    if (isDetached) {
+      await context.stdout.write(isJson ? toJsonText({ id: jobId }) : `${jobId}\n`);
+      return EXIT.ok;
+    }
+    const timestamps = flagOption(given.options, "timestamps");
+    const end = await attachToJob({ jobId, connection, context, spinner, isQuiet, timestamps, logToStderr: isJson });
+    return end.type === "left" ? end.exitCode : await report(end.job, { isQuiet, isJson, context });
+  } finally {
+    spinner.hide();
   }
+}
+
+async function report(job: JobView, how: { isQuiet: boolean; isJson: boolean; context: CommandContext }): Promise<number> {
+  const { stdout, stderr, colors, environment } = how.context;
+  if (!how.isQuiet && !stderr.isBroken) await stderr.write(`${resultLine(job, colors.stderr, environment.clock.nowMs())}\n`);
+  if (how.isJson && !stdout.isBroken) await stdout.write(toJsonText(job));
+  return exitCodeOfJob(job);
 }
 
 async function oneJob(given: CommandCall, context: CommandContext): Promise<ParsedJob> {
