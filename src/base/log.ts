@@ -19,10 +19,22 @@ export function createLogger(options: { level: LogLevel; fields?: Record<string,
       base: options.fields ?? {},
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
+      serializers: { err: describeError },
     },
     destination({ dest: 2, sync: true }),
   );
   return logger;
+}
+
+/**
+ * What a line says of an error. Other properties are left out: libraries hang whole connections on
+ * their errors, and with them whatever those hold.
+ */
+function describeError(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const { name, message, stack, cause } = error;
+  const code = "code" in error && typeof error.code !== "object" ? error.code : undefined;
+  return { name, message, code, stack, cause: cause === undefined ? undefined : describeError(cause) };
 }
 
 export const silentLogger: Logger = createLogger({ level: "silent" });
