@@ -54,11 +54,11 @@ export function makeStep(name: string, content: string, changes: Partial<Step> =
 
 export class FakeAgent {
   readonly heard: RunnerToAgent[] = [];
-  readonly #directory: string;
+  readonly directory: string;
   readonly #socket: Socket;
 
   private constructor(directory: string, socket: Socket) {
-    this.#directory = directory;
+    this.directory = directory;
     this.#socket = socket;
     const splitter = new LineSplitter();
     socket.on("data", (chunk) => {
@@ -123,7 +123,7 @@ export class FakeAgent {
   }
 
   async spoolBytes(attemptId: string): Promise<Buffer> {
-    const directory = spoolDirectory(this.#directory, attemptId);
+    const directory = spoolDirectory(this.directory, attemptId);
     const names = (await readdir(directory).catch(() => [])).toSorted();
     return Buffer.concat(await Promise.all(names.map((name) => readFile(join(directory, name)))));
   }
