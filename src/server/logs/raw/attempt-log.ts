@@ -226,14 +226,17 @@ export class AttemptLog implements Syncable {
     const target = this.#written;
     if (target <= this.#durable || this.#failure !== null || this.#held === null) return;
     this.#isSyncing = true;
+    let isSynced = false;
     try {
       const synced = syncFile(await this.#held.fd);
       await Promise.all(this.#isNew ? [synced, syncDirectory(dirname(this.path))] : [synced]);
       this.#isNew = false;
-      this.#advance(target);
+      isSynced = true;
     } catch (error) {
       this.#fail("sync", error);
     }
+    // A listener that throws is a bug and must not pass for a disk that fails.
+    if (isSynced) this.#advance(target);
     this.#isSyncing = false;
     await this.#afterWork();
   }
