@@ -25,5 +25,8 @@ test("blobs outlive the store, and no partial files are left", async () => {
 test("a file in place of the directory is told with its name", () => {
   const path = setup();
   writeFileSync(path, "");
-  assert.throws(() => openDirectoryBlobStore(path), { name: "AppError", message: new RegExp(`open blob directory ${path}`) });
+  assert.throws(() => openDirectoryBlobStore(path), {
+    name: "AppError",
+    message: new RegExp(`open blob directory ${path}`),
+  });
 });

@@ -59,8 +59,15 @@ const LEFTOVER_AGE_MS = 24 * 60 * 60_000;
 
 function removeLeftovers(partialDirectory: string): void {
   const files = readdirSync(partialDirectory).map((name) => join(partialDirectory, name));
-  const ages = files.map((path) => ({ path, changedAtMs: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0 }));
-  const newestMs = Math.max(0, statSync(partialDirectory).mtimeMs, ...ages.map(({ changedAtMs }) => changedAtMs));
+  const ages = files.map((path) => ({
+    path,
+    changedAtMs: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0,
+  }));
+  const newestMs = Math.max(
+    0,
+    statSync(partialDirectory).mtimeMs,
+    ...ages.map(({ changedAtMs }) => changedAtMs),
+  );
   for (const { path, changedAtMs } of ages) {
     if (changedAtMs < newestMs - LEFTOVER_AGE_MS) rmSync(path, { force: true });
   }
@@ -172,5 +179,7 @@ function blobError(what: string, error: unknown): unknown {
   const errno = systemErrorCode(error);
   // Whatever the source of the chunks threw is the caller's own and goes back as it is.
   if (error instanceof AppError || errno === null) return error;
-  return new AppError(CODE_OF_ERRNO[errno] ?? "unavailable", `${what}: ${errorMessage(error)}`, { cause: error });
+  return new AppError(CODE_OF_ERRNO[errno] ?? "unavailable", `${what}: ${errorMessage(error)}`, {
+    cause: error,
+  });
 }

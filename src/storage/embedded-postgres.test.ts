@@ -1,6 +1,21 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
-import { chmodSync, chownSync, closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync, writeSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test, type TestContext } from "node:test";
@@ -24,7 +39,8 @@ after(async () => {
   for (const directory of running) {
     const pid = readPidFile(dataOf(directory))?.pid;
     if (pid !== undefined && isProcessAlive(pid)) process.kill(pid, "SIGQUIT");
-    if (pid !== undefined) await eventually(() => !isProcessAlive(pid), { what: "end of a left-over postgres" });
+    if (pid !== undefined)
+      await eventually(() => !isProcessAlive(pid), { what: "end of a left-over postgres" });
   }
   rmSync(root, { recursive: true, force: true });
 });
@@ -89,7 +105,9 @@ function startOther(directory: string, user: { uid?: number; gid?: number } = {}
 }
 
 async function ended(child: ChildProcess): Promise<void> {
-  await eventually(() => child.exitCode !== null || child.signalCode !== null, { what: "end of the other server" });
+  await eventually(() => child.exitCode !== null || child.signalCode !== null, {
+    what: "end of the other server",
+  });
 }
 
 test("a database is made, listens on a private socket only, and stops with its server", async () => {
@@ -235,7 +253,10 @@ test("two servers that start at once share one database, and the last to leave s
   others[1]?.child.stdin?.end();
   await ended(others[1]?.child as ChildProcess);
   await eventually(() => !isProcessAlive(pid), { what: "end of the database" });
-  assert.deepEqual(readdirSync(join(directory, "postgres")).filter((name) => name.includes(".new-")), []);
+  assert.deepEqual(
+    readdirSync(join(directory, "postgres")).filter((name) => name.includes(".new-")),
+    [],
+  );
 });
 
 test("a cluster of another major version is refused with both versions", async () => {
@@ -289,7 +310,10 @@ test("a full disk is told by name, leaves no half-made cluster, and the next sta
     message: new RegExp(`${directory}: the disk is full \\(No space left on device\\)`),
   });
   assert.equal(existsSync(dataOf(directory)), false);
-  assert.deepEqual(readdirSync(join(directory, "postgres")).filter((name) => name.includes(".new-")), []);
+  assert.deepEqual(
+    readdirSync(join(directory, "postgres")).filter((name) => name.includes(".new-")),
+    [],
+  );
   disk.grow("300m");
   await (await start(directory)).stop();
 });
@@ -327,7 +351,10 @@ function fillUp(path: string): void {
 
 function mountSmall(t: TestContext, directory: string, size: string): { grow(size: string): void } | null {
   mkdirSync(directory);
-  if (!isRoot || spawnSync("mount", ["-t", "tmpfs", "-o", `size=${size},mode=0755`, "tmpfs", directory]).status !== 0) {
+  if (
+    !isRoot ||
+    spawnSync("mount", ["-t", "tmpfs", "-o", `size=${size},mode=0755`, "tmpfs", directory]).status !== 0
+  ) {
     t.skip("a small file system cannot be mounted here");
     return null;
   }

@@ -8,7 +8,22 @@
 
 import { spawn, type ChildProcess } from "node:child_process";
 import { createHash } from "node:crypto";
-import { chmodSync, chownSync, closeSync, constants, fchownSync, fstatSync, lstatSync, mkdirSync, openSync, readFileSync, realpathSync, renameSync, rmSync, statSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  constants,
+  fchownSync,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
@@ -20,8 +35,15 @@ import { chooseAccount, requireReachable, type Account } from "./embedded/accoun
 import { locatePackage, provideBinaries, removeOldCopies, type Binaries } from "./embedded/binaries.ts";
 import { ensureCluster, PROGRAM_ENVIRONMENT, type ClusterPaths } from "./embedded/cluster.ts";
 import { fileFailure, logTail, postgresFailure } from "./embedded/failure.ts";
-import { askVersion, endPostmaster, isPostmaster, readPidFile, SOCKET_PORT, SUPERUSER } from "./embedded/postmaster.ts";
 import { removeAbandoned } from "./embedded/partial.ts";
+import {
+  askVersion,
+  endPostmaster,
+  isPostmaster,
+  readPidFile,
+  SOCKET_PORT,
+  SUPERUSER,
+} from "./embedded/postmaster.ts";
 import { beginUse } from "./embedded/users.ts";
 
 export interface EmbeddedPostgresOptions {
@@ -67,13 +89,17 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     throw fileFailure("start the embedded database", directory, error);
   }
   if (!running.adopted) tidy(paths, found.version, log);
-  log.info({ directory, pid: running.pid, version: running.version, adopted: running.adopted }, "embedded database runs");
+  log.info(
+    { directory, pid: running.pid, version: running.version, adopted: running.adopted },
+    "embedded database runs",
+  );
 
   let stopped: Promise<void> | null = null;
   const stop = async () => {
     if (!use.end()) return;
     const hasEnded = await endPostmaster(running.pid, { data: paths.data, clock });
-    if (!hasEnded) throw postgresFailure("stop the embedded database", { directory, output: logTail(paths.log) });
+    if (!hasEnded)
+      throw postgresFailure("stop the embedded database", { directory, output: logTail(paths.log) });
     log.info({ directory }, "embedded database stopped");
   };
   return {
@@ -184,7 +210,11 @@ async function startOrAdopt(prepared: Prepared, clock: Clock): Promise<Running> 
     await clock.sleep(POLL_MS);
   }
   const output = logTail(paths.log);
-  throw postgresFailure("start the embedded database", { directory: paths.directory, output, cause: lastError });
+  throw postgresFailure("start the embedded database", {
+    directory: paths.directory,
+    output,
+    cause: lastError,
+  });
 }
 
 interface Started {
@@ -201,13 +231,17 @@ function startPostmaster(prepared: Prepared): Started {
   const log = openLog(paths.log, account);
   try {
     const logOffset = fstatSync(log).size;
-    const child = spawn(join(binaries.directory, "bin", "postgres"), ["-D", paths.data, ...settings(paths.run)], {
-      ...account,
-      cwd: paths.home,
-      env: PROGRAM_ENVIRONMENT,
-      detached: true,
-      stdio: ["ignore", log, log],
-    });
+    const child = spawn(
+      join(binaries.directory, "bin", "postgres"),
+      ["-D", paths.data, ...settings(paths.run)],
+      {
+        ...account,
+        cwd: paths.home,
+        env: PROGRAM_ENVIRONMENT,
+        detached: true,
+        stdio: ["ignore", log, log],
+      },
+    );
     let spawnError: Error | null = null;
     let hasEnded = false;
     child.once("error", (error) => {
@@ -316,6 +350,9 @@ function tidy(paths: ClusterPaths, version: string, log: Logger): void {
   try {
     removeOldCopies(paths.home, version);
   } catch (error) {
-    log.warn({ err: error, problem: errorMessage(error) }, "old files of the embedded database could not be removed");
+    log.warn(
+      { err: error, problem: errorMessage(error) },
+      "old files of the embedded database could not be removed",
+    );
   }
 }

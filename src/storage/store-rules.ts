@@ -87,7 +87,8 @@ export function isUuid(text: string): boolean {
 }
 
 export function requireUuid(text: string, what: string): void {
-  if (!isUuid(text)) throw new AppError("invalid_argument", `${what} is not a lower-case UUID: ${JSON.stringify(text)}`);
+  if (!isUuid(text))
+    throw new AppError("invalid_argument", `${what} is not a lower-case UUID: ${JSON.stringify(text)}`);
 }
 
 /** The smallest and largest id that begin with `prefix`; null if no id can. */
@@ -104,6 +105,7 @@ const MAX_KEY_CHARACTERS = 200;
 
 /** The idempotency key as it is stored: an index entry has an upper size and takes no NUL. */
 export function storedIdempotencyKey(key: string): string {
-  const isPlain = key.length <= MAX_KEY_CHARACTERS && /^[\x20-\x7e]*$/.test(key) && !key.startsWith("sha256:");
+  const isPlain =
+    key.length <= MAX_KEY_CHARACTERS && /^[\x20-\x7e]*$/.test(key) && !key.startsWith("sha256:");
   return isPlain ? key : `sha256:${sha256Hex(JSON.stringify(key))}`;
 }

@@ -11,9 +11,9 @@
  */
 
 import type { JobInput } from "../core/job-change.ts";
+import type { ChangeRefusal } from "../core/job-change.ts";
 import type { Attempt, Cause, Job, JobDefinition, JobEventRecord, JobState, Resources } from "../core/job.ts";
 import type { Worker, WorkerInfo, WorkerState, WorkerUsage } from "../core/worker.ts";
-import type { ChangeRefusal } from "../core/job-change.ts";
 
 export interface NewJob {
   id: string;
@@ -158,7 +158,11 @@ export interface Store {
   listEvents(jobId: string, afterSequence: number): Promise<JobEventRecord[]>;
 
   /** Jobs that may start now, highest priority first, then oldest; without those placement keys. */
-  listPending(options: { limit: number; nowMs: number; withoutKeys: readonly string[] }): Promise<PendingJob[]>;
+  listPending(options: {
+    limit: number;
+    nowMs: number;
+    withoutKeys: readonly string[];
+  }): Promise<PendingJob[]>;
   /** The earliest `notBeforeMs` after `nowMs` among pending jobs: when to look again. */
   nextPendingAtMs(nowMs: number): Promise<number | null>;
   /** Stores why the jobs with these placement keys wait, where it differs. */

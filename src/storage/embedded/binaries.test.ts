@@ -1,5 +1,14 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -11,7 +20,8 @@ after(() => rmSync(root, { recursive: true, force: true }));
 /** A package as npm unpacks it when install scripts are off: without the symbolic links. */
 function setup(name: string): { directory: string; version: string; major: string; parent: string } {
   const directory = join(root, name, "native");
-  for (const path of ["bin", "lib/postgresql/pgxs", "share/postgresql"]) mkdirSync(join(directory, path), { recursive: true });
+  for (const path of ["bin", "lib/postgresql/pgxs", "share/postgresql"])
+    mkdirSync(join(directory, path), { recursive: true });
   writeFileSync(join(directory, "bin/postgres"), "program", { mode: 0o600 });
   writeFileSync(join(directory, "lib/libpq.so.5.18"), "library", { mode: 0o644 });
   writeFileSync(join(directory, "lib/libpq.a"), "dead weight");

@@ -5,7 +5,23 @@
  * one whose package lacks the links that its install script makes.
  */
 
-import { chmodSync, constants, copyFileSync, existsSync, linkSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, symlinkSync } from "node:fs";
+import {
+  chmodSync,
+  constants,
+  copyFileSync,
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join, relative } from "node:path";
 import { AppError, systemErrorCode } from "../../base/errors.ts";
@@ -81,7 +97,8 @@ function putInPlace(partial: string, target: string): void {
 }
 
 /** Only for building against PostgreSQL, or parts that are never run here. */
-const DEAD_WEIGHT = /\.a$|^lib\/pkgconfig$|^lib\/libecpg|^lib\/libpgtypes|^lib\/postgresql\/pgxs$|^bin\/pg_ctl$|^include$|^share\/(doc|man)$/;
+const DEAD_WEIGHT =
+  /\.a$|^lib\/pkgconfig$|^lib\/libecpg|^lib\/libpgtypes|^lib\/postgresql\/pgxs$|^bin\/pg_ctl$|^include$|^share\/(doc|man)$/;
 
 function copyTree(source: string, target: string, path: string): void {
   for (const entry of readdirSync(join(source, path), { withFileTypes: true })) {
@@ -94,7 +111,11 @@ function copyTree(source: string, target: string, path: string): void {
     } else if (entry.isSymbolicLink()) {
       symlinkSync(readlinkSync(join(source, entryPath)), join(target, entryPath));
     } else {
-      copyFile(join(source, entryPath), join(target, entryPath), entryPath.startsWith("bin/") ? 0o755 : 0o644);
+      copyFile(
+        join(source, entryPath),
+        join(target, entryPath),
+        entryPath.startsWith("bin/") ? 0o755 : 0o644,
+      );
     }
   }
 }

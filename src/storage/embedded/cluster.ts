@@ -1,7 +1,17 @@
 /** A database cluster on disk: made as a whole or not at all, and refused if another PostgreSQL made it. */
 
 import { spawn } from "node:child_process";
-import { chownSync, closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync } from "node:fs";
+import {
+  chownSync,
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { AppError, systemErrorCode } from "../../base/errors.ts";
 import type { Random } from "../../base/random.ts";
@@ -65,10 +75,25 @@ async function initialize(
 ): Promise<void> {
   const { directory, binaries, account } = options;
   const program = join(binaries.directory, "bin", "initdb");
-  const settings = ["-D", target, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-instructions"];
+  const settings = [
+    "-D",
+    target,
+    "-U",
+    SUPERUSER,
+    "-A",
+    "trust",
+    "-E",
+    "UTF8",
+    "--locale=C",
+    "--no-instructions",
+  ];
   const outcome = await run(program, settings, { account, cwd: dirname(target) });
   if (outcome.exitCode === 0) return;
-  throw postgresFailure("make the embedded database", { directory, output: outcome.output, cause: outcome.error });
+  throw postgresFailure("make the embedded database", {
+    directory,
+    output: outcome.output,
+    cause: outcome.error,
+  });
 }
 
 const MAX_OUTPUT_CHARACTERS = 4_096;

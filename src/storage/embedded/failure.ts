@@ -27,17 +27,30 @@ export function logTail(path: string, fromOffset = 0): string {
 }
 
 /** `output` is what PostgreSQL or initdb wrote, `directory` the one that the user chose. */
-export function postgresFailure(what: string, options: { directory: string; output: string; cause?: unknown }): AppError {
+export function postgresFailure(
+  what: string,
+  options: { directory: string; output: string; cause?: unknown },
+): AppError {
   const { directory, output, cause } = options;
   const attempt = `${what} in ${directory}`;
   const lines = output === "" ? "" : `\n${output}`;
-  if (/no space left on device|disk quota exceeded/i.test(output) || (output === "" && isDiskFull(directory))) {
-    return new AppError("resource_exhausted", `${attempt}: the disk is full (No space left on device); free some space there or choose another directory with --data-dir${lines}`, { cause });
+  if (
+    /no space left on device|disk quota exceeded/i.test(output) ||
+    (output === "" && isDiskFull(directory))
+  ) {
+    return new AppError(
+      "resource_exhausted",
+      `${attempt}: the disk is full (No space left on device); free some space there or choose another directory with --data-dir${lines}`,
+      { cause },
+    );
   }
   if (/read-only file system/i.test(output)) {
     return new AppError("failed_precondition", `${attempt}: the file system is read-only${lines}`, { cause });
   }
-  const said = output === "" ? ` ${cause === undefined ? "it gave no reason" : errorMessage(cause)}` : ` PostgreSQL says:${lines}`;
+  const said =
+    output === ""
+      ? ` ${cause === undefined ? "it gave no reason" : errorMessage(cause)}`
+      : ` PostgreSQL says:${lines}`;
   return new AppError("unavailable", `${attempt}:${said}`, { cause });
 }
 
@@ -56,14 +69,26 @@ export function fileFailure(what: string, directory: string, error: unknown): Ap
   switch (systemErrorCode(error)) {
     case "ENOSPC":
     case "EDQUOT":
-      return new AppError("resource_exhausted", `${attempt}: the disk is full (No space left on device); free some space there or choose another directory with --data-dir`, { cause: error });
+      return new AppError(
+        "resource_exhausted",
+        `${attempt}: the disk is full (No space left on device); free some space there or choose another directory with --data-dir`,
+        { cause: error },
+      );
     case "EACCES":
     case "EPERM":
     case "EROFS":
-      return new AppError("failed_precondition", `${attempt}: the directory is not writable (${errorMessage(error)}); make it writable or choose another one with --data-dir or HODEI_DATA_DIR`, { cause: error });
+      return new AppError(
+        "failed_precondition",
+        `${attempt}: the directory is not writable (${errorMessage(error)}); make it writable or choose another one with --data-dir or HODEI_DATA_DIR`,
+        { cause: error },
+      );
     case "ENOTDIR":
     case "EEXIST":
-      return new AppError("failed_precondition", `${attempt}: a file is in the way (${errorMessage(error)})`, { cause: error });
+      return new AppError(
+        "failed_precondition",
+        `${attempt}: a file is in the way (${errorMessage(error)})`,
+        { cause: error },
+      );
     default:
       return new AppError("unavailable", `${attempt}: ${errorMessage(error)}`, { cause: error });
   }

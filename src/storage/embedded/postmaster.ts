@@ -98,7 +98,9 @@ export async function askVersion(socketDirectory: string): Promise<string> {
   client.on("error", () => {});
   try {
     await client.connect();
-    const { rows } = await client.query<{ version: string }>("SELECT current_setting('server_version') AS version");
+    const { rows } = await client.query<{ version: string }>(
+      "SELECT current_setting('server_version') AS version",
+    );
     return rows[0]?.version ?? "";
   } finally {
     await client.end().catch(() => {

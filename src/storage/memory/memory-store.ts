@@ -1,7 +1,7 @@
 /** The store in memory, for the simulation and for tests. Nothing that it returns is shared. */
 
-import type { Random } from "../../base/random.ts";
 import { AppError } from "../../base/errors.ts";
+import type { Random } from "../../base/random.ts";
 import { changeJob } from "../../core/job-change.ts";
 import { isFinal, type Attempt, type Job, type JobEventRecord } from "../../core/job.ts";
 import type { Worker } from "../../core/worker.ts";
@@ -167,7 +167,10 @@ class MemoryStore implements Store {
     this.#assertOpen("list pending jobs");
     const without = new Set(options.withoutKeys);
     return [...this.#jobs.values()]
-      .filter((job) => job.state === "pending" && job.notBeforeMs <= options.nowMs && !without.has(job.placementKey))
+      .filter(
+        (job) =>
+          job.state === "pending" && job.notBeforeMs <= options.nowMs && !without.has(job.placementKey),
+      )
       .toSorted(
         (a, b) =>
           b.definition.priority - a.definition.priority ||
@@ -226,7 +229,9 @@ class MemoryStore implements Store {
   async insertWorker(worker: NewWorker): Promise<Worker> {
     this.#assertOpen("insert worker");
     requireUuid(worker.id, "worker id");
-    const isKnownToken = [...this.#workers.values()].some(({ token }) => token && token.hash === worker.token?.hash);
+    const isKnownToken = [...this.#workers.values()].some(
+      ({ token }) => token && token.hash === worker.token?.hash,
+    );
     if (this.#workers.has(worker.id) || isKnownToken) {
       throw new AppError("already_exists", `insert worker ${worker.id}: there is one with this id or token`);
     }
@@ -304,7 +309,10 @@ class MemoryStore implements Store {
   async setSealedLog(log: SealedLog): Promise<void> {
     this.#assertOpen("store sealed log");
     if (!this.#attempts.has(log.attemptId)) {
-      throw new AppError("not_found", `store sealed log of attempt ${log.attemptId}: there is no such attempt`);
+      throw new AppError(
+        "not_found",
+        `store sealed log of attempt ${log.attemptId}: there is no such attempt`,
+      );
     }
     this.#sealed.set(log.attemptId, { ...log });
   }
@@ -352,8 +360,11 @@ function resolve(ids: Iterable<string>, prefix: string): ResolvedId {
 
 function newestFirst<T extends { id: string }>(all: readonly T[], page: PageRequest): Page<T> {
   const { cursor, limit } = page;
-  if (cursor !== null && !isUuid(cursor)) throw new AppError("invalid_argument", "the page cursor is not valid");
-  const rest = all.filter(({ id }) => cursor === null || id < cursor).toSorted((a, b) => compareText(b.id, a.id));
+  if (cursor !== null && !isUuid(cursor))
+    throw new AppError("invalid_argument", "the page cursor is not valid");
+  const rest = all
+    .filter(({ id }) => cursor === null || id < cursor)
+    .toSorted((a, b) => compareText(b.id, a.id));
   const items = rest.slice(0, limit);
   return { items, nextCursor: rest.length > limit ? (items.at(-1)?.id ?? null) : null };
 }

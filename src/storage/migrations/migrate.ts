@@ -5,7 +5,7 @@
 
 import { Kysely, Migrator, PostgresDialect, sql, type Migration } from "kysely";
 import { Pool, type PoolConfig } from "pg";
-import { AppError } from "../../base/errors.ts";
+import { AppError, errorMessage } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { surviveBrokenConnections } from "../postgres/database.ts";
 import { initial } from "./0001-initial.ts";
@@ -71,10 +71,13 @@ function refuseNewer(done: readonly string[]): void {
 }
 
 async function runMigrations(db: Kysely<unknown>, log: Logger): Promise<void> {
-  const migrator = new Migrator({ db, provider: { getMigrations: () => Promise.resolve({ ...MIGRATIONS }) } });
+  const migrator = new Migrator({
+    db,
+    provider: { getMigrations: () => Promise.resolve({ ...MIGRATIONS }) },
+  });
   const { error, results } = await migrator.migrateToLatest();
   for (const { migrationName, status } of results ?? []) {
     log.info({ migration: migrationName, status }, "database migrated");
   }
-  if (error) throw error;
+  if (error) throw new AppError("internal", `migrate database: ${errorMessage(error)}`, { cause: error });
 }

@@ -77,7 +77,9 @@ async function settleFailure(
   const { open, answers, error } = failed;
   const isDivided = open.length > 1 && mayBeOneOfMany(error);
   for (const { record, index } of open) {
-    answers[index] = isDivided ? ((await applyInputs(database, [record]))[0] as Settled<AppliedInput>) : { error };
+    answers[index] = isDivided
+      ? ((await applyInputs(database, [record]))[0] as Settled<AppliedInput>)
+      : { error };
   }
 }
 
@@ -106,7 +108,8 @@ async function decide(
   );
   for (const { record, index } of inputs) {
     const change = changes.get(record.jobId);
-    if (change) change.answers.push({ index, answer: settle(() => advance(change, record, database.random)) });
+    if (change)
+      change.answers.push({ index, answer: settle(() => advance(change, record, database.random)) });
   }
   return changes;
 }

@@ -98,9 +98,9 @@ export function poolConfig(connection: PostgresConnection): PoolConfig {
 const BIGINT_OID = 20;
 
 /** Every bigint here is a time or a count, far below 2^53. */
-function parserOf(oid: number, format?: "text" | "binary"): unknown {
-  if (oid === BIGINT_OID && format !== "binary") return Number;
-  return types.getTypeParser(oid, format as "text");
+function parserOf(oid: number, format: "text" | "binary" = "text"): unknown {
+  if (oid === BIGINT_OID && format === "text") return Number;
+  return types.getTypeParser(oid, format);
 }
 
 /**
@@ -110,7 +110,10 @@ function parserOf(oid: number, format?: "text" | "binary"): unknown {
  */
 const SESSION_SETTINGS = `SET enable_seqscan = off; SET jit = off; SET statement_timeout = ${STATEMENT_TIMEOUT_MS}`;
 
-export function openDatabase(connection: PostgresConnection, options: { poolSize: number; log: Logger }): Database {
+export function openDatabase(
+  connection: PostgresConnection,
+  options: { poolSize: number; log: Logger },
+): Database {
   const pool = new Pool({
     ...poolConfig(connection),
     max: options.poolSize,

@@ -13,7 +13,11 @@ import { columnText } from "./database.ts";
  */
 export async function insertJobs(pool: Pool, jobs: readonly NewJob[]): Promise<InsertedJob[]> {
   if (jobs.length === 0) return [];
-  const inserted = await pool.query<{ id: string }>({ name: "insert_jobs", text: INSERT, values: columnsOf(jobs) });
+  const inserted = await pool.query<{ id: string }>({
+    name: "insert_jobs",
+    text: INSERT,
+    values: columnsOf(jobs),
+  });
   const created = new Set(inserted.rows.map(({ id }) => id));
   if (created.size === jobs.length) return jobs.map(({ id }) => ({ jobId: id, created: true }));
   return explainConflicts(pool, jobs, created);
@@ -49,7 +53,9 @@ function columnsOf(jobs: readonly NewJob[]): unknown[] {
 export function labelColumn(labels: Record<string, string>): string | null {
   const entries = Object.entries(labels);
   if (entries.length === 0) return null;
-  return JSON.stringify(Object.fromEntries(entries.map(([key, value]) => [columnText(key), columnText(value)])));
+  return JSON.stringify(
+    Object.fromEntries(entries.map(([key, value]) => [columnText(key), columnText(value)])),
+  );
 }
 
 async function explainConflicts(

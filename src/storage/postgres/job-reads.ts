@@ -43,7 +43,9 @@ export async function resolveId(db: Db, table: "jobs" | "workers", prefix: strin
 
 export async function listJobs(db: Db, filter: JobFilter, page: PageRequest): Promise<Page<Job>> {
   if (filter.states?.length === 0 || filter.causes?.length === 0) return { items: [], nextCursor: null };
-  let query = selectJobs(db).orderBy("id", "desc").limit(page.limit + 1);
+  let query = selectJobs(db)
+    .orderBy("id", "desc")
+    .limit(page.limit + 1);
   if (page.cursor !== null) query = query.where("id", "<", requireCursor(page.cursor));
   if (filter.states) {
     query = query.where("state", "in", [...filter.states]);
@@ -51,7 +53,8 @@ export async function listJobs(db: Db, filter: JobFilter, page: PageRequest): Pr
     if (filter.states.every((state) => isFinal(state))) query = query.where("deadline_at", "is", null);
     if (!filter.states.some((state) => isFinal(state))) query = query.where("deadline_at", "is not", null);
     if (!filter.states.includes("pending")) query = query.where("waiting_since", "is", null);
-    if (filter.states.every((state) => state === "pending")) query = query.where("waiting_since", "is not", null);
+    if (filter.states.every((state) => state === "pending"))
+      query = query.where("waiting_since", "is not", null);
   }
   if (filter.causes) query = query.where("cause", "in", [...filter.causes]);
   if (filter.queue !== undefined) query = query.where("queue", "=", columnText(filter.queue));
@@ -80,7 +83,12 @@ export function pageOf<T extends { id: string }>(rows: T[], limit: number): Page
 
 export async function listAttempts(db: Db, jobId: string): Promise<Attempt[]> {
   if (!isUuid(jobId)) return [];
-  const rows = await db.selectFrom("attempts").select("body").where("job_id", "=", jobId).orderBy("number").execute();
+  const rows = await db
+    .selectFrom("attempts")
+    .select("body")
+    .where("job_id", "=", jobId)
+    .orderBy("number")
+    .execute();
   return rows.map(({ body }) => body);
 }
 
@@ -109,7 +117,11 @@ export async function listEvents(db: Db, jobId: string, afterSequence: number): 
     .execute();
   const events = stored.map(({ body }) => body);
   if (afterSequence >= 1) return events;
-  const job = await db.selectFrom("jobs").select(["id", "created_at"]).where("id", "=", jobId).executeTakeFirst();
+  const job = await db
+    .selectFrom("jobs")
+    .select(["id", "created_at"])
+    .where("id", "=", jobId)
+    .executeTakeFirst();
   return job ? [queuedEvent({ id: job.id, createdAtMs: job.created_at }), ...events] : [];
 }
 
@@ -129,7 +141,9 @@ export async function listLiveAttempts(db: Db, workerId: string): Promise<LiveAt
 
 export async function setSealedLog(db: Db, log: SealedLog): Promise<void> {
   const found = isUuid(log.attemptId)
-    ? await sql`UPDATE attempts SET sealed_log = ${JSON.stringify(log)}::json WHERE id = ${log.attemptId}`.execute(db)
+    ? await sql`UPDATE attempts SET sealed_log = ${JSON.stringify(log)}::json WHERE id = ${log.attemptId}`.execute(
+        db,
+      )
     : null;
   if (found?.numAffectedRows === 1n) return;
   throw new AppError("not_found", `store sealed log of attempt ${log.attemptId}: there is no such attempt`);
@@ -137,7 +151,11 @@ export async function setSealedLog(db: Db, log: SealedLog): Promise<void> {
 
 export async function getSealedLog(db: Db, attemptId: string): Promise<SealedLog | null> {
   if (!isUuid(attemptId)) return null;
-  const row = await db.selectFrom("attempts").select("sealed_log").where("id", "=", attemptId).executeTakeFirst();
+  const row = await db
+    .selectFrom("attempts")
+    .select("sealed_log")
+    .where("id", "=", attemptId)
+    .executeTakeFirst();
   return row?.sealed_log ?? null;
 }
 

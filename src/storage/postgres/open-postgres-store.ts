@@ -6,20 +6,15 @@
  * one, so a bad one fails alone.
  */
 
+import type { Kysely } from "kysely";
+import type { Pool } from "pg";
 import { Batcher } from "../../base/batcher.ts";
 import { AppError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
 import { migrate } from "../migrations/migrate.ts";
 import { isUuid, requireUuid } from "../store-rules.ts";
-import type {
-  AppliedInput,
-  InsertedJob,
-  JobInputRecord,
-  NewJob,
-  Store,
-  WorkerChange,
-} from "../store.ts";
+import type { AppliedInput, InsertedJob, JobInputRecord, NewJob, Store, WorkerChange } from "../store.ts";
 import { applyInputs, type Settled } from "./apply-inputs.ts";
 import {
   attempting,
@@ -30,6 +25,7 @@ import {
   poolConfig,
   type Database,
   type PostgresConnection,
+  type Tables,
 } from "./database.ts";
 import { insertJobs } from "./insert-jobs.ts";
 import * as jobs from "./job-reads.ts";
@@ -69,82 +65,28 @@ const MAX_SUBMISSIONS_PER_GROUP = 200;
 /** A submission of more jobs than this fills a statement by itself. */
 const LARGE_SUBMISSION_JOBS = 20;
 
+/** A part of the store, and when the calls of it that wait for a statement have been answered. */
+interface Part<Methods extends keyof Store> {
+  methods: Pick<Store, Methods>;
+  idle(): Promise<void>;
+}
+
 function createStore(database: Database, random: Random): Store {
   const { pool, db } = database;
-  const inputs = group<JobInputRecord, AppliedInput>({
-    what: "change job",
-    maxGroup: MAX_INPUTS_PER_GROUP,
-    run: (records) => applyInputs({ pool, random }, records),
-  });
-  const heartbeats = group<WorkerChange, null>({
-    what: "change worker",
-    maxGroup: MAX_HEARTBEATS_PER_GROUP,
-    run: (changes) => runTogether(changes, async (several) => {
-      await workers.changeWorkers(pool, several);
-      return several.map(() => null);
-    }),
-  });
-  const submissions = group<readonly NewJob[], InsertedJob[]>({
-    what: "insert jobs",
-    maxGroup: MAX_SUBMISSIONS_PER_GROUP,
-    run: (calls) => runTogether(calls, async (several) => splitLike(several, await insertJobs(pool, several.flat()))),
-  });
+  const jobWrites = writeJobs(pool, random);
+  const workerWrites = writeWorkers(pool);
   let closed: Promise<void> | null = null;
   const close = async () => {
-    await Promise.all([inputs.idle(), heartbeats.idle(), submissions.idle()]);
+    await Promise.all([jobWrites.idle(), workerWrites.idle()]);
     await pool.end();
   };
-
   return {
-    async insertJobs(added) {
-      for (const { id } of added) requireUuid(id, "job id");
-      if (added.length <= LARGE_SUBMISSION_JOBS) return submissions.call(added);
-      return attempting("insert jobs", () => repeatOnce(() => insertJobs(pool, added)));
-    },
-    async applyInput(record) {
-      const { input, jobId } = record;
-      if (input.type === "assign") {
-        requireUuid(input.attemptId, "attempt id");
-        requireUuid(input.workerId, "worker id");
-      }
-      if (!isUuid(jobId)) return { ok: false, refusal: "not_found", job: null };
-      return inputs.call(record);
-    },
-
-    getJob: (jobId) => attempting("read job", () => jobs.getJob(db, jobId)),
-    resolveJobId: (prefix) => attempting("resolve job id", () => jobs.resolveId(db, "jobs", prefix)),
-    listJobs: (filter, page) => attempting("list jobs", () => jobs.listJobs(db, filter, page)),
-    listAttempts: (jobId) => attempting("list attempts", () => jobs.listAttempts(db, jobId)),
-    latestAttempts: (jobIds) => attempting("read attempts", () => jobs.latestAttempts(db, jobIds)),
-    getAttempt: (attemptId) => attempting("read attempt", () => jobs.getAttempt(db, attemptId)),
-    listEvents: (jobId, after) => attempting("list events", () => jobs.listEvents(db, jobId, after)),
-
-    listPending: (options) => attempting("list pending jobs", () => scheduling.listPending(pool, options)),
-    nextPendingAtMs: (nowMs) => attempting("read pending jobs", () => scheduling.nextPendingAtMs(pool, nowMs)),
-    setWaitReasons: (reasons) => attempting("store wait reasons", () => scheduling.setWaitReasons(pool, reasons)),
-    listDue: (options) => attempting("list due jobs", () => scheduling.listDue(pool, options)),
-    listLiveAttempts: (workerId) => attempting("list attempts", () => jobs.listLiveAttempts(db, workerId)),
-
-    async insertWorker(worker) {
-      requireUuid(worker.id, "worker id");
-      return attempting(`insert worker ${worker.id}`, () => workers.insertWorker(db, worker));
-    },
-    setTokenExpiry: (workerId, expiresAtMs) =>
-      attempting("set token expiry", () => workers.setTokenExpiry(db, workerId, expiresAtMs)),
-    registerWorker: (registration) =>
-      attempting("register worker", () => workers.registerWorker(db, registration)),
-    findWorkerBySession: (hash) => attempting("find worker", () => workers.findWorkerBySession(db, hash)),
-    async changeWorker(change) {
-      await heartbeats.call(change);
-    },
-    getWorker: (workerId) => attempting("read worker", () => workers.getWorker(db, workerId)),
-    resolveWorkerId: (prefix) => attempting("resolve worker id", () => jobs.resolveId(db, "workers", prefix)),
-    listWorkers: (options, page) => attempting("list workers", () => workers.listWorkers(db, options, page)),
-
-    setSealedLog: (log) => attempting("store sealed log", () => jobs.setSealedLog(db, log)),
-    getSealedLog: (attemptId) => attempting("read sealed log", () => jobs.getSealedLog(db, attemptId)),
-    listUnsealed: (limit) => attempting("list unsealed logs", () => jobs.listUnsealed(db, limit)),
-
+    ...jobWrites.methods,
+    ...workerWrites.methods,
+    ...readJobs(db),
+    ...readForScheduling(database),
+    ...workerCalls(db),
+    ...logCalls(db),
     async version() {
       const { rows } = await attempting("read version", () =>
         pool.query<{ version: string }>("SELECT current_setting('server_version') AS version"),
@@ -156,6 +98,110 @@ function createStore(database: Database, random: Random): Store {
     },
     close: () => (closed ??= attempting("close database", close)),
   };
+}
+
+function writeJobs(pool: Pool, random: Random): Part<"insertJobs" | "applyInput"> {
+  const inputs = group<JobInputRecord, AppliedInput>({
+    what: "change job",
+    maxGroup: MAX_INPUTS_PER_GROUP,
+    run: (records) => applyInputs({ pool, random }, records),
+  });
+  const submissions = group<readonly NewJob[], InsertedJob[]>({
+    what: "insert jobs",
+    maxGroup: MAX_SUBMISSIONS_PER_GROUP,
+    run: (calls) =>
+      runTogether(calls, async (several) => splitLike(several, await insertJobs(pool, several.flat()))),
+  });
+  return {
+    methods: {
+      async insertJobs(added) {
+        for (const { id } of added) requireUuid(id, "job id");
+        if (added.length <= LARGE_SUBMISSION_JOBS) return submissions.call(added);
+        return attempting("insert jobs", () => repeatOnce(() => insertJobs(pool, added)));
+      },
+      async applyInput(record) {
+        const { input, jobId } = record;
+        if (input.type === "assign") {
+          requireUuid(input.attemptId, "attempt id");
+          requireUuid(input.workerId, "worker id");
+        }
+        if (!isUuid(jobId)) return { ok: false, refusal: "not_found", job: null };
+        return inputs.call(record);
+      },
+    },
+    async idle() {
+      await Promise.all([inputs.idle(), submissions.idle()]);
+    },
+  };
+}
+
+function writeWorkers(pool: Pool): Part<"changeWorker"> {
+  const heartbeats = group<WorkerChange, null>({
+    what: "change worker",
+    maxGroup: MAX_HEARTBEATS_PER_GROUP,
+    run: (changes) =>
+      runTogether(changes, async (several) => {
+        await workers.changeWorkers(pool, several);
+        return several.map(() => null);
+      }),
+  });
+  return {
+    methods: {
+      async changeWorker(change) {
+        await heartbeats.call(change);
+      },
+    },
+    idle: () => heartbeats.idle(),
+  };
+}
+
+function readJobs(db: Kysely<Tables>) {
+  return {
+    getJob: (jobId) => attempting("read job", () => jobs.getJob(db, jobId)),
+    resolveJobId: (prefix) => attempting("resolve job id", () => jobs.resolveId(db, "jobs", prefix)),
+    listJobs: (filter, page) => attempting("list jobs", () => jobs.listJobs(db, filter, page)),
+    listAttempts: (jobId) => attempting("list attempts", () => jobs.listAttempts(db, jobId)),
+    latestAttempts: (jobIds) => attempting("read attempts", () => jobs.latestAttempts(db, jobIds)),
+    getAttempt: (attemptId) => attempting("read attempt", () => jobs.getAttempt(db, attemptId)),
+    listEvents: (jobId, after) => attempting("list events", () => jobs.listEvents(db, jobId, after)),
+    listLiveAttempts: (workerId) => attempting("list attempts", () => jobs.listLiveAttempts(db, workerId)),
+  } satisfies Partial<Store>;
+}
+
+function readForScheduling({ pool }: Database) {
+  return {
+    listPending: (options) => attempting("list pending jobs", () => scheduling.listPending(pool, options)),
+    nextPendingAtMs: (nowMs) =>
+      attempting("read pending jobs", () => scheduling.nextPendingAtMs(pool, nowMs)),
+    setWaitReasons: (reasons) =>
+      attempting("store wait reasons", () => scheduling.setWaitReasons(pool, reasons)),
+    listDue: (options) => attempting("list due jobs", () => scheduling.listDue(pool, options)),
+  } satisfies Partial<Store>;
+}
+
+function workerCalls(db: Kysely<Tables>) {
+  return {
+    async insertWorker(worker) {
+      requireUuid(worker.id, "worker id");
+      return attempting(`insert worker ${worker.id}`, () => workers.insertWorker(db, worker));
+    },
+    setTokenExpiry: (workerId, expiresAtMs) =>
+      attempting("set token expiry", () => workers.setTokenExpiry(db, workerId, expiresAtMs)),
+    registerWorker: (registration) =>
+      attempting("register worker", () => workers.registerWorker(db, registration)),
+    findWorkerBySession: (hash) => attempting("find worker", () => workers.findWorkerBySession(db, hash)),
+    getWorker: (workerId) => attempting("read worker", () => workers.getWorker(db, workerId)),
+    resolveWorkerId: (prefix) => attempting("resolve worker id", () => jobs.resolveId(db, "workers", prefix)),
+    listWorkers: (options, page) => attempting("list workers", () => workers.listWorkers(db, options, page)),
+  } satisfies Partial<Store>;
+}
+
+function logCalls(db: Kysely<Tables>) {
+  return {
+    setSealedLog: (log) => attempting("store sealed log", () => jobs.setSealedLog(db, log)),
+    getSealedLog: (attemptId) => attempting("read sealed log", () => jobs.getSealedLog(db, attemptId)),
+    listUnsealed: (limit) => attempting("list unsealed logs", () => jobs.listUnsealed(db, limit)),
+  } satisfies Partial<Store>;
 }
 
 /** Calls that share statements, and yet each succeed or fail by themselves. */

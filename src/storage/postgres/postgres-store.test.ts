@@ -3,7 +3,8 @@ import { after, before, describe, test } from "node:test";
 import { Client } from "pg";
 import { silentLogger } from "../../base/log.ts";
 import { systemRandom } from "../../base/random.ts";
-import { newJobOf, storeConformance } from "../store-conformance.ts";
+import { newJobOf } from "../conformance/samples.ts";
+import { storeConformance } from "../store-conformance.ts";
 import { openTestDatabase, type TestDatabase } from "../test-database.ts";
 import { openPostgresStore } from "./open-postgres-store.ts";
 
@@ -61,23 +62,39 @@ describe("postgres store and its server", () => {
     const store = await open(database);
     const bad = newJobOf({ priority: Number.NaN });
     const good = Array.from({ length: 5 }, () => newJobOf());
-    const [failed, ...others] = await Promise.allSettled([bad, ...good].map((job) => store.insertJobs([job])));
+    const [failed, ...others] = await Promise.allSettled(
+      [bad, ...good].map((job) => store.insertJobs([job])),
+    );
     assert.equal(failed?.status, "rejected");
     assert.ok(others.every(({ status }) => status === "fulfilled"));
-    const inputs = [Number.NaN, 5, 6].map((heardAtMs, index) => ({ heardAtMs, jobId: good[index]?.id ?? "" }));
+    const inputs = [Number.NaN, 5, 6].map((heardAtMs, index) => ({
+      heardAtMs,
+      jobId: good[index]?.id ?? "",
+    }));
     const attempts = await Promise.all(
       inputs.map(async ({ jobId }) => {
         const attemptId = newJobOf().id;
-        await store.applyInput({ jobId, nowMs: 1_800_000_000_000, input: { type: "assign", attemptId, workerId: attemptId } });
+        await store.applyInput({
+          jobId,
+          nowMs: 1_800_000_000_000,
+          input: { type: "assign", attemptId, workerId: attemptId },
+        });
         return attemptId;
       }),
     );
     const applied = await Promise.allSettled(
       inputs.map(({ jobId, heardAtMs }, index) =>
-        store.applyInput({ jobId, nowMs: 0, input: { type: "disconnect", attemptId: attempts[index] ?? "", heardAtMs } }),
+        store.applyInput({
+          jobId,
+          nowMs: 0,
+          input: { type: "disconnect", attemptId: attempts[index] ?? "", heardAtMs },
+        }),
       ),
     );
-    assert.deepEqual(applied.map(({ status }) => status), ["rejected", "fulfilled", "fulfilled"]);
+    assert.deepEqual(
+      applied.map(({ status }) => status),
+      ["rejected", "fulfilled", "fulfilled"],
+    );
     assert.equal((await store.getJob(inputs[0]?.jobId ?? ""))?.state, "scheduled");
     assert.equal((await store.getJob(inputs[1]?.jobId ?? ""))?.state, "unreachable");
     await store.close();
@@ -90,9 +107,12 @@ describe("postgres store and its server", () => {
     await Promise.all([store.close(), store.close()]);
     assert.deepEqual(await last, [{ jobId: added.id, created: true }]);
     await assert.rejects(store.ping(), { code: "unavailable" });
-    await assert.rejects(store.applyInput({ jobId: added.id, input: { type: "cancel", reason: "" }, nowMs: 0 }), {
-      code: "unavailable",
-    });
+    await assert.rejects(
+      store.applyInput({ jobId: added.id, input: { type: "cancel", reason: "" }, nowMs: 0 }),
+      {
+        code: "unavailable",
+      },
+    );
   });
 
   test("a server that cannot be reached is unavailable", async () => {
@@ -103,7 +123,10 @@ describe("postgres store and its server", () => {
 
   test("a database that a newer version migrated is refused by name of the migration", async () => {
     await query("INSERT INTO kysely_migration (name, timestamp) VALUES ('9999_future', 'x')");
-    await assert.rejects(open(database), { code: "failed_precondition", message: /newer version of Hodei \(9999_future/ });
+    await assert.rejects(open(database), {
+      code: "failed_precondition",
+      message: /newer version of Hodei \(9999_future/,
+    });
     await query("DELETE FROM kysely_migration WHERE name = '9999_future'");
     await (await open(database)).close();
   });

@@ -139,7 +139,11 @@ export async function findWorkerBySession(db: Db, sessionTokenHash: string): Pro
 
 export async function getWorker(db: Db, workerId: string): Promise<Worker | null> {
   if (!isUuid(workerId)) return null;
-  const row = await db.selectFrom("workers").select(WORKER_COLUMNS).where("id", "=", workerId).executeTakeFirst();
+  const row = await db
+    .selectFrom("workers")
+    .select(WORKER_COLUMNS)
+    .where("id", "=", workerId)
+    .executeTakeFirst();
   return row ? workerOfRow(row) : null;
 }
 
@@ -148,7 +152,11 @@ export async function listWorkers(
   options: { includeTerminated: boolean },
   page: PageRequest,
 ): Promise<Page<Worker>> {
-  let query = db.selectFrom("workers").select(WORKER_COLUMNS).orderBy("id", "desc").limit(page.limit + 1);
+  let query = db
+    .selectFrom("workers")
+    .select(WORKER_COLUMNS)
+    .orderBy("id", "desc")
+    .limit(page.limit + 1);
   if (page.cursor !== null) query = query.where("id", "<", requireCursor(page.cursor));
   // Written out, not as a parameter: only so is it seen to be the condition of the index.
   if (!options.includeTerminated) query = query.where("state", "<>", sql.lit("terminated"));
@@ -179,7 +187,9 @@ export async function changeWorkers(pool: Pool, changes: readonly WorkerChange[]
     values: [
       merged.map(({ workerId }) => workerId),
       merged.map(({ state }) => state ?? null),
-      merged.map(({ message }) => (message === undefined ? null : message.replaceAll(NUL_OR_HALF_PAIR, "\ufffd"))),
+      merged.map(({ message }) =>
+        message === undefined ? null : message.replaceAll(NUL_OR_HALF_PAIR, "\ufffd"),
+      ),
       merged.map(({ info }) => (info === undefined ? null : JSON.stringify(info))),
       merged.map(({ usage }) => usage !== undefined),
       merged.map(({ usage }) => (usage ? JSON.stringify(usage) : null)),

@@ -1,0 +1,97 @@
+/** Conformance of a store: submitting jobs. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { placementKey, JOB_DEFAULTS } from "../../core/job.ts";
+import type { Store } from "../store.ts";
+import { T0, newId, newJobOf, submit } from "./samples.ts";
+
+export function submissionTests(store: () => Store): void {
+  ownTests(store);
+  repeatTests(store);
+}
+
+function ownTests(store: () => Store): void {
+  test("a submitted job reads back as it was defined, pending, with version 1", async () => {
+    const added = newJobOf({
+      env: { A: "ä€😀" },
+      selector: { os: "linux" },
+      priority: -3,
+      labels: { team: "x" },
+    });
+    await store().insertJobs([added]);
+    const job = await store().getJob(added.id);
+    assert.deepEqual(job?.definition, added.definition);
+    assert.equal(job?.state, "pending");
+    assert.equal(job?.version, 1);
+    assert.equal(job?.attemptId, null);
+    assert.equal(job?.createdAtMs, T0);
+    assert.equal(job?.deadlineAtMs, T0 + JOB_DEFAULTS.queueTimeoutMs);
+    assert.equal(job?.placementKey, placementKey(added.definition));
+    assert.deepEqual(job?.outputs, {});
+  });
+
+  test("a submission of many jobs answers in the order of the call", async () => {
+    const added = Array.from({ length: 500 }, (_, index) => newJobOf({ name: `many-${index}` }));
+    const inserted = await store().insertJobs(added);
+    assert.deepEqual(
+      inserted,
+      added.map(({ id }) => ({ jobId: id, created: true })),
+    );
+    assert.equal((await store().getJob(added[321]?.id ?? ""))?.definition.name, "many-321");
+  });
+
+  test("an empty submission is answered with nothing", async () => {
+    assert.deepEqual(await store().insertJobs([]), []);
+  });
+}
+
+function repeatTests(store: () => Store): void {
+  test("a known idempotency key gives the older job and creates none", async () => {
+    const key = `key-${newId()}`;
+    const first = await submit(store(), {}, { idempotencyKey: key });
+    const again = newJobOf({}, { idempotencyKey: key });
+    const other = newJobOf();
+    assert.deepEqual(await store().insertJobs([other, again]), [
+      { jobId: other.id, created: true },
+      { jobId: first, created: false },
+    ]);
+    assert.equal(await store().getJob(again.id), null);
+  });
+
+  test("of two jobs with one idempotency key in a submission the first is created", async () => {
+    const key = `key-${newId()}`;
+    const [first, second] = [newJobOf({}, { idempotencyKey: key }), newJobOf({}, { idempotencyKey: key })];
+    assert.deepEqual(await store().insertJobs([first, second]), [
+      { jobId: first.id, created: true },
+      { jobId: first.id, created: false },
+    ]);
+  });
+
+  test("racing submissions with one idempotency key create one job", async () => {
+    const key = `key-${newId()}`;
+    const calls = Array.from({ length: 40 }, () =>
+      store().insertJobs([newJobOf({}, { idempotencyKey: key })]),
+    );
+    const answers = (await Promise.all(calls)).flat();
+    assert.equal(answers.filter(({ created }) => created).length, 1);
+    assert.equal(new Set(answers.map(({ jobId }) => jobId)).size, 1);
+  });
+
+  test("a repeated submission of the same ids creates nothing twice", async () => {
+    const added = newJobOf();
+    await store().insertJobs([added]);
+    assert.deepEqual(await store().insertJobs([added]), [{ jobId: added.id, created: false }]);
+  });
+
+  test("an id that is no UUID is refused, and the submissions beside it are stored", async () => {
+    const good = newJobOf();
+    const [bad, ok] = await Promise.allSettled([
+      store().insertJobs([newJobOf({}, { id: "x" })]),
+      store().insertJobs([good]),
+    ]);
+    assert.equal(bad.status, "rejected");
+    assert.equal(ok.status, "fulfilled");
+    assert.notEqual(await store().getJob(good.id), null);
+  });
+}
