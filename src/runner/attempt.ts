@@ -21,7 +21,6 @@ import { spoolDirectory } from "../protocol/spool-layout.ts";
 import { attemptPaths, makeAttemptDirectory, removeAttemptDirectory, type AttemptPaths } from "./attempt-directory.ts";
 import { AttemptLog } from "./attempt-log.ts";
 import { makeResult, sequenceEndOfError, type Ending } from "./attempt-result.ts";
-import type { CommandExit } from "./command-start.ts";
 import { jobEnvironment, type Environment } from "./job-environment.ts";
 import { readJobFiles, readProgress } from "./job-files.ts";
 import type { PipePool } from "./output-pipe.ts";

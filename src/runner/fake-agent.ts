@@ -3,7 +3,7 @@
 import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
 import { silentLogger } from "../base/log.ts";
@@ -124,7 +124,7 @@ export class FakeAgent {
 
   async spoolBytes(attemptId: string): Promise<Buffer> {
     const directory = spoolDirectory(this.directory, attemptId);
-    const names = (await readdir(directory).catch(() => [])).toSorted();
+    const names = (await readdir(directory).catch(() => [] as string[])).toSorted((a, b) => Number.parseInt(a) - Number.parseInt(b));
     return Buffer.concat(await Promise.all(names.map((name) => readFile(join(directory, name)))));
   }
 
@@ -157,7 +157,7 @@ export async function startRunnerUnderTest(options: Partial<RunnerOptions> = {})
     random: systemRandom,
     log: silentLogger,
     version: "test",
-    environment: { PATH: process.env["PATH"], HOME: tmpdir(), HODEI_TOKEN: "not for jobs" },
+    environment: { PATH: `${dirname(process.execPath)}:/usr/bin:/bin`, HOME: tmpdir(), HODEI_TOKEN: "not for jobs" },
     ...options,
   });
   const agent = await FakeAgent.connect(directory);

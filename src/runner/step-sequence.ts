@@ -171,15 +171,15 @@ async function superviseCommand(
   start: Extract<CommandStart, { ok: true }>,
 ): Promise<void> {
   host.started(host.clock.nowMs());
-  let stopping: Promise<void> | null = null;
+  let stopped = Promise.resolve();
   const onTimeout = () => {
     run.timedOut = true;
-    stopping = host.stopProcesses();
+    stopped = host.stopProcesses();
   };
   const timer = run.timeoutMs === null ? null : host.timer(run.timeoutMs, onTimeout);
   run.exit = await host.exitOf(start.exited);
   timer?.cancel();
-  if (stopping !== null) await stopping;
+  await stopped;
   host.log.drain();
 }
 
