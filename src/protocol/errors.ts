@@ -49,7 +49,7 @@ export function fromConnectError(error: unknown, attempted: string): AppError {
 
 /** Connect numbers its codes as gRPC does. */
 export function connectCode(code: ErrorCode): Code {
-  return ERROR_CODES[code].grpc satisfies number as Code;
+  return ERROR_CODES[code].grpc;
 }
 
 const APP_CODE: Readonly<Record<Code, ErrorCode>> = {

@@ -32,7 +32,10 @@ export class JobBus {
    */
   subscribe(jobId: string, listener: (job: Job) => void): () => void {
     if (this.#count >= MAX_SUBSCRIBERS) {
-      throw new AppError("resource_exhausted", `watch job ${jobId}: ${MAX_SUBSCRIBERS} watchers are there already`);
+      throw new AppError(
+        "resource_exhausted",
+        `watch job ${jobId}: ${MAX_SUBSCRIBERS} watchers are there already`,
+      );
     }
     const listeners = this.#listeners.get(jobId) ?? new Set();
     this.#listeners.set(jobId, listeners.add(listener));

@@ -15,7 +15,8 @@ const command = { commandType: { case: "shell" as const, value: { cmd: "true" } 
 async function setup(t: TestContext, options: Parameters<typeof startTestApi>[1] = {}) {
   const api = await startTestApi(t, options);
   const jobs = api.client(JobService);
-  const queue = async (name = "hello"): Promise<string> => (await jobs.queueJob({ definition: { name, command } })).jobId;
+  const queue = async (name = "hello"): Promise<string> =>
+    (await jobs.queueJob({ definition: { name, command } })).jobId;
   const run = async (jobId: string): Promise<string> => {
     const attemptId = api.newId();
     await api.apply(jobId, { type: "assign", attemptId, workerId: api.newId() });
@@ -23,7 +24,11 @@ async function setup(t: TestContext, options: Parameters<typeof startTestApi>[1]
     return attemptId;
   };
   const finish = (jobId: string, attemptId: string, changes: Partial<AttemptResult> = {}) =>
-    api.apply(jobId, { type: "finish", attemptId, result: { ...SUCCESS, finishedAtMs: systemClock.nowMs(), ...changes } });
+    api.apply(jobId, {
+      type: "finish",
+      attemptId,
+      result: { ...SUCCESS, finishedAtMs: systemClock.nowMs(), ...changes },
+    });
   return { ...api, jobs, queue, run, finish };
 }
 
@@ -78,7 +83,11 @@ test("a job can be submitted and read as JSON with nothing but an HTTP client", 
     assert.equal(response.status, 200);
     return (await response.json()) as Record<string, unknown>;
   };
-  const definition = { name: "json", command: { script: { content: "echo hi" } }, selector: { nobody: "has-this" } };
+  const definition = {
+    name: "json",
+    command: { script: { content: "echo hi" } },
+    selector: { nobody: "has-this" },
+  };
   const { jobId } = await call("QueueJob", { definition });
   const { job } = await call("GetJob", { jobId });
   assert.equal((job as { state: string }).state, "JOB_STATE_PENDING");
@@ -86,7 +95,11 @@ test("a job can be submitted and read as JSON with nothing but an HTTP client", 
 
 test("two hundred single submissions at once all get a job of their own", async (t) => {
   const { jobs, store, queued } = await setup(t);
-  const answers = await Promise.all(Array.from({ length: 200 }, (_, index) => jobs.queueJob({ definition: { name: `job ${index}`, command } })));
+  const answers = await Promise.all(
+    Array.from({ length: 200 }, (_, index) =>
+      jobs.queueJob({ definition: { name: `job ${index}`, command } }),
+    ),
+  );
   assert.equal(new Set(answers.map(({ jobId }) => jobId)).size, 200);
   for (const [index, { jobId }] of answers.entries()) {
     assert.equal((await store.getJob(jobId))?.definition.name, `job ${index}`);
@@ -100,14 +113,19 @@ test("an idempotency key makes a second submission harmless, and nobody is told 
   const first = await jobs.queueJob(request);
   const second = await jobs.queueJob(request);
   assert.equal(second.jobId, first.jobId);
-  const both = await Promise.all([jobs.queueJob({ ...request, idempotencyKey: "key-2" }), jobs.queueJob({ ...request, idempotencyKey: "key-2" })]);
+  const both = await Promise.all([
+    jobs.queueJob({ ...request, idempotencyKey: "key-2" }),
+    jobs.queueJob({ ...request, idempotencyKey: "key-2" }),
+  ]);
   assert.equal(both[0].jobId, both[1].jobId);
   assert.equal(queued.length, 2);
 });
 
 test("a batch is stored as a whole and answered in its order", async (t) => {
   const { jobs, store } = await setup(t);
-  const { jobIds } = await jobs.queueJobs({ jobs: Array.from({ length: 1000 }, (_, index) => ({ definition: { name: `job ${index}`, command } })) });
+  const { jobIds } = await jobs.queueJobs({
+    jobs: Array.from({ length: 1000 }, (_, index) => ({ definition: { name: `job ${index}`, command } })),
+  });
   assert.equal(jobIds.length, 1000);
   assert.equal((await store.getJob(jobIds[999] ?? ""))?.definition.name, "job 999");
   assert.deepEqual(jobIds, jobIds.toSorted());
@@ -156,10 +174,15 @@ test("pages list every job once, newest first, also while jobs are added", async
 test("lists are filtered by state, cause, queue, name, labels and time", async (t) => {
   const { jobs, run, finish } = await setup(t);
   const beforeMs = systemClock.nowMs() - 1;
-  const one = (await jobs.queueJob({ definition: { name: "one", command, queue: "q1", labels: { team: "a" } } })).jobId;
-  const two = (await jobs.queueJob({ definition: { name: "two", command, queue: "q2", labels: { team: "b", x: "y" } } })).jobId;
+  const one = (
+    await jobs.queueJob({ definition: { name: "one", command, queue: "q1", labels: { team: "a" } } })
+  ).jobId;
+  const two = (
+    await jobs.queueJob({ definition: { name: "two", command, queue: "q2", labels: { team: "b", x: "y" } } })
+  ).jobId;
   await finish(two, await run(two), { state: "failed", cause: "exit_code", exitCode: 3 });
-  const list = async (filter: Parameters<typeof jobs.listJobs>[0]): Promise<string[]> => (await jobs.listJobs(filter)).jobs.map(({ id }) => id);
+  const list = async (filter: Parameters<typeof jobs.listJobs>[0]): Promise<string[]> =>
+    (await jobs.listJobs(filter)).jobs.map(({ id }) => id);
   assert.deepEqual(await list({}), [two, one]);
   assert.deepEqual(await list({ states: [JobState.PENDING, JobState.RUNNING] }), [one]);
   assert.deepEqual(await list({ causes: [Cause.EXIT_CODE] }), [two]);
@@ -177,10 +200,23 @@ test("lists are filtered by state, cause, queue, name, labels and time", async (
 test("a page token that is not of this server is refused by name", async (t) => {
   const { jobs, client } = await setup(t);
   const forged = (content: unknown): string => Buffer.from(JSON.stringify(content)).toString("base64url");
-  const tokens = ["x", "%%%", forged({}), forged(null), forged([1]), forged({ v: 2, after: "0198" }), forged({ v: 1, after: "' or 1=1" }), forged({ v: 1, after: 7 })];
+  const tokens = [
+    "x",
+    "%%%",
+    forged({}),
+    forged(null),
+    forged([1]),
+    forged({ v: 2, after: "0198" }),
+    forged({ v: 1, after: "' or 1=1" }),
+    forged({ v: 1, after: 7 }),
+  ];
   for (const pageToken of tokens) {
     await rejectsWith(jobs.listJobs({ pageToken }), Code.InvalidArgument, /^page_token: /);
-    await rejectsWith(client(WorkerService).listWorkers({ pageToken }), Code.InvalidArgument, /^page_token: /);
+    await rejectsWith(
+      client(WorkerService).listWorkers({ pageToken }),
+      Code.InvalidArgument,
+      /^page_token: /,
+    );
   }
   await rejectsWith(jobs.listJobs({ pageSize: 1001 }), Code.InvalidArgument, /^page_size: /);
 });
@@ -198,8 +234,15 @@ test("a pending job is cancelled at once, a running one is cancelling, and the s
     assert.equal(answer.job?.state, JobState.CANCELLING);
     assert.equal(answer.job.attempts.length, 1);
   }
-  assert.deepEqual(cancelled.map(({ id }) => id), [pending, running, running]);
-  await rejectsWith(jobs.cancelJob({ jobId: pending }), Code.FailedPrecondition, /ended already and is cancelled/);
+  assert.deepEqual(
+    cancelled.map(({ id }) => id),
+    [pending, running, running],
+  );
+  await rejectsWith(
+    jobs.cancelJob({ jobId: pending }),
+    Code.FailedPrecondition,
+    /ended already and is cancelled/,
+  );
 });
 
 test("only a job that has ended can be retried, and one that succeeded only by force", async (t) => {
@@ -210,7 +253,10 @@ test("only a job that has ended can be retried, and one that succeeded only by f
   await rejectsWith(jobs.retryJob({ jobId }), Code.FailedPrecondition, /succeeded; set `force`/);
   const { job } = await jobs.retryJob({ jobId, force: true });
   assert.equal(job?.state, JobState.PENDING);
-  assert.deepEqual(queued.map(({ id }) => id), [jobId, jobId]);
+  assert.deepEqual(
+    queued.map(({ id }) => id),
+    [jobId, jobId],
+  );
 });
 
 test("events are listed from where the caller stopped", async (t) => {
@@ -218,9 +264,15 @@ test("events are listed from where the caller stopped", async (t) => {
   const jobId = await queue();
   await finish(jobId, await run(jobId));
   const { events } = await jobs.getJobEvents({ jobId });
-  assert.deepEqual(events.map(({ type }) => type), ["queued", "assigned", "started", "succeeded"]);
+  assert.deepEqual(
+    events.map(({ type }) => type),
+    ["queued", "assigned", "started", "succeeded"],
+  );
   const rest = await jobs.getJobEvents({ jobId, afterSequence: events[1]?.sequence ?? 0n });
-  assert.deepEqual(rest.events.map(({ type }) => type), ["started", "succeeded"]);
+  assert.deepEqual(
+    rest.events.map(({ type }) => type),
+    ["started", "succeeded"],
+  );
   assert.deepEqual((await jobs.getJobEvents({ jobId, afterSequence: 2n ** 64n - 1n })).events, []);
 });
 
@@ -236,7 +288,11 @@ test("a watch shows each state until the job ends, in every protocol", async (t)
     }
     assert.equal(seen[0], JobState.PENDING);
     assert.equal(seen.at(-1), JobState.SUCCEEDED);
-    assert.deepEqual(seen, seen.toSorted((a, b) => a - b), protocol);
+    assert.deepEqual(
+      seen,
+      seen.toSorted((a, b) => a - b),
+      protocol,
+    );
   }
   assert.equal(events.subscribers, 0);
 });
@@ -248,11 +304,18 @@ test("a watch of a job that has ended says so and closes; of one that is not the
   const states: unknown[] = [];
   for await (const { job } of jobs.watchJob({ jobId })) states.push(job?.state);
   assert.deepEqual(states, [JobState.CANCELLED]);
-  await rejectsWith(jobs.watchJob({ jobId: "ffffffff" })[Symbol.asyncIterator]().next(), Code.NotFound, /job ffffffff not found/);
+  await rejectsWith(
+    jobs.watchJob({ jobId: "ffffffff" })[Symbol.asyncIterator]().next(),
+    Code.NotFound,
+    /job ffffffff not found/,
+  );
 });
 
 test("a change that nobody announced is found all the same", async (t) => {
-  const hastyClock = { ...systemClock, sleep: (delayMs: number, signal?: AbortSignal) => systemClock.sleep(delayMs / 100, signal) };
+  const hastyClock = {
+    ...systemClock,
+    sleep: (delayMs: number, signal?: AbortSignal) => systemClock.sleep(delayMs / 100, signal),
+  };
   const { jobs, queue, store } = await setup(t, { clock: hastyClock });
   const jobId = await queue();
   const states: unknown[] = [];
@@ -267,7 +330,11 @@ test("a watcher that leaves is forgotten", async (t) => {
   const { client, protocols, queue, events } = await setup(t);
   for (const protocol of protocols) {
     const leave = new AbortController();
-    const watch = client(JobService, protocol).watchJob({ jobId: await queue() }, { signal: leave.signal })[Symbol.asyncIterator]();
+    const watchCall = client(JobService, protocol).watchJob(
+      { jobId: await queue() },
+      { signal: leave.signal },
+    );
+    const watch = watchCall[Symbol.asyncIterator]();
     await watch.next();
     assert.equal(events.subscribers, 1);
     leave.abort();
@@ -281,7 +348,14 @@ test("workers are listed and found by the beginning of their id", async (t) => {
   const workers = client(WorkerService);
   const ids = [newId(), newId()].toSorted();
   for (const id of ids) {
-    await store.insertWorker({ id, name: `w-${id}`, provider: "process", pool: "default", nowMs: systemClock.nowMs(), token: null });
+    await store.insertWorker({
+      id,
+      name: `w-${id}`,
+      provider: "process",
+      pool: "default",
+      nowMs: systemClock.nowMs(),
+      token: null,
+    });
   }
   const list = await workers.listWorkers({ pageSize: 1 });
   assert.equal(list.workers[0]?.info?.workerId, ids[1]);

@@ -81,7 +81,11 @@ export function jobsApi(deps: JobsApiDeps): JobsApi {
 
     async cancelJob({ jobId, reason }) {
       const { id } = await findJob(store, jobId);
-      const applied = await store.applyInput({ jobId: id, input: { type: "cancel", reason }, nowMs: clock.nowMs() });
+      const applied = await store.applyInput({
+        jobId: id,
+        input: { type: "cancel", reason },
+        nowMs: clock.nowMs(),
+      });
       const job = cancelledJob(id, applied);
       deps.events.publish(job);
       deps.onCancelled(job);
@@ -154,7 +158,10 @@ function cancelledJob(id: string, applied: AppliedInput): Job {
   if (applied.ok) return applied.job;
   if (applied.job === null) return notFound("job", id);
   if (!isFinal(applied.job.state)) return applied.job;
-  throw new AppError("failed_precondition", `cancel job ${id}: it has ended already and is ${applied.job.state}`);
+  throw new AppError(
+    "failed_precondition",
+    `cancel job ${id}: it has ended already and is ${applied.job.state}`,
+  );
 }
 
 function retriedJob(id: string, applied: AppliedInput): Job {
@@ -162,12 +169,22 @@ function retriedJob(id: string, applied: AppliedInput): Job {
   if (applied.job === null) return notFound("job", id);
   const { state } = applied.job;
   if (applied.refusal === "succeeded") {
-    throw new AppError("failed_precondition", `retry job ${id}: it has succeeded; set \`force\` to run it again`);
+    throw new AppError(
+      "failed_precondition",
+      `retry job ${id}: it has succeeded; set \`force\` to run it again`,
+    );
   }
-  throw new AppError("failed_precondition", `retry job ${id}: it is ${state}, and only a job that has ended can be retried`);
+  throw new AppError(
+    "failed_precondition",
+    `retry job ${id}: it is ${state}, and only a job that has ended can be retried`,
+  );
 }
 
-async function* watchJob(deps: JobsApiDeps, idOrPrefix: string, context: HandlerContext): AsyncGenerator<{ job: pb.Job }> {
+async function* watchJob(
+  deps: JobsApiDeps,
+  idOrPrefix: string,
+  context: HandlerContext,
+): AsyncGenerator<{ job: pb.Job }> {
   const { id } = await findJob(deps.store, idOrPrefix);
   const followed = (await FollowedJob.open(deps, { jobId: id })) ?? notFound("job", id);
   try {

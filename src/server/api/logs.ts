@@ -6,9 +6,9 @@
  * offsets begin again at 0. The last message, and only that one, is `complete`.
  */
 
-import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import type { Clock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
 import { isFinal, type Job } from "../../core/job.ts";
@@ -183,7 +183,10 @@ function isLastAttempt(job: Job, number: number): boolean {
 
 function noAttempt(job: Job, number: number): AppError {
   const count = job.attemptCount === 1 ? "1 attempt" : `${job.attemptCount} attempts`;
-  return new AppError("not_found", `read log of job ${job.id}: there is no attempt ${number}; it has had ${count}`);
+  return new AppError(
+    "not_found",
+    `read log of job ${job.id}: there is no attempt ${number}; it has had ${count}`,
+  );
 }
 
 const STREAM_NUMBER: Readonly<Record<LogStreamName, LogStream>> = {
@@ -219,7 +222,7 @@ function batchMessage(batch: LogBatch, place: { attempt: number; complete: boole
     create(LogEntrySchema, {
       stream: STREAM_NUMBER[stream],
       time: timestampFromMs(possibleTimeMs(timeMs)),
-      data: data as Uint8Array<ArrayBuffer>,
+      data,
     }),
   );
   return response;

@@ -17,13 +17,18 @@ export function pageFromWire(request: { pageSize: number; pageToken: string }): 
 
 /** Empty on the last page. */
 export function pageTokenToWire(cursor: string | null): string {
-  return cursor === null ? "" : Buffer.from(JSON.stringify({ v: VERSION, after: cursor })).toString("base64url");
+  return cursor === null
+    ? ""
+    : Buffer.from(JSON.stringify({ v: VERSION, after: cursor })).toString("base64url");
 }
 
 function decodePageToken(token: string): string {
   const after = cursorIn(parse(token));
   if (after !== null) return after;
-  throw new AppError("invalid_argument", "page_token: not a token of this server; take `next_page_token` of a page as it is");
+  throw new AppError(
+    "invalid_argument",
+    "page_token: not a token of this server; take `next_page_token` of a page as it is",
+  );
 }
 
 function parse(token: string): unknown {

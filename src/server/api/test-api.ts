@@ -1,9 +1,20 @@
 /** The public API on real ports over the memory store, for tests. */
 
 import type { TestContext } from "node:test";
-import { createClient, type Client, type ConnectRouter, type Interceptor, type Transport } from "@connectrpc/connect";
 import type { DescService } from "@bufbuild/protobuf";
-import { createConnectTransport, createGrpcTransport, createGrpcWebTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import {
+  createClient,
+  type Client,
+  type ConnectRouter,
+  type Interceptor,
+  type Transport,
+} from "@connectrpc/connect";
+import {
+  createConnectTransport,
+  createGrpcTransport,
+  createGrpcWebTransport,
+  Http2SessionManager,
+} from "@connectrpc/connect-node";
 import { systemClock, type Clock } from "../../base/clock.ts";
 import { silentLogger } from "../../base/log.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";

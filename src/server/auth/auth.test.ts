@@ -54,13 +54,25 @@ test("a file that holds something else is refused, and its content is not repeat
 
 test("a path that cannot be a file is refused with the path", async (t) => {
   const { directory } = await setup(t);
-  await assert.rejects(loadOrCreateApiToken(directory), (error) => error instanceof AppError && error.message.includes(directory));
+  await assert.rejects(
+    loadOrCreateApiToken(directory),
+    (error) => error instanceof AppError && error.message.includes(directory),
+  );
 });
 
 test("the token is taken from a bearer header and nothing else", () => {
   assert.equal(bearerToken("Bearer abc"), "abc");
   assert.equal(bearerToken("bearer   abc "), "abc");
-  for (const header of [undefined, "", "abc", "Bearer", "Bearer ", "Basic abc", "Bearer a b", "xBearer abc"]) {
+  for (const header of [
+    undefined,
+    "",
+    "abc",
+    "Bearer",
+    "Bearer ",
+    "Basic abc",
+    "Bearer a b",
+    "xBearer abc",
+  ]) {
     assert.equal(bearerToken(header), null, String(header));
   }
 });
@@ -69,7 +81,14 @@ test("only the right token passes, and no refusal repeats the wrong one", () => 
   const guard = createTokenGuard({ token: "right" });
   const path = "/hodei.v1.JobService/QueueJob";
   assert.equal(guard({ path, authorization: "Bearer right" }), null);
-  for (const authorization of [undefined, "", "Bearer wrong", "Bearer righ", "Bearer right2", "Basic right"]) {
+  for (const authorization of [
+    undefined,
+    "",
+    "Bearer wrong",
+    "Bearer righ",
+    "Bearer right2",
+    "Basic right",
+  ]) {
     const refusal = guard({ path, authorization });
     assert.equal(refusal?.code, "unauthenticated", String(authorization));
     assert.doesNotMatch(refusal.message, /wrong|righ\b/);
@@ -79,10 +98,24 @@ test("only the right token passes, and no refusal repeats the wrong one", () => 
 test("only the exact paths of workers and health probes need no token", () => {
   const guard = createTokenGuard({ token: "right" });
   const open = (path: string): boolean => guard({ path, authorization: undefined }) === null;
-  for (const path of ["/hodei.v1.WorkerService/Register", "/hodei.v1.WorkerService/WorkerStream", "/hodei.v1.WorkerService/Unregister", "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"]) {
+  for (const path of [
+    "/hodei.v1.WorkerService/Register",
+    "/hodei.v1.WorkerService/WorkerStream",
+    "/hodei.v1.WorkerService/Unregister",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+  ]) {
     assert.equal(open(path), true, path);
   }
-  for (const path of ["/hodei.v1.WorkerService/ListWorkers", "/hodei.v1.WorkerService/Register/", "/hodei.v1.workerservice/Register", "//hodei.v1.WorkerService/Register", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "/", ""]) {
+  for (const path of [
+    "/hodei.v1.WorkerService/ListWorkers",
+    "/hodei.v1.WorkerService/Register/",
+    "/hodei.v1.workerservice/Register",
+    "//hodei.v1.WorkerService/Register",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/",
+    "",
+  ]) {
     assert.equal(open(path), false, path);
   }
 });

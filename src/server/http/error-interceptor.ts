@@ -14,7 +14,10 @@ export function errorInterceptor(deps: { log: Logger; random: Random }): Interce
     const convert = (error: unknown): ConnectError =>
       toConnectError(error, (fault) => {
         const errorId = Buffer.from(deps.random.bytes(6)).toString("hex");
-        deps.log.error({ err: fault, errorId, rpc: `${request.service.typeName}/${request.method.name}` }, "rpc failed");
+        deps.log.error(
+          { err: fault, errorId, rpc: `${request.service.typeName}/${request.method.name}` },
+          "rpc failed",
+        );
         return errorId;
       });
     try {

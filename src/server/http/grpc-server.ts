@@ -10,12 +10,18 @@ import * as http2 from "node:http2";
 import type { AddressInfo } from "node:net";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { AppError, errorMessage } from "../../base/errors.ts";
+import { AppError } from "../../base/errors.ts";
 import type { Service } from "../../base/service.ts";
 import { toConnectError } from "../../protocol/errors.ts";
 import { grpcHealthRoutes } from "./grpc-health.ts";
 import { grpcReflectionRoutes } from "./grpc-reflection.ts";
-import { DRAIN_MS, routerOptions, shutdownController, stopOnce, type RpcServerOptions } from "./rpc-options.ts";
+import {
+  DRAIN_MS,
+  routerOptions,
+  shutdownController,
+  stopOnce,
+  type RpcServerOptions,
+} from "./rpc-options.ts";
 import { refuseCall } from "./rpc-refusal.ts";
 
 export interface GrpcServer extends Service {
@@ -26,6 +32,8 @@ export interface GrpcServer extends Service {
 const STREAM_WINDOW_BYTES = 4 * 1024 * 1024;
 /** The same for a whole connection. */
 const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
+/** Calls at the same time on one connection; a client waits with more. */
+const MAX_CONNECTION_STREAMS = 10_000;
 /** Above it, Node.js refuses new streams of a session. The unit of the library is a megabyte. */
 const SESSION_MEMORY_MEGABYTES = 128;
 
@@ -34,7 +42,10 @@ export async function startGrpcServer(options: RpcServerOptions): Promise<GrpcSe
   const shutdown = shutdownController();
   const sessions = new Set<http2.ServerHttp2Session>();
   const server = http2.createServer(
-    { settings: { initialWindowSize: STREAM_WINDOW_BYTES }, maxSessionMemory: SESSION_MEMORY_MEGABYTES },
+    {
+      settings: { initialWindowSize: STREAM_WINDOW_BYTES, maxConcurrentStreams: MAX_CONNECTION_STREAMS },
+      maxSessionMemory: SESSION_MEMORY_MEGABYTES,
+    },
     requestListener(options, shutdown.signal),
   );
   server.on("session", (session) => {
@@ -43,8 +54,10 @@ export async function startGrpcServer(options: RpcServerOptions): Promise<GrpcSe
     session.once("close", () => sessions.delete(session));
     session.on("error", (error) => options.log.debug({ err: error }, "http2 session failed"));
   });
+  // Workers and watchers may be silent for long.
   server.setTimeout(0);
   await listen(server, options);
+  server.on("error", (error) => options.log.error({ err: error }, "grpc server failed"));
   const { port } = server.address() as AddressInfo;
   return { port, stop: stopOnce(() => stop({ server, sessions, options, shutdown })) };
 }
@@ -81,10 +94,15 @@ function requestListener(options: RpcServerOptions, signal: AbortSignal) {
 
 function listen(server: http2.Http2Server, { host, port }: RpcServerOptions): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once("error", (error) => {
-      reject(new AppError("failed_precondition", `listen on ${host}:${port}: ${errorMessage(error)}`, { cause: error }));
+    const onError = (error: Error): void =>
+      reject(
+        new AppError("failed_precondition", `listen on ${host}:${port}: ${error.message}`, { cause: error }),
+      );
+    server.once("error", onError);
+    server.listen(port, host, () => {
+      server.off("error", onError);
+      resolve();
     });
-    server.listen(port, host, resolve);
   });
 }
 

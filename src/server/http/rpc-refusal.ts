@@ -5,7 +5,12 @@
 
 import type { ConnectError } from "@connectrpc/connect";
 import { encodeEnvelope } from "@connectrpc/connect/protocol";
-import { codeToHttpStatus, endStreamFlag, endStreamToJson, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
+import {
+  codeToHttpStatus,
+  endStreamFlag,
+  endStreamToJson,
+  errorToJsonBytes,
+} from "@connectrpc/connect/protocol-connect";
 import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 
 /** The part of HTTP/1.1 and HTTP/2 responses of Node.js that is needed here. */
@@ -16,7 +21,10 @@ export interface RefusalTarget {
   end(body: Uint8Array): unknown;
 }
 
-export function refuseCall(error: ConnectError, call: { contentType: string | undefined; response: RefusalTarget }): void {
+export function refuseCall(
+  error: ConnectError,
+  call: { contentType: string | undefined; response: RefusalTarget },
+): void {
   const { response } = call;
   const contentType = (call.contentType ?? "").toLowerCase();
   if (contentType.startsWith("application/grpc")) {

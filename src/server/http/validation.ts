@@ -7,9 +7,9 @@
  * can hold that many mistakes.
  */
 
+import { createValidator, ValidationError, type Validator, type Violation } from "@bufbuild/protovalidate";
 import type { Interceptor } from "@connectrpc/connect";
 import { createValidateInterceptor } from "@connectrpc/validate";
-import { createValidator, ValidationError, type Validator, type Violation } from "@bufbuild/protovalidate";
 
 const MAX_VIOLATIONS = 10;
 /** A path may hold a map key of the request, as long as its author liked. */
