@@ -244,6 +244,16 @@ test("stopping writes what was accepted, closes all files and refuses what comes
   assert.throws(() => writer.append(bytes.byteLength, Buffer.alloc(1)), { code: "unavailable" });
 });
 
+test("stopping also writes the appends that wait for room", async (t) => {
+  const { logs, attemptId, path } = await setupLogs(t, { limits: { pendingBytes: 2000 } });
+  const { bytes } = makeLog({ count: 500, seed: 13 });
+  const appends = appendAll(logs, attemptId, { bytes, pieceBytes: 1000 });
+  await logs.stop();
+  assert.deepEqual(await readFile(path), bytes);
+  await appends;
+  assert.equal(await openLogFiles(), 0);
+});
+
 test("looking at an attempt without a log makes no file", async (t) => {
   const { logs, attemptId, path } = await setupLogs(t);
   assert.equal(await logs.length(attemptId), 0);

@@ -262,7 +262,9 @@ class DirectoryLogStore implements LogStore {
     await Promise.allSettled(
       this.#slots.all().map(async (slot) => {
         await slot.finishing?.catch(() => {});
-        await (await slot.ready).settled();
+        const attempt = await slot.ready;
+        await slot.line.idle();
+        await attempt.settled();
       }),
     );
     await this.#parts.files.stop();
