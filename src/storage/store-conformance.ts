@@ -10,8 +10,6 @@ import { submissionTests } from "./conformance/submissions.ts";
 import { workerTests } from "./conformance/workers.ts";
 import type { Store } from "./store.ts";
 
-export { newJobOf, resultOf } from "./conformance/samples.ts";
-
 export interface OpenedStore {
   store: Store;
   /** A second store on the same data, as another server has it. */

@@ -3,7 +3,7 @@
  * PostgreSQL of its own in a temporary directory. For tests and benchmarks only.
  */
 
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "pg";
@@ -11,6 +11,8 @@ import { systemClock } from "../base/clock.ts";
 import { silentLogger } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { startEmbeddedPostgres } from "./embedded-postgres.ts";
+import { endPostmaster, readPidFile } from "./embedded/postmaster.ts";
+import { isAbandoned } from "./embedded/users.ts";
 import type { PostgresConnection } from "./postgres/database.ts";
 
 export interface TestDatabase {
@@ -24,8 +26,11 @@ export async function openTestDatabase(): Promise<TestDatabase> {
   return url === undefined || url === "" ? openEmbedded() : createOn(url);
 }
 
+const DIRECTORY_PREFIX = "hodei-db-";
+
 async function openEmbedded(): Promise<TestDatabase> {
-  const directory = mkdtempSync(join(tmpdir(), "hodei-db-"));
+  await removeAbandoned();
+  const directory = mkdtempSync(join(tmpdir(), DIRECTORY_PREFIX));
   // As root the database runs as another user, who must get in.
   chmodSync(directory, 0o755);
   try {
@@ -45,6 +50,19 @@ async function openEmbedded(): Promise<TestDatabase> {
   } catch (error) {
     rmSync(directory, { recursive: true, force: true });
     throw error;
+  }
+}
+
+/** A test run that was killed leaves its database running, as a server does. */
+async function removeAbandoned(): Promise<void> {
+  for (const name of readdirSync(tmpdir())) {
+    const home = join(tmpdir(), name, "postgres");
+    if (!name.startsWith(DIRECTORY_PREFIX) || !isAbandoned(home)) continue;
+    const data = join(home, "data");
+    const left = readPidFile(data);
+    if (left) await endPostmaster(left.pid, { data, clock: systemClock });
+    // Another test file may be at it too, which makes a directory look filled while it is removed.
+    rmSync(join(tmpdir(), name), { recursive: true, force: true, maxRetries: 5 });
   }
 }
 

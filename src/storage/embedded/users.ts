@@ -3,7 +3,7 @@
  * file named by its pid and the time it started; a file of a process that is gone counts for nothing.
  */
 
-import { chownSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chownSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Random } from "../../base/random.ts";
 import { isMarkAlive, ownMark } from "./postmaster.ts";
@@ -39,4 +39,11 @@ function removeDead(directory: string): void {
   for (const name of readdirSync(directory)) {
     if (!isMarkAlive(name)) rmSync(join(directory, name), { force: true });
   }
+}
+
+/** Whether every process that used the database was killed: one that stopped takes its file along. */
+export function isAbandoned(home: string): boolean {
+  const directory = join(home, "users");
+  const names = existsSync(directory) ? readdirSync(directory) : [];
+  return names.length > 0 && !names.some(isMarkAlive);
 }

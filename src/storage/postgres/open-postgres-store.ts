@@ -49,10 +49,10 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
   await attempting("open database", () => migrate(poolConfig(connection), log));
   const database = openDatabase(connection, { poolSize, log });
   try {
-    await attempting("open database", () => scheduling.forgetOldWaitReasons(database.pool));
+    await scheduling.forgetOldWaitReasons(database.pool);
   } catch (error) {
-    await database.pool.end();
-    throw error;
+    // Only tidiness: another start will do it.
+    log.warn({ err: error }, "old wait reasons were not removed");
   }
   return createStore(database, random);
 }

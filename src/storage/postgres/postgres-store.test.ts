@@ -1,9 +1,13 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Client } from "pg";
 import { silentLogger } from "../../base/log.ts";
 import { systemRandom } from "../../base/random.ts";
 import { newJobOf } from "../conformance/samples.ts";
+import { isProcessAlive, readPidFile } from "../embedded/postmaster.ts";
 import { storeConformance } from "../store-conformance.ts";
 import { openTestDatabase, type TestDatabase } from "../test-database.ts";
 import { openPostgresStore } from "./open-postgres-store.ts";
@@ -130,4 +134,22 @@ describe("postgres store and its server", () => {
     await query("DELETE FROM kysely_migration WHERE name = '9999_future'");
     await (await open(database)).close();
   });
+});
+
+test("the database of a test run that was killed is removed by the next one", async () => {
+  if (process.env["HODEI_TEST_DATABASE_URL"]) return;
+  const module = JSON.stringify(new URL("../test-database.js", import.meta.url).href);
+  const script = `
+    import { openTestDatabase } from ${module};
+    const { connection } = await openTestDatabase();
+    console.log(connection.host);
+    process.kill(process.pid, "SIGKILL");
+  `;
+  const killed = spawnSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8" });
+  const directory = dirname(dirname(killed.stdout.trim()));
+  const pid = readPidFile(join(directory, "postgres", "data"))?.pid;
+  assert.ok(pid !== undefined && isProcessAlive(pid));
+  await (await openTestDatabase()).close();
+  assert.equal(isProcessAlive(pid), false);
+  assert.equal(existsSync(directory), false);
 });
