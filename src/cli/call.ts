@@ -13,9 +13,9 @@ export async function call<T>(attempted: string, run: () => Promise<T>): Promise
 }
 
 export function explain(error: unknown, attempted: string): AppError {
-  const failure = fromConnectError(error, attempted);
+  const failure = withoutEcho(fromConnectError(error, attempted), attempted);
   if (failure.code !== "invalid_argument" || "problems" in failure.details) return failure;
-  const why = failure.message.slice(attempted.length + 2);
+  const why = failure.message.startsWith(`${attempted}: `) ? failure.message.slice(attempted.length + 2) : failure.message;
   const problems = why.split("; ").filter((problem) => problem !== "");
   // One problem fits on the line; of several, each gets its own.
   if (problems.length < 2) return failure;
@@ -23,4 +23,12 @@ export function explain(error: unknown, attempted: string): AppError {
     cause: failure.cause,
     details: { problems },
   });
+}
+
+/** A server that says itself what was attempted, with the whole id, need not be introduced. */
+function withoutEcho(failure: AppError, attempted: string): AppError {
+  const action = attempted.split(" ").slice(0, 2).join(" ");
+  if (!failure.message.startsWith(`${attempted}: ${action} `)) return failure;
+  const message = failure.message.slice(attempted.length + 2);
+  return new AppError(failure.code, message, { cause: failure.cause, details: failure.details });
 }

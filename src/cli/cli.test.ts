@@ -100,6 +100,7 @@ test("each refusal of the server has its exit code", async (t) => {
   const cases: [Code, string, number, RegExp][] = [
     [Code.NotFound, `job ${JOB_ID} not found`, 3, /^hodei: cancel job 01980000: job 01980000-.* not found\n$/],
     [Code.FailedPrecondition, "the job has succeeded", 5, /the job has succeeded/],
+    [Code.FailedPrecondition, `cancel job ${JOB_ID}: it has ended`, 5, /^hodei: cancel job 01980000-[^:]*: it has ended\n$/],
     [Code.PermissionDenied, "no", 6, /hodei: cancel job 01980000: no/],
     [Code.InvalidArgument, "ambiguous: 0198 fits 0198a, 0198b", 2, /ambiguous: 0198 fits 0198a, 0198b/],
     [Code.InvalidArgument, "definition.name: too long; definition.queue: bad", 2, /refused 2 values\n  definition\.name: too long\n  definition\.queue: bad\n/],
@@ -284,6 +285,11 @@ test("process commands get their own options and give their exit code", async ()
   assert.equal(run.exitCode, 17);
   assert.equal(seen[0]?.["port"], "99");
   assert.equal(seen[0]?.["dataDir"], "/d");
+});
+
+test("the JSON Schema of job files is printed", async () => {
+  const schema = JSON.parse((await cli(["schema"])).stdout.text) as { $defs: { job: { properties: object } } };
+  assert.ok("steps" in schema.$defs.job.properties);
 });
 
 test("completion scripts are valid for their shells and know commands and options", async () => {

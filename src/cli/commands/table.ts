@@ -28,6 +28,7 @@ export const CLI_COMMANDS: readonly CommandEntry[] = [
   { name: "events", description: "show the history of a job", load: async () => (await import("./events.ts")).eventsCommand },
   { name: "workers", description: "list workers, or show one", load: async () => (await import("./workers.ts")).workersCommand },
   { name: "version", description: "print the versions of client and server", load: async () => (await import("./version.ts")).versionCommand },
+  { name: "schema", description: "print the JSON Schema of job files", load: async () => (await import("./schema.ts")).schemaCommand },
   { name: "completion", description: "print a completion script for a shell", load: async () => (await import("./completion.ts")).completionCommand },
   { name: "help", description: "explain a command, or exit-codes", load: async () => (await import("./help.ts")).helpCommand },
 ];
