@@ -181,7 +181,7 @@ export class Attempt {
   async #runCommands(): Promise<SequenceEnd> {
     const { trees, log } = this.#context;
     try {
-      await makeAttemptDirectory(this.#paths);
+      makeAttemptDirectory(this.#paths);
       await this.#log.open();
       if (this.#ending !== null) return { steps: [], failure: null, lastExit: null };
       this.#tree = trees.create(this.order.attemptId);

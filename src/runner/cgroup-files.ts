@@ -84,6 +84,7 @@ export async function removeCgroupSoon(directory: string, clock: Clock): Promise
 
 /** Kernel files are read into here: `readFileSync` would take 64 KiB of fresh memory for each. */
 const readBuffer = Buffer.allocUnsafeSlow(16 * 1024);
+const SHORT_READ_BYTES = 1024;
 
 export function readOrEmpty(path: string): string {
   let fd = -1;
@@ -92,8 +93,9 @@ export function readOrEmpty(path: string): string {
     let text = "";
     for (;;) {
       const count = readSync(fd, readBuffer, 0, readBuffer.byteLength, null);
-      if (count === 0) return text;
       text += readBuffer.toString("latin1", 0, count);
+      // The kernel gives these files in pieces of whole lines up to a page; a short one is the last.
+      if (count < SHORT_READ_BYTES) return text;
     }
   } catch {
     // A controller that is not there, or a cgroup or process that is gone: there is nothing to tell.

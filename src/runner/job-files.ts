@@ -1,7 +1,7 @@
 /** Reads the files that a job may write for Hodei. They may be anything: absent, huge, a pipe. */
 
-import { constants } from "node:fs";
-import { open, readdir } from "node:fs/promises";
+import { constants, readdirSync } from "node:fs";
+import { open } from "node:fs/promises";
 import type { Progress } from "../core/job.ts";
 import { errorMessage, systemErrorCode } from "../base/errors.ts";
 import { OUTPUT_FILE, PROGRESS_FILE, SUMMARY_FILE, type AttemptPaths } from "./attempt-directory.ts";
@@ -19,7 +19,7 @@ export interface JobFiles {
 
 /** One look at the directory tells which of the files there are: most jobs write none. */
 export async function readJobFiles(paths: AttemptPaths): Promise<JobFiles> {
-  const names = new Set(await readdir(paths.root));
+  const names = new Set(readdirSync(paths.root));
   const files: JobFiles = { outputs: {}, summary: "", progress: null, problems: [] };
   if (names.has(OUTPUT_FILE)) await readOutputs(paths.output, files);
   if (names.has(SUMMARY_FILE)) await readSummary(paths.summary, files);

@@ -133,6 +133,7 @@ class RunnerProcess implements Runner {
   async start(): Promise<void> {
     const { directory, log } = this.#options;
     await this.#clearPast();
+    await mkdir(attemptsDirectory(directory), { recursive: true, mode: 0o700 });
     this.#socket.serve({ onConnect: () => this.#greet(), onMessage: (message) => this.#handle(message) });
     this.#tick();
     log.info({ cgroup: this.#trees.mode, directory }, "runner is ready");

@@ -5,6 +5,7 @@
  * step leaves running, such as a database for the tests of the next one, live until the job ends.
  */
 
+import { writeFileSync } from "node:fs";
 import { unlink, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { Clock } from "../base/clock.ts";
@@ -188,9 +189,13 @@ async function makeArguments(command: CommandSpec, scriptPath: string | null): P
     return command.kind === "shell" ? [command.cmd, ...command.args] : [];
   }
   const { interpreter, text } = planScript(command);
-  await writeFile(scriptPath, text, { mode: 0o700 });
+  if (text.length <= SMALL_SCRIPT_LENGTH) writeFileSync(scriptPath, text, { mode: 0o700 });
+  else await writeFile(scriptPath, text, { mode: 0o700 });
   return interpreter.length === 0 ? [] : [...interpreter, scriptPath];
 }
+
+/** Up to here the three rounds of an asynchronous write cost more than the write itself. */
+const SMALL_SCRIPT_LENGTH = 16 * 1024;
 
 function removeInBackground(path: string): void {
   unlink(path).catch(() => {
