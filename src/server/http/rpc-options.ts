@@ -26,8 +26,12 @@ export interface RpcServerOptions {
 export const MAX_REQUEST_BYTES = 64 * 1024 * 1024;
 /** A job may have a summary and outputs of some size, and a page has 1,000 jobs. */
 export const MAX_RESPONSE_BYTES = 256 * 1024 * 1024;
-/** Below this, compressing costs more than it saves. */
-const COMPRESS_MIN_BYTES = 16 * 1024;
+/**
+ * Answers are never compressed, though compressed requests are taken: a follower of a fast log would
+ * cost the server more in gzip than everything else together, and most callers are near. For those
+ * far away, a proxy in front can compress.
+ */
+const COMPRESS_MIN_BYTES = MAX_RESPONSE_BYTES;
 /** A stop waits this long for calls to end; then it cuts connections. */
 export const DRAIN_MS = 5_000;
 
