@@ -1,8 +1,11 @@
 /** Entries of `hodei server`, `hodei dev` and of the server inside `hodei run`. */
 
+import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { systemClock } from "../base/clock.ts";
-import { defaultDataDirectory } from "../base/data-directory.ts";
+import { apiTokenPath, defaultDataDirectory, serverFilePath, type ServerFile } from "../base/data-directory.ts";
+import { AppError } from "../base/errors.ts";
+import { eventually } from "../base/eventually.ts";
 import { createLogger, type LogLevel } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { readSettings, type Flags, type SettingsValues } from "../base/settings.ts";
@@ -42,28 +45,71 @@ export async function devMain(
   return 0;
 }
 
-/** A server for one command, on free ports. Its `stop` waits for the calls of other commands. */
+/** A server inside the process of one command. */
+export interface EmbeddedServer {
+  url: string;
+  token: string;
+  stop(): Promise<void>;
+}
+
+/** How long a server that another command has begun to start may take. */
+const OTHER_START_TIMEOUT_MS = 30_000;
+
+/**
+ * A server for one command, on free ports. If another command starts one on the same data directory
+ * at the same moment, it is shared; the owner's `stop` waits for the calls of its guests.
+ */
 export async function startEmbeddedServer(
   program: ServerProgram & { readOnly: boolean; dataDirectory: string },
-): Promise<{ url: string; token: string; stop(): Promise<void> }> {
+): Promise<EmbeddedServer> {
+  const found = await eventually(
+    async () => (await tryStartEmbedded(program)) ?? (await findServer(program.dataDirectory)),
+    { timeoutMs: OTHER_START_TIMEOUT_MS, intervalMs: 50, what: `a server on ${program.dataDirectory}` },
+  );
+  return found;
+}
+
+/** Null if another process owns the data directory. */
+async function tryStartEmbedded(
+  program: ServerProgram & { readOnly: boolean; dataDirectory: string },
+): Promise<EmbeddedServer | null> {
   const settings = readSettings(serverSettings, {
     env: process.env,
     flags: { dataDir: program.dataDirectory, httpPort: "0", grpcPort: "0", host: "127.0.0.1" },
   });
   const isTold = process.env["HODEI_LOG_LEVEL"] !== undefined;
-  const server = await startServer({
-    ...optionsFrom(settings, program, isTold ? settings.logLevel : "error"),
-    readOnly: program.readOnly,
-    endWorkersOnStop: true,
-  });
-  return {
-    url: server.url,
-    token: server.apiToken,
-    async stop() {
-      await server.idle();
-      await server.stop();
-    },
-  };
+  try {
+    const server = await startServer({
+      ...optionsFrom(settings, program, isTold ? settings.logLevel : "error"),
+      readOnly: program.readOnly,
+      endWorkersOnStop: true,
+    });
+    return { url: server.url, token: server.apiToken, stop: () => stopAfterGuests(server) };
+  } catch (error) {
+    if (error instanceof AppError && error.code === "already_exists") return null;
+    throw error;
+  }
+}
+
+/** No new guest finds the way here any more; those that are here are served to the end. */
+async function stopAfterGuests(server: RunningServer): Promise<void> {
+  await server.hide();
+  await server.idle();
+  await server.stop();
+}
+
+/** The server that another process runs on this data directory, if it answers already. */
+async function findServer(dataDirectory: string): Promise<EmbeddedServer | null> {
+  try {
+    const { url } = JSON.parse(await readFile(serverFilePath(dataDirectory), "utf8")) as ServerFile;
+    const health = await fetch(`${url}/healthz`);
+    if (!health.ok) return null;
+    const token = (await readFile(apiTokenPath(dataDirectory), "utf8")).trim();
+    return { url, token, stop: () => Promise.resolve() };
+  } catch {
+    // Not there yet, or gone again: the caller looks once more.
+    return null;
+  }
 }
 
 type Settings = SettingsValues<typeof serverSettings>;

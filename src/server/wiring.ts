@@ -73,6 +73,8 @@ export interface RunningServer extends Service {
   readonly grpcUrl: string;
   readonly apiToken: string;
   readonly databaseVersion: string;
+  /** The command line on this machine finds this server no more. */
+  hide(): Promise<void>;
   /** Resolves when no client call is under way. */
   idle(): Promise<void>;
 }
@@ -170,7 +172,8 @@ async function startParts(options: ServerOptions, started: Service[]): Promise<R
     started.push({ stop: () => endWorkers(options, provisioner) }, connections, loops.service);
   }
   const http = await startHttpServer({ ...rpc, port: options.httpPort });
-  started.push(http, await announce(dataDirectory, { url: http.url, pid: process.pid, instanceId }));
+  const announcement = await announce(dataDirectory, { url: http.url, pid: process.pid, instanceId });
+  started.push(http, announcement);
 
   let stopping: Promise<void> | null = null;
   return {
@@ -178,6 +181,7 @@ async function startParts(options: ServerOptions, started: Service[]): Promise<R
     grpcUrl,
     apiToken,
     databaseVersion: await store.version(),
+    hide: () => announcement.stop(),
     idle: () => calls.idle(),
     stop: () => (stopping ??= stopAll(started.toReversed())),
   };
