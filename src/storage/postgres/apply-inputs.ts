@@ -14,7 +14,7 @@ import type { Random } from "../../base/random.ts";
 import { changeJob } from "../../core/job-change.ts";
 import { isFinal, type Attempt, type Job, type JobEventRecord } from "../../core/job.ts";
 import type { AppliedInput, JobInputRecord } from "../store.ts";
-import { isSafeToRepeat, mayBeOneOfMany } from "./database.ts";
+import { isSafeToRepeat, jsonList, mayBeOneOfMany } from "./database.ts";
 import { bodyOfJob, jobOfRow, JOB_COLUMNS, type JobRow } from "./job-rows.ts";
 
 /** Each lost race means that another server's change went through, so few suffice in practice. */
@@ -173,24 +173,28 @@ const WRITE = `
   ), changed AS (
     UPDATE jobs j SET state = c.state, cause = c.cause, waiting_since = c.waiting_since,
       not_before = c.not_before, deadline_at = c.deadline_at, attempt_id = c.attempt_id,
-      worker_id = c.worker_id, version = c.version, body = c.body::json
-    FROM locked JOIN unnest($1::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
-        $8::uuid[], $9::uuid[], $10::bigint[], $11::text[])
+      worker_id = c.worker_id, version = c.version, body = c.body
+    FROM locked JOIN ROWS FROM (
+        unnest($1::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::uuid[],
+          $9::uuid[], $10::bigint[]),
+        json_array_elements($11::json))
       AS c (id, state, cause, waiting_since, not_before, deadline_at, attempt_id, worker_id, version, body)
       ON c.id = locked.id
     WHERE j.id = locked.id
     RETURNING j.id
   ), stored_attempts AS (
     INSERT INTO attempts (id, job_id, number, worker_id, ended, body)
-    SELECT a.id, a.job_id, a.number, a.worker_id, a.ended, a.body::json
-    FROM unnest($12::uuid[], $13::uuid[], $14::bigint[], $15::uuid[], $16::boolean[], $17::text[])
+    SELECT a.id, a.job_id, a.number, a.worker_id, a.ended, a.body
+    FROM ROWS FROM (
+        unnest($12::uuid[], $13::uuid[], $14::bigint[], $15::uuid[], $16::boolean[]),
+        json_array_elements($17::json))
       AS a (id, job_id, number, worker_id, ended, body) JOIN changed ON changed.id = a.job_id
     ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, body = excluded.body
   ), stored_events AS (
     INSERT INTO job_events (job_id, sequence, body)
-    SELECT e.job_id, e.sequence, e.body::json
-    FROM unnest($18::uuid[], $19::bigint[], $20::text[]) AS e (job_id, sequence, body)
-      JOIN changed ON changed.id = e.job_id
+    SELECT e.job_id, e.sequence, e.body
+    FROM ROWS FROM (unnest($18::uuid[], $19::bigint[]), json_array_elements($20::json))
+      AS e (job_id, sequence, body) JOIN changed ON changed.id = e.job_id
   )
   SELECT id FROM changed`;
 
@@ -210,7 +214,7 @@ async function write(pool: Pool, changes: readonly DecidedChange[]): Promise<Set
       ...attemptColumns(attempts),
       events.map(({ jobId }) => jobId),
       events.map(({ sequence }) => sequence),
-      events.map((event) => JSON.stringify(event)),
+      jsonList(events.map((event) => JSON.stringify(event))),
     ],
   });
   const lost = new Set(jobs.map(({ id }) => id));
@@ -218,7 +222,7 @@ async function write(pool: Pool, changes: readonly DecidedChange[]): Promise<Set
   return lost;
 }
 
-function jobColumns(jobs: readonly Job[]): unknown[][] {
+function jobColumns(jobs: readonly Job[]): unknown[] {
   return [
     jobs.map(({ state }) => state),
     jobs.map(({ cause }) => cause),
@@ -228,17 +232,17 @@ function jobColumns(jobs: readonly Job[]): unknown[][] {
     jobs.map(({ attemptId }) => attemptId),
     jobs.map(({ workerId }) => workerId),
     jobs.map(({ version }) => version),
-    jobs.map(bodyOfJob),
+    jsonList(jobs.map(bodyOfJob)),
   ];
 }
 
-function attemptColumns(attempts: readonly Attempt[]): unknown[][] {
+function attemptColumns(attempts: readonly Attempt[]): unknown[] {
   return [
     attempts.map(({ id }) => id),
     attempts.map(({ jobId }) => jobId),
     attempts.map(({ number }) => number),
     attempts.map(({ workerId }) => workerId),
     attempts.map(({ state }) => isFinal(state)),
-    attempts.map((attempt) => JSON.stringify(attempt)),
+    jsonList(attempts.map((attempt) => JSON.stringify(attempt))),
   ];
 }

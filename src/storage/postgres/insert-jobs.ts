@@ -4,7 +4,7 @@ import type { Pool } from "pg";
 import { placementKey } from "../../core/job.ts";
 import { storedIdempotencyKey } from "../store-rules.ts";
 import type { InsertedJob, NewJob } from "../store.ts";
-import { columnText } from "./database.ts";
+import { columnText, jsonList } from "./database.ts";
 
 /**
  * A conflict of the idempotency key, or of the id when a call is repeated whose answer was lost,
@@ -27,9 +27,11 @@ const INSERT = `
   INSERT INTO jobs (id, state, queue, name, placement_key, priority, created_at, waiting_since, not_before,
     deadline_at, version, labels, idempotency_key, definition)
   SELECT id, 'pending', queue, name, placement_key, priority, now_ms, now_ms, now_ms,
-    deadline_at, 1, labels::jsonb, idempotency_key, definition::json
-  FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
-      $8::text[], $9::text[], $10::text[])
+    deadline_at, 1, labels::jsonb, idempotency_key, definition
+  FROM ROWS FROM (
+      unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
+        $8::text[], $9::text[]),
+      json_array_elements($10::json))
     AS new (id, queue, name, placement_key, priority, now_ms, deadline_at, labels, idempotency_key, definition)
   ON CONFLICT DO NOTHING
   RETURNING id`;
@@ -45,7 +47,7 @@ function columnsOf(jobs: readonly NewJob[]): unknown[] {
     jobs.map(({ nowMs, definition }) => nowMs + definition.queueTimeoutMs),
     jobs.map(({ definition }) => labelColumn(definition.labels)),
     jobs.map(({ idempotencyKey }) => (idempotencyKey === null ? null : storedIdempotencyKey(idempotencyKey))),
-    jobs.map(({ definition }) => JSON.stringify(definition)),
+    jsonList(jobs.map(({ definition }) => JSON.stringify(definition))),
   ];
 }
 
