@@ -5,9 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { eventually } from "../base/eventually.ts";
 import { Cause, JobState } from "../protocol/gen/hodei/v1/jobs_pb.ts";
 import { WorkerState } from "../protocol/gen/hodei/v1/workers_pb.ts";
-import { TOKEN, cli, startFakeServer, type FakeServices } from "./fake-server.ts";
+import { TOKEN, cli, startCli, startFakeServer, type FakeServices } from "./fake-server.ts";
 
 const JOB_ID = "01980000-0000-7000-8000-000000000001";
 
@@ -160,6 +161,30 @@ test("reading commands start a server that only reads, and stop it", async (t) =
   });
   assert.equal(run.exitCode, 0);
   assert.deepEqual(calls, ["start true /nonexistent/hodei", "stop"]);
+});
+
+test("a signal stops the server of the own process, also while it starts", async (t) => {
+  const url = await setup(t, { jobs: { getJob: () => new Promise(() => {}) } });
+  for (const isSlow of [false, true]) {
+    let stopped = 0;
+    let ready: () => void = () => {};
+    const started = new Promise<void>((resolve) => {
+      ready = resolve;
+    });
+    let calls = 0;
+    const run = startCli(["get", JOB_ID], {
+      startEmbeddedServer: async () => {
+        calls += 1;
+        if (isSlow) await started;
+        return { url, token: TOKEN, stop: async () => void (stopped += 1) };
+      },
+    });
+    await eventually(() => calls === 1);
+    run.interrupt("SIGTERM");
+    ready();
+    assert.equal((await run.result).exitCode, 143);
+    assert.equal(stopped, 1);
+  }
 });
 
 test("list shows a table for people and an array for programs, page by page", async (t) => {

@@ -5,6 +5,7 @@
  * spend its time on the job.
  */
 
+import { constants } from "node:os";
 import { Command, CommanderError, Option } from "commander";
 import pc from "picocolors";
 import type { CliCommand, CommandCall, CommandContext } from "./command.ts";
@@ -19,29 +20,34 @@ import { reportError } from "./report-error.ts";
 export async function runCli(argv: readonly string[], environment: CliEnvironment): Promise<number> {
   const stdout = new Output(environment.stdout);
   const stderr = new Output(environment.stderr);
-  const connections: Connection[] = [];
+  const connections: Promise<Connection>[] = [];
   const colors = chooseColors(argv, environment);
+  const interruption = new DefaultInterruption(environment);
   let exitCode: number;
   try {
-    exitCode = await dispatch({ argv, environment, stdout, stderr, colors, connections });
+    const session = { argv, environment, stdout, stderr, colors, connections, interruption };
+    exitCode = await Promise.race([dispatch(session), interruption.interrupted]);
   } catch (error) {
-    exitCode = await handleFailure(error, environment, stderr);
+    exitCode = handleFailure(error, environment, stderr);
   }
-  for (const connection of connections) {
+  for (const opening of connections) {
+    // One that could not be opened is the command's failure, which is reported already.
+    const connection = await opening.catch(() => null);
     try {
-      await connection.close();
+      await connection?.close();
     } catch (error) {
-      const failure = await handleFailure(error, environment, stderr);
+      const failure = handleFailure(error, environment, stderr);
       exitCode = exitCode === EXIT.ok ? failure : exitCode;
     }
   }
+  interruption.stop();
   await Promise.all([stdout.flush(), stderr.flush()]);
   stdout.release();
   stderr.release();
   return exitCode;
 }
 
-async function handleFailure(error: unknown, environment: CliEnvironment, stderr: Output): Promise<number> {
+function handleFailure(error: unknown, environment: CliEnvironment, stderr: Output): number {
   if (error instanceof BrokenPipe) return EXIT.ok;
   if (error instanceof CommanderError) {
     const isWanted = error.code === "commander.helpDisplayed" || error.code === "commander.version";
@@ -52,13 +58,42 @@ async function handleFailure(error: unknown, environment: CliEnvironment, stderr
   return report.exitCode;
 }
 
+/**
+ * A server inside this process must be stopped also when a signal ends the command. Without such
+ * a server nothing listens, and the signal does what it always does.
+ */
+class DefaultInterruption {
+  readonly #environment: CliEnvironment;
+  #end: (exitCode: number) => void = () => {};
+  #stopListening: () => void = () => {};
+  /** Resolves with the exit code of the signal. */
+  readonly interrupted: Promise<number>;
+
+  constructor(environment: CliEnvironment) {
+    this.#environment = environment;
+    this.interrupted = new Promise((resolve) => {
+      this.#end = resolve;
+    });
+  }
+
+  listen(): void {
+    this.stop();
+    this.#stopListening = this.#environment.onInterruption((signal) => this.#end(128 + constants.signals[signal]));
+  }
+
+  stop(): void {
+    this.#stopListening();
+  }
+}
+
 interface Session {
   argv: readonly string[];
   environment: CliEnvironment;
   stdout: Output;
   stderr: Output;
   colors: CommandContext["colors"];
-  connections: Connection[];
+  connections: Promise<Connection>[];
+  interruption: DefaultInterruption;
 }
 
 async function dispatch(session: Session): Promise<number> {
@@ -82,7 +117,7 @@ async function runCommand(
   session: Session,
   found: { command: Command; entry: CommandEntry; loaded: CliCommand; program: Command },
 ): Promise<number> {
-  const { argv, environment, stdout, stderr, colors, connections } = session;
+  const { argv, environment, stdout, stderr, colors, connections, interruption } = session;
   const options = found.command.optsWithGlobals<ConnectionOptions & Record<string, unknown>>();
   const context: CommandContext = {
     environment,
@@ -90,11 +125,13 @@ async function runCommand(
     stderr,
     colors,
     connect: async (need: ConnectionNeed) => {
+      if (need !== "running_server") interruption.listen();
       const { connect } = await import("./connection.ts");
-      const connection = await connect(environment, options, need);
-      connections.push(connection);
-      return connection;
+      const opening = connect(environment, options, need);
+      connections.push(opening);
+      return await opening;
     },
+    takeInterruptions: () => interruption.stop(),
     describeProgram: (write) =>
       buildProgram({ argv, environment, loadAll: true, writeOut: write, writeError: write, onCommand: async () => {} }),
   };
@@ -140,10 +177,12 @@ async function buildProgram(options: ProgramOptions): Promise<Command> {
     .addOption(new Option("--data-dir <directory>", "data directory of a server on this machine (HODEI_DATA_DIR)"))
     .addOption(new Option("--no-color", "no colours (NO_COLOR)"))
     .addHelpText("after", "\nA first job:  hodei run -- echo hello\nExit codes:   hodei help exit-codes");
+  const dashes = argv.indexOf("--");
+  const words = dashes < 0 ? argv : argv.slice(0, dashes);
   const entries = [...CLI_COMMANDS, ...environment.processCommands.map(processEntry)];
   for (const entry of entries) {
     const command = program.command(entry.name).description(entry.description);
-    if (!loadAll && !argv.includes(entry.name)) continue;
+    if (!loadAll && !words.includes(entry.name)) continue;
     const loaded = await entry.load();
     loaded.configure(command);
     command.action(async () => await options.onCommand(command, entry, loaded));

@@ -24,6 +24,8 @@ export interface CommandContext {
   colors: { stdout: Colors; stderr: Colors };
   /** The connection is closed by the caller when the command ends. */
   connect(need: ConnectionNeed): Promise<Connection>;
+  /** From here on the command itself does what signals ask for. */
+  takeInterruptions(): void;
   /** The whole program with every command, for help and completion. */
   describeProgram(write: (text: string) => void): Promise<Command>;
 }

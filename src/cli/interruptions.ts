@@ -40,6 +40,7 @@ export class Interruptions {
     this.left = new Promise((resolve) => {
       this.#leave = resolve;
     });
+    options.context.takeInterruptions();
     this.#stopListening = options.context.environment.onInterruption((signal) => this.#onSignal(signal));
   }
 
