@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -122,19 +122,21 @@ function testMode(mode: CgroupMode): void {
     });
 
     test("a pause stops every process and the clock of the time-out; a resume goes on", async () => {
-      const attemptId = agent.run({ ...bash(`i=0; while [ $i -lt 25 ]; do i=$((i+1)); echo $i; sleep 0.02; done`), timeoutMs: 1_500 });
+      const loop = "i=0; while ! [ -e go ]; do i=$((i+1)); echo $i; sleep 0.02; done; echo end";
+      const attemptId = agent.run({ ...bash(loop), timeoutMs: 2_000 });
       await eventually(async () => (await agent.logBytes(attemptId)).length > 0);
       agent.send({ type: "control", attemptId, action: "pause" });
       await agent.next("phase", (message) => message.attemptId === attemptId && message.phase === "paused");
       await systemClock.sleep(100);
       const paused = (await agent.logBytes(attemptId)).length;
       // Longer than the time-out: it must not fire.
-      await systemClock.sleep(1_600);
+      await systemClock.sleep(2_100);
       assert.equal((await agent.logBytes(attemptId)).length, paused, "it printed while paused");
+      writeFileSync(join(setup.directory, "attempts", attemptId, "workspace", "go"), "");
       agent.send({ type: "control", attemptId, action: "resume" });
       const result = await agent.result(attemptId);
       assert.equal(result.state, "succeeded");
-      assert.match((await agent.logBytes(attemptId)).toString(), /\n25\n/);
+      assert.match((await agent.logBytes(attemptId)).toString(), /\nend\n$/);
     });
 
     test("a cancel reaches a paused job", async () => {
