@@ -32,6 +32,7 @@ export class Interruptions {
   #leave: (left: Left) => void = () => {};
   #phase: "watching" | "asking" | "cancelling" = "watching";
   #stopAsking: () => void = () => {};
+  #isStopped = false;
   /** Resolves if the user wants to be away before the job has ended. */
   readonly left: Promise<Left>;
 
@@ -45,6 +46,7 @@ export class Interruptions {
   }
 
   stop(): void {
+    this.#isStopped = true;
     this.#stopAsking();
     this.#stopListening();
   }
@@ -104,6 +106,8 @@ export class Interruptions {
     this.#say("\ncancelling; once more to leave at once");
     // The end of the job is seen by the watch. A refusal means that it has ended already.
     connection.jobs.cancelJob({ jobId, reason: `${signal} of hodei run` }).catch((error: unknown) => {
+      // After the end nobody wants to know, and the connection is closed under this call.
+      if (this.#isStopped) return;
       const failure = explain(error, `cancel job ${jobId}`);
       if (failure.code !== "failed_precondition") this.#say(`hodei: ${failure.message}`);
     });
