@@ -6,7 +6,7 @@ import { Place } from "./program.ts";
 
 interface ListedJob {
   id: string;
-  name: string;
+  definition: { name: string };
   state: string;
   cause: string | null;
   exitCode: number | null;
@@ -54,8 +54,8 @@ describe("a thousand jobs of mixed success and failure", () => {
     assert.equal(jobs.length, 1_000);
     assert.equal(new Set(jobs.map(({ id }) => id)).size, 1_000);
     for (const job of jobs) {
-      const { state, cause, exitCode } = kindOf(Number(job.name.slice("job-".length)));
-      const { name } = job;
+      const { name } = job.definition;
+      const { state, cause, exitCode } = kindOf(Number(name.slice("job-".length)));
       assert.deepEqual(
         { name, state: job.state, cause: job.cause, exitCode: job.state === "timed_out" ? null : job.exitCode },
         { name, state, cause, exitCode },

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { rm } from "node:fs/promises";
 import { LogStream } from "../../src/protocol/gen/hodei/v1/logs_pb.ts";
 import { durationMs, medianOf, type BenchRow } from "../bench-row.ts";
-import { makeDataDirectory, program, startBenchServer } from "./bench-server.ts";
+import { makeDataDirectory, startBenchServer } from "./bench-server.ts";
 
 async function run(command: string, args: readonly string[], env: Record<string, string>): Promise<void> {
   const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ["ignore", "ignore", "inherit"] });

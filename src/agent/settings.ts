@@ -4,11 +4,12 @@ import { defineSettings, setting } from "../base/settings.ts";
 import { LOG_LEVELS } from "../base/log.ts";
 
 export const agentSettings = defineSettings({
-  server: setting.url<string>({
+  server: setting.url({
     env: "HODEI_SERVER",
     flag: "--server",
+    default: "http://127.0.0.1:9090",
     unit: "url",
-    description: "Where to dial: the worker port of a server, such as http://127.0.0.1:9090.",
+    description: "Where to dial: the worker port of a server.",
   }),
   tokenFile: setting.path({
     env: "HODEI_TOKEN_FILE",

@@ -114,7 +114,7 @@ function restartOrLose(session: ServerSession, view: LiveAttemptView): ServerAct
   const input: JobInput = {
     type: "lose",
     attemptId,
-    cause: job.state === "cancelling" ? "cancelled" : "worker_lost",
+    cause: "worker_lost",
     message: "the worker came back without this attempt: its runner had ended",
   };
   return [{ type: "apply", attemptId, jobId: job.id, input }];

@@ -85,11 +85,7 @@ function workerMessageBody(message: WorkerMessage): RequestBody {
     }
     case "log_batch": {
       const { attemptId, offset, data } = message;
-      const value = create(pb.LogBatchSchema, {
-        attemptId,
-        offset: BigInt(offset),
-        data: data as Uint8Array<ArrayBuffer>,
-      });
+      const value = create(pb.LogBatchSchema, { attemptId, offset: BigInt(offset), data });
       return { case: "logBatch", value };
     }
     case "result": {

@@ -42,7 +42,7 @@ import { localPool, type LocalPoolSettings } from "./local-pool.ts";
 import { openLogStore, type LogStore } from "./logs/log-store.ts";
 import { deadlineRound } from "./loops/deadlines.ts";
 import { livenessRound } from "./loops/liveness.ts";
-import { Provisioner } from "./loops/provisioning.ts";
+import { Provisioner, type Pool } from "./loops/provisioning.ts";
 import { scheduleRound } from "./loops/scheduling.ts";
 import { linkApi } from "./workers/link-api.ts";
 import { WorkerConnections } from "./workers/worker-connections.ts";
@@ -98,6 +98,65 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
 async function startParts(options: ServerOptions, started: Service[]): Promise<RunningServer> {
   const { dataDirectory, clock, random, log } = options;
+  const parts = await openParts(options, started);
+  const { store, connections } = parts;
+  const rpc: Omit<RpcServerOptions, "port"> = {
+    host: options.host,
+    routes: (router) => addRoutes(router, options, parts),
+    interceptors: [parts.calls.interceptor, errorInterceptor({ log, random }), validationInterceptor()],
+    auth: createTokenGuard({ token: parts.apiToken }),
+    log,
+    clock,
+    health: databaseHealth({ store, clock }),
+  };
+
+  const grpc = await startWorkerPort(dataDirectory, { ...rpc, port: options.grpcPort });
+  started.push(grpc);
+  const grpcUrl = `http://${hostInUrl(options.host)}:${grpc.port}`;
+  if (!options.readOnly) {
+    const provisioner = new Provisioner({ ...parts, pools: [parts.pool], clock, random, log, serverUrl: () => grpcUrl });
+    await provisioner.adopt();
+    const loops = startLoops(options, parts, provisioner);
+    started.push({ stop: () => endWorkers(options, provisioner) }, connections, loops);
+  }
+  const http = await startHttpServer({ ...rpc, port: options.httpPort });
+  const announcement = await announce(dataDirectory, {
+    url: http.url,
+    pid: process.pid,
+    instanceId: parts.instanceId,
+  });
+  started.push(http, announcement);
+
+  let stopping: Promise<void> | null = null;
+  return {
+    url: http.url,
+    grpcUrl,
+    apiToken: parts.apiToken,
+    databaseVersion: await store.version(),
+    hide: () => announcement.stop(),
+    idle: () => parts.calls.idle(),
+    stop: () => (stopping ??= stopAll(started.toReversed())),
+  };
+}
+
+/** What API, worker connections and loops share. */
+interface Parts {
+  apiToken: string;
+  instanceId: string;
+  store: Store;
+  logs: LogStore;
+  jobs: JobBus;
+  calls: ActiveCalls;
+  pool: Pool;
+  connections: WorkerConnections;
+  /** Wake-ups of the loops; they do nothing while no loop runs. */
+  hints: { scheduling(): void; provisioning(): void; sealing(): void };
+  onJobChanged(job: Job): void;
+  onRoom(): void;
+}
+
+async function openParts(options: ServerOptions, started: Service[]): Promise<Parts> {
+  const { dataDirectory, clock, random, log } = options;
   started.push(await lockDataDirectory(dataDirectory));
   const apiToken = await loadOrCreateApiToken(apiTokenPath(dataDirectory), random);
   const store = await openStore(options, started);
@@ -109,19 +168,6 @@ async function startParts(options: ServerOptions, started: Service[]): Promise<R
     log,
   });
   started.push(logs);
-
-  const jobs = new JobBus();
-  const onJobChanged = (job: Job): void => {
-    jobs.publish(job);
-    if (isFinal(job.state) || job.state === "pending") hintScheduling();
-  };
-  let hintScheduling = (): void => {};
-  let hintProvisioning = (): void => {};
-  const onRoom = (): void => {
-    hintScheduling();
-    hintProvisioning();
-  };
-
   const provider = new ProcessProvider({
     directory: join(dataDirectory, "workers"),
     workerProgram: options.workerProgram,
@@ -130,61 +176,48 @@ async function startParts(options: ServerOptions, started: Service[]): Promise<R
     log,
   });
   const pool = localPool(options.localWorkers, provider);
-  const connections = new WorkerConnections((name) => name === pool.name && pool.ephemeral);
-  const calls = new ActiveCalls();
-  const instanceId = uuidV7(clock, random);
-  const linkDependencies = { store, logs, clock, random, log, connections, onJobChanged, onRoom };
-  const routes = (router: ConnectRouter): void => {
-    router.service(JobService, jobsApi({ store, clock, random, events: jobs, ...jobHooks(connections, onJobChanged, () => hintScheduling()) }));
-    router.service(LogService, logsApi({ store, logs, events: jobs, clock }));
-    router.service(WorkerService, { ...workersApi({ store }), ...linkApi(linkDependencies) });
-    router.service(ServerService, serverApi({ store, version: options.version, instanceId }));
-  };
-  const rpc: Omit<RpcServerOptions, "port"> = {
-    host: options.host,
-    routes,
-    interceptors: [calls.interceptor, errorInterceptor({ log, random }), validationInterceptor()],
-    auth: createTokenGuard({ token: apiToken }),
-    log,
-    clock,
-    health: databaseHealth({ store, clock }),
-  };
-
-  const grpc = await startWorkerPort(dataDirectory, { ...rpc, port: options.grpcPort });
-  started.push(grpc);
-  const grpcUrl = `http://${hostInUrl(options.host)}:${grpc.port}`;
-  const provisioner = new Provisioner({
-    pools: options.readOnly ? [] : [pool],
-    store,
-    connections,
-    clock,
-    random,
-    log,
-    serverUrl: () => grpcUrl,
-    onJobChanged,
-    onRoom,
-  });
-  if (!options.readOnly) {
-    await provisioner.adopt();
-    const loops = startLoops(options, { store, logs, connections, provisioner, onJobChanged });
-    hintScheduling = loops.hintScheduling;
-    hintProvisioning = loops.hintProvisioning;
-    started.push({ stop: () => endWorkers(options, provisioner) }, connections, loops.service);
-  }
-  const http = await startHttpServer({ ...rpc, port: options.httpPort });
-  const announcement = await announce(dataDirectory, { url: http.url, pid: process.pid, instanceId });
-  started.push(http, announcement);
-
-  let stopping: Promise<void> | null = null;
+  const jobs = new JobBus();
+  const nothing = (): void => {};
+  const hints = { scheduling: nothing, provisioning: nothing, sealing: nothing };
   return {
-    url: http.url,
-    grpcUrl,
     apiToken,
-    databaseVersion: await store.version(),
-    hide: () => announcement.stop(),
-    idle: () => calls.idle(),
-    stop: () => (stopping ??= stopAll(started.toReversed())),
+    instanceId: uuidV7(clock, random),
+    store,
+    logs,
+    jobs,
+    calls: new ActiveCalls(),
+    pool,
+    connections: new WorkerConnections((name) => name === pool.name && pool.ephemeral),
+    hints,
+    onJobChanged(job) {
+      jobs.publish(job);
+      if (isFinal(job.state) || job.state === "pending") hints.scheduling();
+      // A worker that was lost will not finish its log: followers wait for the seal.
+      const mayBeLost = job.cause === "worker_lost" || (job.state === "pending" && job.attemptCount > 0);
+      if (mayBeLost) hints.sealing();
+    },
+    onRoom() {
+      hints.scheduling();
+      hints.provisioning();
+    },
   };
+}
+
+function addRoutes(router: ConnectRouter, options: ServerOptions, parts: Parts): void {
+  const { clock, random, log } = options;
+  const { store, logs, jobs: events, connections, onJobChanged, onRoom, instanceId } = parts;
+  const onQueued = (): void => parts.hints.scheduling();
+  const onCancelled = (job: Job): void => {
+    if (job.state === "cancelling" && job.workerId !== null && job.attemptId !== null) {
+      connections.control({ workerId: job.workerId, attemptId: job.attemptId }, "cancel");
+    }
+    onJobChanged(job);
+  };
+  const link = linkApi({ store, logs, clock, random, log, connections, onJobChanged, onRoom });
+  router.service(JobService, jobsApi({ store, clock, random, events, onQueued, onCancelled }));
+  router.service(LogService, logsApi({ store, logs, events, clock }));
+  router.service(WorkerService, { ...workersApi({ store }), ...link });
+  router.service(ServerService, serverApi({ store, version: options.version, instanceId }));
 }
 
 /**
@@ -206,59 +239,25 @@ async function startWorkerPort(dataDirectory: string, rpc: RpcServerOptions): Pr
   return server;
 }
 
-/** What the job API sets off besides writing to the store. */
-function jobHooks(
-  connections: WorkerConnections,
-  onJobChanged: (job: Job) => void,
-  hintScheduling: () => void,
-): { onQueued(): void; onCancelled(job: Job): void } {
-  return {
-    onQueued: hintScheduling,
-    onCancelled(job) {
-      if (job.state === "cancelling" && job.workerId !== null && job.attemptId !== null) {
-        connections.control({ workerId: job.workerId, attemptId: job.attemptId }, "cancel");
-      }
-      onJobChanged(job);
-    },
-  };
-}
-
-interface LoopParts {
-  store: Store;
-  logs: LogStore;
-  connections: WorkerConnections;
-  provisioner: Provisioner;
-  onJobChanged(job: Job): void;
-}
-
-function startLoops(
-  options: ServerOptions,
-  parts: LoopParts,
-): { service: Service; hintScheduling(): void; hintProvisioning(): void } {
+function startLoops(options: ServerOptions, parts: Parts, provisioner: Provisioner): Service {
   const { clock, random, log } = options;
-  const { store, logs, connections, provisioner, onJobChanged } = parts;
+  const { store, logs, connections, hints, onJobChanged } = parts;
   const deps = { store, connections, clock, random, log, onJobChanged };
   const loop = (name: string, periodMs: number, run: (signal: AbortSignal) => Promise<void>): Loop =>
     new Loop({ name, periodMs, run, clock, log });
 
   const provisioning = loop("provisioning", PROVISIONING_PERIOD_MS, () => provisioner.round());
   const scheduling: Loop = loop("scheduling", SCHEDULING_PERIOD_MS, async (signal) => {
-    const schedulingDeps = {
-      ...deps,
-      pools: () => provisioner.plannedPools(),
-      provision: (wanted: Parameters<Provisioner["provision"]>[0]) => provisioner.provision(wanted),
-    };
-    await scheduleRound(schedulingDeps, signal);
+    await scheduleRound({ ...deps, provisioner }, signal);
     await hintAtNextStart({ store, clock, hint: () => scheduling.hint() });
   });
+  const sealing = loop("sealing", SEALING_PERIOD_MS, () => logs.sealEnded());
   const deadlines = loop("deadlines", DEADLINE_PERIOD_MS, () => deadlineRound(deps));
   const liveness = loop("liveness", LIVENESS_PERIOD_MS, () => livenessRound(deps));
-  const sealing = loop("sealing", SEALING_PERIOD_MS, () => logs.sealEnded());
-  return {
-    service: { stop: () => stopAll([scheduling, provisioning, deadlines, liveness, sealing]) },
-    hintScheduling: () => scheduling.hint(),
-    hintProvisioning: () => provisioning.hint(),
-  };
+  hints.scheduling = () => scheduling.hint();
+  hints.provisioning = () => provisioning.hint();
+  hints.sealing = () => sealing.hint();
+  return { stop: () => stopAll([scheduling, provisioning, sealing, deadlines, liveness]) };
 }
 
 /** A retry that becomes due within the period should not wait for its end. */

@@ -62,7 +62,7 @@ async function inputFor(due: DueJob, nowMs: number, deps: DeadlineDependencies):
       return {
         type: "lose",
         attemptId,
-        cause: "cancelled",
+        cause: "worker_lost",
         message: "the worker could not confirm that the processes are gone",
       };
     default:

@@ -20,10 +20,12 @@ export interface SchedulingDependencies {
   clock: Clock;
   random: Random;
   log: Logger;
-  /** Where workers can be made, as of now. */
-  pools(): PlannedPool[];
-  /** Asks for new workers. */
-  provision(wanted: Plan["provision"]): void;
+  provisioner: {
+    /** Where workers can be made, as of now. */
+    plannedPools(): PlannedPool[];
+    /** Asks for new workers. */
+    provision(wanted: Plan["provision"]): void;
+  };
   onJobChanged(job: Job): void;
 }
 
@@ -43,10 +45,10 @@ export async function scheduleRound(deps: SchedulingDependencies, signal: AbortS
       withoutKeys: [...withoutKeys],
     });
     if (jobs.length === 0) break;
-    const decided = plan({ jobs, workers: deps.connections.schedulable(), pools: deps.pools() });
+    const decided = plan({ jobs, workers: deps.connections.schedulable(), pools: deps.provisioner.plannedPools() });
     await assign(decided.assign, jobs, deps);
     assignedAny ||= decided.assign.length > 0;
-    if (decided.provision.length > 0) deps.provision(decided.provision);
+    if (decided.provision.length > 0) deps.provisioner.provision(decided.provision);
     for (const [key, reason] of decided.reasons) {
       reasons.set(key, reason.message);
       withoutKeys.add(key);

@@ -64,6 +64,7 @@ export class WorkerConnection {
   readonly #durable = new Map<string, number>();
   readonly #closed = new AbortController();
   #pendingLogBytes = 0;
+  #lastAppend: Promise<void> = Promise.resolve();
 
   constructor(worker: { id: string; pool: string; info: WorkerInfo }, deps: ConnectionDependencies) {
     this.workerId = worker.id;
@@ -101,9 +102,9 @@ export class WorkerConnection {
   /** Handles one message. Resolves late when the worker sends log faster than the disk takes it. */
   async receive(message: Exclude<WorkerMessage, { type: "hello" }>): Promise<void> {
     const actions = onWorkerMessage(this.session, message, this.#deps.clock.nowMs());
-    const appends = this.#perform(actions);
+    this.#perform(actions);
     if (message.type === "result") this.#deps.onRoom();
-    if (this.#pendingLogBytes > MAX_PENDING_LOG_BYTES) await Promise.allSettled(appends);
+    if (this.#pendingLogBytes > MAX_PENDING_LOG_BYTES) await this.#lastAppend;
   }
 
   assign(view: LiveAttemptView): void {
@@ -135,8 +136,7 @@ export class WorkerConnection {
     this.#outbox.end();
   }
 
-  #perform(actions: readonly ServerAction[]): Promise<void>[] {
-    const appends: Promise<void>[] = [];
+  #perform(actions: readonly ServerAction[]): void {
     for (const action of actions) {
       switch (action.type) {
         case "send":
@@ -146,14 +146,13 @@ export class WorkerConnection {
           void this.#apply(action);
           break;
         case "append_log":
-          appends.push(this.#append(action));
+          this.#lastAppend = this.#append(action);
           break;
         case "renew_lease":
           void this.#renewLease();
           break;
       }
     }
-    return appends;
   }
 
   async #renewLease(): Promise<void> {
