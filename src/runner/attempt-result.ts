@@ -79,7 +79,7 @@ function verdictOf({ sequence, ending, usage, unkillable }: EndFacts): Verdict {
 }
 
 /** For what went wrong on the worker before or between the commands. */
-export function sequenceEndOfError(message: string): SequenceEnd {
-  const failure: Failure = { state: "failed", cause: "server_error", exitCode: null, signal: null, message };
+export function sequenceEndOfError(message: string, cause: "server_error" | "worker_lost" = "server_error"): SequenceEnd {
+  const failure: Failure = { state: "failed", cause, exitCode: null, signal: null, message };
   return { steps: [], failure, lastExit: null };
 }

@@ -173,7 +173,12 @@ export class Attempt {
     const ending = this.#ending;
     this.#callOffWatch();
     for (const timer of this.#timers) timer.cancel();
-    this.#result = await this.#finish(sequence, ending);
+    try {
+      this.#result = await this.#finish(sequence, ending);
+    } catch (error) {
+      this.#context.log.error({ err: error, jobId: this.order.jobId }, "end of an attempt failed");
+      this.#result = this.#unverifiedResult(sequence, errorMessage(error));
+    }
     this.#enter("finished");
     this.#context.send({ type: "result", attemptId: this.order.attemptId, result: this.#result });
   }
@@ -211,6 +216,23 @@ export class Attempt {
       leftovers,
       unkillable: this.#unkillable,
       lostLogBytes,
+      startedAtMs: this.#startedAtMs,
+      finishedAtMs: this.#context.clock.nowMs(),
+      logEnd: this.#log.end,
+    });
+  }
+
+  /** Nobody saw that its processes are gone: only the cause `worker_lost` may say so. */
+  #unverifiedResult(sequence: SequenceEnd, problem: string): AttemptResult {
+    const message = `the worker could not end the attempt in order: ${problem}`;
+    return makeResult({
+      sequence: { ...sequenceEndOfError(message, "worker_lost"), steps: sequence.steps },
+      ending: null,
+      files: { outputs: {}, summary: "", progress: null, problems: [] },
+      usage: NO_TREE_USAGE,
+      leftovers: 0,
+      unkillable: this.#unkillable,
+      lostLogBytes: 0,
       startedAtMs: this.#startedAtMs,
       finishedAtMs: this.#context.clock.nowMs(),
       logEnd: this.#log.end,
