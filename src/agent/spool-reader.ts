@@ -6,14 +6,16 @@ import { AppError, systemErrorCode } from "../base/errors.ts";
 import { wholeRecordsLength } from "../core/log-record.ts";
 import { spoolDirectory } from "../protocol/spool-layout.ts";
 
-/** Read at once, and handed out in pieces. */
-const READ_AHEAD_BYTES = 1024 * 1024;
+/** Read at once, and handed out in pieces; one buffer of it for each attempt that has log to send. */
+const READ_AHEAD_BYTES = 256 * 1024;
 
 interface OpenAttempt {
   file: FileHandle | null;
   /** Place of the first byte of `file`. */
   segmentStart: number;
   segmentEnd: number | null;
+  /** Holds `ahead`; used again for the next read, since fresh memory keeps the collector busy. */
+  buffer: Buffer | null;
   ahead: Buffer;
   /** Place of the first byte of `ahead`. */
   aheadStart: number;
@@ -29,7 +31,7 @@ export class SpoolReader {
 
   /**
    * Whole records from `offset` on, at most `maxBytes`; `logEnd` is how long the log is known to
-   * be. The bytes stay valid: nothing is written over them.
+   * be. The bytes are valid until the next read of the same attempt.
    */
   async read(place: { attemptId: string; offset: number; maxBytes: number; logEnd: number }): Promise<Uint8Array> {
     const attempt = this.#attempt(place.attemptId);
@@ -59,7 +61,7 @@ export class SpoolReader {
     const known = this.#open.get(attemptId);
     if (known) return known;
     const empty = Buffer.alloc(0);
-    const attempt: OpenAttempt = { file: null, segmentStart: 0, segmentEnd: null, ahead: empty, aheadStart: 0 };
+    const attempt: OpenAttempt = { file: null, segmentStart: 0, segmentEnd: null, buffer: null, ahead: empty, aheadStart: 0 };
     this.#open.set(attemptId, attempt);
     return attempt;
   }
@@ -70,7 +72,7 @@ export class SpoolReader {
   ): Promise<void> {
     const { offset, logEnd } = place;
     let got = 0;
-    const buffer = Buffer.allocUnsafe(Math.min(READ_AHEAD_BYTES, logEnd - offset));
+    const buffer = bufferFor(attempt, logEnd - offset);
     while (got === 0) {
       const file = await this.#segment(attempt, place.attemptId, offset);
       const wanted = Math.min(buffer.length, (attempt.segmentEnd ?? logEnd) - offset);
@@ -114,6 +116,12 @@ export class SpoolReader {
       throw new AppError("not_found", `read spool of attempt ${attemptId}: it was removed`, { cause: error });
     }
   }
+}
+
+/** A short log is read into memory of its own size: most jobs say little. */
+function bufferFor(attempt: OpenAttempt, wantedBytes: number): Buffer {
+  if (wantedBytes < READ_AHEAD_BYTES) return Buffer.allocUnsafe(wantedBytes);
+  return (attempt.buffer ??= Buffer.allocUnsafeSlow(READ_AHEAD_BYTES));
 }
 
 function aheadFrom(attempt: OpenAttempt, offset: number): Buffer {
