@@ -5,6 +5,7 @@ import { chmod, mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { eventually } from "../src/base/eventually.ts";
+import { openTestDatabase, type TestDatabase } from "../src/storage/test-database.ts";
 
 const bin = join(process.cwd(), "bin", "hodei.js");
 
@@ -20,15 +21,20 @@ export class Place {
   readonly directory: string;
   #server: ChildProcess | null = null;
 
-  private constructor(directory: string) {
+  readonly #database: TestDatabase | null;
+
+  private constructor(directory: string, database: TestDatabase | null) {
     this.directory = directory;
+    this.#database = database;
   }
 
+  /** On the database server of `HODEI_TEST_DATABASE_URL` if that is set, else on a private one. */
   static async make(): Promise<Place> {
     const directory = await mkdtemp(join(tmpdir(), "hodei-e2e-"));
     // As root, PostgreSQL runs as another user and must get through.
     await chmod(directory, 0o755);
-    return new Place(directory);
+    const isGiven = process.env["HODEI_TEST_DATABASE_URL"] !== undefined;
+    return new Place(directory, isGiven ? await openTestDatabase() : null);
   }
 
   get dataDirectory(): string {
@@ -37,7 +43,10 @@ export class Place {
 
   environment(extra: Record<string, string> = {}): Record<string, string | undefined> {
     const { HODEI_SERVER: _server, NODE_TEST_CONTEXT: _context, ...inherited } = process.env;
-    return { ...inherited, HODEI_DATA_DIR: this.dataDirectory, NO_COLOR: "1", ...extra };
+    const connection = this.#database?.connection;
+    const database =
+      connection && "connectionString" in connection ? { HODEI_DATABASE_URL: connection.connectionString } : {};
+    return { ...inherited, ...database, HODEI_DATA_DIR: this.dataDirectory, NO_COLOR: "1", ...extra };
   }
 
   start(args: readonly string[], options: { env?: Record<string, string>; cwd?: string } = {}): ChildProcess {
@@ -82,6 +91,11 @@ export class Place {
   async server(): Promise<{ url: string; pid: number }> {
     const text = await readFile(join(this.dataDirectory, "server.json"), "utf8");
     return JSON.parse(text) as { url: string; pid: number };
+  }
+
+  /** `host:port` of the port for workers and gRPC clients. */
+  async grpcAddress(): Promise<string> {
+    return `127.0.0.1:${await readFile(join(this.dataDirectory, "worker-port"), "utf8")}`;
   }
 
   /** Waits until the message of a job fits, and returns it. */
@@ -143,6 +157,7 @@ export class Place {
 
   async remove(): Promise<void> {
     await this.stopDev();
+    await this.#database?.close();
     await rm(this.directory, { recursive: true, force: true });
   }
 }
