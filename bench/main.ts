@@ -9,6 +9,7 @@ import { durationMs } from "./bench-row.ts";
 import { ephemeralWorker, firstRun, laterRun } from "./hodei/first-run.ts";
 import { batchedQueueJobs, noOpJobs, startLatencyMedian, startLatencyTail, unaryQueueJob } from "./hodei/jobs.ts";
 import { logBytes } from "./hodei/logs.ts";
+import { idleWorkersCpu, idleWorkersMemory, reconnect } from "./hodei/workers.ts";
 import { fileAppend } from "./raw-limits/append.ts";
 import { connectEcho } from "./raw-limits/echo.ts";
 import { groupedInserts, singleInserts } from "./raw-limits/postgres.ts";
@@ -25,6 +26,9 @@ const rows: readonly BenchRow[] = [
   firstRun,
   laterRun,
   ephemeralWorker,
+  idleWorkersMemory,
+  idleWorkersCpu,
+  reconnect,
   spawnLatency,
   spawnRate,
   connectEcho,
