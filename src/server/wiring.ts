@@ -44,6 +44,7 @@ import { deadlineRound } from "./loops/deadlines.ts";
 import { livenessRound } from "./loops/liveness.ts";
 import { Provisioner, type Pool } from "./loops/provisioning.ts";
 import { scheduleRound } from "./loops/scheduling.ts";
+import { HeartbeatWriter } from "./workers/heartbeat-writer.ts";
 import { linkApi } from "./workers/link-api.ts";
 import { WorkerConnections } from "./workers/worker-connections.ts";
 
@@ -145,6 +146,7 @@ interface Parts {
   instanceId: string;
   store: Store;
   logs: LogStore;
+  heartbeats: HeartbeatWriter;
   jobs: JobBus;
   calls: ActiveCalls;
   pool: Pool;
@@ -167,7 +169,8 @@ async function openParts(options: ServerOptions, started: Service[]): Promise<Pa
     clock,
     log,
   });
-  started.push(logs);
+  const heartbeats = new HeartbeatWriter({ store, clock, log });
+  started.push(heartbeats, logs);
   const provider = new ProcessProvider({
     directory: join(dataDirectory, "workers"),
     workerProgram: options.workerProgram,
@@ -184,6 +187,7 @@ async function openParts(options: ServerOptions, started: Service[]): Promise<Pa
     instanceId: uuidV7(clock, random),
     store,
     logs,
+    heartbeats,
     jobs,
     calls: new ActiveCalls(),
     pool,
@@ -205,7 +209,7 @@ async function openParts(options: ServerOptions, started: Service[]): Promise<Pa
 
 function addRoutes(router: ConnectRouter, options: ServerOptions, parts: Parts): void {
   const { clock, random, log } = options;
-  const { store, logs, jobs: events, connections, onJobChanged, onRoom, instanceId } = parts;
+  const { store, logs, heartbeats, jobs: events, connections, onJobChanged, onRoom, instanceId } = parts;
   const onQueued = (): void => parts.hints.scheduling();
   const onCancelled = (job: Job): void => {
     if (job.state === "cancelling" && job.workerId !== null && job.attemptId !== null) {
@@ -213,7 +217,7 @@ function addRoutes(router: ConnectRouter, options: ServerOptions, parts: Parts):
     }
     onJobChanged(job);
   };
-  const link = linkApi({ store, logs, clock, random, log, connections, onJobChanged, onRoom });
+  const link = linkApi({ store, logs, heartbeats, clock, random, log, connections, onJobChanged, onRoom });
   router.service(JobService, jobsApi({ store, clock, random, events, onQueued, onCancelled }));
   router.service(LogService, logsApi({ store, logs, events, clock }));
   router.service(WorkerService, { ...workersApi({ store }), ...link });

@@ -31,6 +31,7 @@ import {
 import type { ControlAction, WorkerInfo } from "../../core/worker.ts";
 import type { AppliedInput, Store } from "../../storage/store.ts";
 import type { LogStore } from "../logs/log-store.ts";
+import type { HeartbeatWriter } from "./heartbeat-writer.ts";
 
 /** What a connection needs of the log store. */
 export type ConnectionLogs = Pick<LogStore, "append" | "length" | "finish">;
@@ -38,6 +39,7 @@ export type ConnectionLogs = Pick<LogStore, "append" | "length" | "finish">;
 export interface ConnectionDependencies {
   store: Store;
   logs: ConnectionLogs;
+  heartbeats: Pick<HeartbeatWriter, "add">;
   clock: Clock;
   random: Random;
   log: Logger;
@@ -149,20 +151,13 @@ export class WorkerConnection {
           this.#lastAppend = this.#append(action);
           break;
         case "renew_lease":
-          void this.#renewLease();
+          this.#deps.heartbeats.add({
+            workerId: this.workerId,
+            heardAtMs: this.session.heardAtMs,
+            usage: action.usage,
+          });
           break;
       }
-    }
-  }
-
-  async #renewLease(): Promise<void> {
-    const { store, log } = this.#deps;
-    const { heardAtMs, usage } = this.session;
-    try {
-      await store.changeWorker({ workerId: this.workerId, lastHeartbeatAtMs: heardAtMs, usage });
-    } catch (error) {
-      // The next heartbeat carries the same and more.
-      log.warn({ err: error }, "could not store a heartbeat");
     }
   }
 

@@ -1,0 +1,56 @@
+/**
+ * Writes heartbeats down a few times a second, all workers in one statement, instead of each by
+ * itself: two thousand workers say 400 times a second that they are alive.
+ *
+ * After a crash of the server the database is late by at most `WRITE_INTERVAL_MS`, which makes the
+ * next server give up a worker that much earlier: far less than the margin by which the worker
+ * gives up before it (core/lease.ts).
+ */
+
+import type { Clock } from "../../base/clock.ts";
+import type { Logger } from "../../base/log.ts";
+import type { Service } from "../../base/service.ts";
+import type { WorkerUsage } from "../../core/worker.ts";
+import type { Store, WorkerChange } from "../../storage/store.ts";
+
+export const WRITE_INTERVAL_MS = 500;
+
+export class HeartbeatWriter implements Service {
+  readonly #deps: { store: Store; clock: Clock; log: Logger };
+  #waiting = new Map<string, WorkerChange>();
+  #writing: Promise<void> = Promise.resolve();
+  #callOff: (() => void) | null = null;
+
+  constructor(deps: { store: Store; clock: Clock; log: Logger }) {
+    this.#deps = deps;
+  }
+
+  /** Only the newest of a worker counts. */
+  add(heartbeat: { workerId: string; heardAtMs: number; usage: WorkerUsage | null }): void {
+    const { workerId, heardAtMs, usage } = heartbeat;
+    this.#waiting.set(workerId, { workerId, lastHeartbeatAtMs: heardAtMs, usage });
+    this.#callOff ??= this.#deps.clock.schedule(WRITE_INTERVAL_MS, () => {
+      this.#callOff = null;
+      this.#writing = this.#write();
+    });
+  }
+
+  /** Writes what waits. */
+  async stop(): Promise<void> {
+    this.#callOff?.();
+    this.#callOff = null;
+    await this.#writing;
+    await this.#write();
+  }
+
+  async #write(): Promise<void> {
+    const changes = [...this.#waiting.values()];
+    this.#waiting = new Map();
+    try {
+      await Promise.all(changes.map((change) => this.#deps.store.changeWorker(change)));
+    } catch (error) {
+      // The next heartbeats say the same and more.
+      this.#deps.log.warn({ err: error, workers: changes.length }, "could not store heartbeats");
+    }
+  }
+}
