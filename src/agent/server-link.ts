@@ -47,7 +47,7 @@ export interface ServerLinkOptions {
   onRevoked(message: string): void;
 }
 
-const SILENCE_MS = 4 * HEARTBEAT_INTERVAL_MS;
+const SILENCE_MS = 2.5 * HEARTBEAT_INTERVAL_MS;
 const MAX_WAITING_MESSAGES = 50_000;
 
 export class ServerLink implements Service {

@@ -7,8 +7,8 @@
  * is later, so delay on the wire only widens the gap.
  */
 
-/** How often a worker says that it is alive. */
-export const HEARTBEAT_INTERVAL_MS = 5_000;
+/** How often a worker says that it is alive: three of them fit before it counts as unreachable. */
+export const HEARTBEAT_INTERVAL_MS = 10_000;
 /** Silence after which a job is shown as unreachable. */
 export const UNREACHABLE_AFTER_MS = 30_000;
 /** By how much the worker gives up earlier than the server; covers SIGKILL and clock drift. */
