@@ -1,14 +1,16 @@
 /** Entry of the one-file worker program: all that a worker needs besides Node.js. */
 
-import { agentMain } from "./agent/main.ts";
 import { VERSION } from "./base/version.ts";
-import { runnerMain } from "./runner/main.ts";
 
 const workerProgram = process.argv[1] ?? "";
 const part = process.argv[2];
+// Each part is evaluated only when it is wanted: the memory of the runner is the price of each
+// start of a process, and the agent's gRPC code would double it.
 if (part === "agent") {
+  const { agentMain } = await import("./agent/main.ts");
   process.exitCode = await agentMain({ flags: {}, version: VERSION, workerProgram });
 } else if (part === "runner") {
+  const { runnerMain } = await import("./runner/main.ts");
   process.exitCode = await runnerMain({ environment: process.env, version: VERSION });
 } else {
   console.error(`worker: say what to run: agent or runner, not ${JSON.stringify(part ?? "")}`);

@@ -41,6 +41,8 @@ export interface AttemptContext {
   spoolLimitBytes: number;
   /** Counts the sleep of the machine, see boot-clock.ts. */
   bootNowMs: () => number;
+  /** When the server last heard of this worker, on the same clock; null before the first time. */
+  renewedAtMs: () => number | null;
   send: (message: RunnerToAgent) => void;
 }
 
@@ -85,7 +87,8 @@ export class Attempt {
   constructor(order: AttemptOrder, context: AttemptContext) {
     this.order = order;
     this.#context = context;
-    this.#leaseFromMs = context.bootNowMs();
+    // An order that was long on its way must not get a longer lease than the server gives it.
+    this.#leaseFromMs = context.renewedAtMs() ?? context.bootNowMs();
     this.#paths = attemptPaths(context.workerDirectory, order.attemptId);
     this.#log = new AttemptLog({
       directory: spoolDirectory(context.workerDirectory, order.attemptId),

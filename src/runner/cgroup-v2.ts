@@ -31,9 +31,12 @@ import {
 /** How long to wait until everything is frozen. */
 const FREEZE_WAIT_MS = 2_000;
 
-/** Whether the own cgroup has controllers to hand on: a host with version 2 only. */
-export function hasV2Controllers(path: string): boolean {
-  return readOrEmpty(join(path, "cgroup.controllers")).trim() !== "";
+/**
+ * Whether memory can be measured in this hierarchy. Where both versions are mounted a controller
+ * belongs to one of them, and what nobody uses, such as hugetlb, may stand in version 2 alone.
+ */
+export function measuresMemoryInV2(path: string): boolean {
+  return readOrEmpty(join(path, "cgroup.controllers")).trim().split(" ").includes("memory");
 }
 
 export class CgroupV2Trees implements ProcessTrees {

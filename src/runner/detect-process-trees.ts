@@ -5,7 +5,7 @@ import { AppError, errorMessage } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { readCgroupMounts, type CgroupMounts } from "./cgroup-mounts.ts";
 import { CgroupV1Trees } from "./cgroup-v1.ts";
-import { CgroupV2Trees, hasV2Controllers } from "./cgroup-v2.ts";
+import { CgroupV2Trees, measuresMemoryInV2 } from "./cgroup-v2.ts";
 import { SweptTrees } from "./process-sweep.ts";
 import type { CgroupMode, ProcessTrees } from "./process-tree.ts";
 
@@ -18,8 +18,8 @@ export interface TreeOptions {
 }
 
 /**
- * In the order of what they give: version 2 with controllers, version 1, version 2 without
- * controllers, none. A mode that is asked for by name and does not work is an error.
+ * In the order of what they give: version 2 that measures, version 1, version 2 that only finds and
+ * kills, none. A mode that is asked for by name and does not work is an error.
  *
  * @throws AppError `failed_precondition`
  */
@@ -32,7 +32,7 @@ export function detectProcessTrees(wanted: CgroupMode | "auto", options: TreeOpt
       throw new AppError("failed_precondition", `use cgroups ${wanted}: ${errorMessage(cause)}`, { cause });
     }
   }
-  for (const mode of preferred(mounts)) {
+  for (const mode of preferredModes(mounts)) {
     try {
       return open(mode, mounts, options);
     } catch (error) {
@@ -42,8 +42,9 @@ export function detectProcessTrees(wanted: CgroupMode | "auto", options: TreeOpt
   return open("none", mounts, options);
 }
 
-function preferred(mounts: CgroupMounts): CgroupMode[] {
-  return mounts.v2 !== null && hasV2Controllers(mounts.v2) ? ["v2", "v1"] : ["v1", "v2"];
+/** The modes to try, best first. */
+export function preferredModes(mounts: Pick<CgroupMounts, "v2">): CgroupMode[] {
+  return mounts.v2 !== null && measuresMemoryInV2(mounts.v2) ? ["v2", "v1"] : ["v1", "v2"];
 }
 
 function open(mode: CgroupMode, mounts: CgroupMounts, options: TreeOptions): ProcessTrees {

@@ -156,6 +156,17 @@ function testMode(mode: CgroupMode): void {
       assert.deepEqual(processesOf(end.attemptId), []);
     });
 
+    test("the lease of a late order counts from the last renewal before it", async () => {
+      const own = await startRunnerUnderTest({ cgroup: mode });
+      try {
+        own.agent.send({ type: "lease_renewed", agoMs: 60_000 });
+        const result = await own.agent.finish({ ...bash("sleep 60"), leaseMs: LEASE_MARGIN_MS + 60_300 });
+        assert.deepEqual([result.state, result.cause], ["failed", "worker_lost"]);
+      } finally {
+        await own.stop();
+      }
+    });
+
     test("a renewed lease keeps the job alive", async () => {
       // With a runner of its own: a renewal is for every attempt, also for those of other tests.
       const own = await startRunnerUnderTest({ cgroup: mode });

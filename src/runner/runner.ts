@@ -88,6 +88,7 @@ class RunnerProcess implements Runner {
   readonly #attemptContext: AttemptContext;
   readonly #meter: UsageMeter;
   readonly #socket: AgentSocket;
+  #renewedAtMs: number | null = null;
   #shuttingDown = false;
   #stopping: Promise<void> | null = null;
   #callOffTick: () => void = () => {};
@@ -116,6 +117,7 @@ class RunnerProcess implements Runner {
       inherited: inheritedEnvironment(options.environment ?? {}),
       spoolLimitBytes: options.spoolLimitBytes ?? DEFAULT_SPOOL_LIMIT_BYTES,
       bootNowMs: this.#bootNowMs,
+      renewedAtMs: () => this.#renewedAtMs,
       send: (message) => this.#send(message),
     };
     this.#meter = new UsageMeter({
@@ -267,6 +269,7 @@ class RunnerProcess implements Runner {
 
   #renewLeases(agoMs: number): void {
     const renewedAtMs = this.#bootNowMs() - Math.max(0, agoMs);
+    this.#renewedAtMs = Math.max(this.#renewedAtMs ?? renewedAtMs, renewedAtMs);
     for (const attempt of this.#attempts.values()) attempt.renewLease(renewedAtMs);
   }
 
