@@ -24,6 +24,15 @@ test("bytes that lie inside a larger buffer are used from their place", () => {
   assert.deepEqual([pool[7], pool[24]], [0xee, 0xee]);
 });
 
+test("bytes that were handed out are never handed out again, nor changed", () => {
+  const pieces = Array.from({ length: 2_000 }, () => systemRandom.bytes(16));
+  const copies = pieces.map((bytes) => Buffer.from(bytes).toString("hex"));
+  assert.equal(new Set(copies).size, 2_000);
+  pieces[0]?.fill(0);
+  assert.deepEqual(pieces.slice(1).map((bytes) => Buffer.from(bytes).toString("hex")), copies.slice(1));
+  assert.equal(systemRandom.bytes(5_000).byteLength, 5_000);
+});
+
 test("chance lies in [0, 1)", () => {
   const fractions = Array.from({ length: 1_000 }, () => systemRandom.fraction());
   assert.ok(fractions.every((fraction) => fraction >= 0 && fraction < 1));

@@ -11,8 +11,26 @@ export interface Random {
 
 export const systemRandom: Random = {
   fraction: () => randomBytes(6).readUIntBE(0, 6) / 2 ** 48,
-  bytes: (count) => randomBytes(count),
+  bytes: pooledBytes(),
 };
+
+const POOL_BYTES = 4_096;
+
+/** The system's random bytes, fetched many at a time: a call for each id costs more than the id. */
+function pooledBytes(): (count: number) => Uint8Array {
+  let pool = new Uint8Array(0);
+  let used = 0;
+  return (count) => {
+    if (count > POOL_BYTES / 8) return randomBytes(count);
+    if (used + count > pool.byteLength) {
+      // A new one, because what was handed out belongs to the caller.
+      pool = randomBytes(POOL_BYTES);
+      used = 0;
+    }
+    used += count;
+    return pool.subarray(used - count, used);
+  };
+}
 
 /** A UUID of version 7 (RFC 9562, section 5.7): sorts by the time it was made. */
 export function uuidV7(clock: Clock, random: Random): string {
