@@ -10,6 +10,7 @@ import {
   onHeartbeatDue,
   onLogGrown,
   onLogSent,
+  onLogUnreadable,
   onRunnerHello,
   onServerMessage,
   onStreamClosed,
@@ -147,6 +148,14 @@ describe("the agent's half of the session", () => {
     assert.deepEqual(turns, ["a", "b", "c", "a", "b", "c"]);
   });
 
+  test("gives up an attempt whose log cannot be read, and goes on with the others", () => {
+    const session = setup("bad", "good");
+    for (const attemptId of ["bad", "good"]) onLogGrown(session, { attemptId, logEnd: 10 });
+    assert.deepEqual(toRunner(onLogUnreadable(session, "bad")), ["control", "forget"]);
+    assert.equal(nextLogRange(session, "bad")?.attemptId, "good");
+    assert.deepEqual(onLogUnreadable(session, "bad"), []);
+  });
+
   test("answers a control for an attempt that it does not hold", () => {
     const session = setup();
     const actions = onServerMessage(session, { type: "control", attemptId: "x", action: "cancel" }, 0);
@@ -168,6 +177,7 @@ describe("the agent's half of the session", () => {
     };
     const actions = onRunnerHello(session, [held]);
     assert.deepEqual(toServer(actions), ["accepted", "started"]);
+    assert.deepEqual(actions[0], { to: "runner", message: { type: "forget", attemptId: "gone" } });
     assert.deepEqual([...session.attempts.keys()], ["kept"]);
     assert.equal(nextLogRange(session, null)?.offset, 50);
   });

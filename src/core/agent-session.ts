@@ -244,7 +244,10 @@ function onHeartbeatAck(session: AgentSession, sequence: number, nowMs: number):
 
 // ── From the runner ────────────────────────────────────────────────────────────────────────────
 
-/** The runner's own list is the truth: it replaces what the agent believed. */
+/**
+ * The runner's own list is the truth: it replaces what the agent believed. What it does not hold is
+ * gone from the next heartbeat, by which the server learns of it.
+ */
 export function onRunnerHello(
   session: AgentSession,
   held: readonly Omit<AgentAttempt, "logSent" | "logAcked">[],
@@ -260,8 +263,12 @@ export function onRunnerHello(
       logAcked: before?.logAcked ?? 0,
     });
   }
-  if (!session.online) return [];
-  return [...session.attempts.values()].flatMap(sayAgain);
+  // Harmless to a runner that does not know them; whoever reads their log may let go of it.
+  const gone: AgentAction[] = [...known.keys()]
+    .filter((attemptId) => !session.attempts.has(attemptId))
+    .map((attemptId) => ({ to: "runner", message: { type: "forget", attemptId } }));
+  if (!session.online) return gone;
+  return [...gone, ...[...session.attempts.values()].flatMap(sayAgain)];
 }
 
 export function onAttemptAccepted(session: AgentSession, attemptId: string): AgentAction[] {
@@ -349,6 +356,16 @@ export function nextLogRange(
 export function onLogSent(session: AgentSession, sent: { attemptId: string; logSent: number }): void {
   const attempt = session.attempts.get(sent.attemptId);
   if (attempt) attempt.logSent = Math.max(attempt.logSent, sent.logSent);
+}
+
+/**
+ * The log of an attempt cannot be read any more, so its result would wait for ever and nothing would
+ * be said of the others meanwhile. It is given up: the next heartbeat shows that it is not held.
+ */
+export function onLogUnreadable(session: AgentSession, attemptId: string): AgentAction[] {
+  if (!session.attempts.has(attemptId)) return [];
+  const kill: AgentAction = { to: "runner", message: { type: "control", attemptId, action: "kill" } };
+  return [kill, ...forget(session, attemptId)];
 }
 
 function unacknowledgedBytes(session: AgentSession): number {

@@ -104,13 +104,27 @@ describe("the server's half of the session", () => {
     assert.deepEqual(onRefused(session, "a-1"), []);
   });
 
-  test("gives up a confirmed attempt that is missing in a heartbeat, and no other", () => {
+  test("gives up a confirmed attempt that is missing in a heartbeat, and sends an unconfirmed one again", () => {
     const session = setup();
     onAssigned(session, view({ attemptId: "a-2", job: sampleJob({ id: "j-2", attemptId: "a-2" }) }));
     const beat = onWorkerMessage(session, { type: "heartbeat", sequence: 4, usage: null, attempts: [] }, 5);
     assert.deepEqual(inputs(beat), ["lose"]);
-    assert.deepEqual(sent(beat), ["heartbeat_ack"]);
+    assert.deepEqual(sent(beat), ["heartbeat_ack", "run_job"]);
     assert.deepEqual([...session.attempts.keys()], ["a-2"]);
+  });
+
+  test("sends an attempt once, though both the hello and the assignment bring it", () => {
+    const session = setup();
+    assert.deepEqual(onAssigned(session, view()), []);
+    assert.equal(session.attempts.get("a-1")?.confirmed, true);
+  });
+
+  test("does not send an attempt again that was to be killed", () => {
+    const session = newServerSession("w-1", 0);
+    onAssigned(session, view());
+    assert.deepEqual(sent(onControlWanted(session, { attemptId: "a-1", action: "kill" })), ["control"]);
+    const beat = onWorkerMessage(session, { type: "heartbeat", sequence: 1, usage: null, attempts: [] }, 1);
+    assert.deepEqual(sent(beat), ["heartbeat_ack"]);
   });
 
   test("does not give up an attempt whose end is on its way to the store", () => {

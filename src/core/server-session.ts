@@ -120,12 +120,16 @@ function restartOrLose(session: ServerSession, view: LiveAttemptView): ServerAct
   return [{ type: "apply", attemptId, jobId: job.id, input }];
 }
 
-/** An attempt was made for this worker in the database: send it. */
+/** An attempt was made for this worker in the database: send it. One that is known is not sent again. */
 export function onAssigned(session: ServerSession, view: LiveAttemptView): ServerAction[] {
+  if (session.attempts.has(view.attemptId)) return [];
   const attempt = newAttempt(view);
   session.attempts.set(attempt.attemptId, attempt);
-  const { attemptId, jobId, attemptNumber, definition } = attempt;
-  return [{ type: "send", message: { type: "run_job", attemptId, jobId, attemptNumber, definition } }];
+  return [runJob(attempt)];
+}
+
+function runJob({ attemptId, jobId, attemptNumber, definition }: ServerAttempt): ServerAction {
+  return { type: "send", message: { type: "run_job", attemptId, jobId, attemptNumber, definition } };
 }
 
 function newAttempt(view: LiveAttemptView): ServerAttempt {
@@ -193,8 +197,13 @@ function onHeartbeat(
   ];
   const held = new Set(message.attempts.map(({ attemptId }) => attemptId));
   for (const attempt of session.attempts.values()) {
+    if (attempt.isEnding || held.has(attempt.attemptId)) continue;
+    // Crossed on the wire, which does no harm, or lost with the connection between agent and runner.
+    if (!attempt.confirmed) {
+      actions.push(runJob(attempt));
+      continue;
+    }
     // The stream keeps order: what was confirmed before this heartbeat must be listed in it.
-    if (!attempt.confirmed || attempt.isEnding || held.has(attempt.attemptId)) continue;
     const { attemptId, jobId } = attempt;
     session.attempts.delete(attemptId);
     const text = "the worker does not hold this attempt any more: its runner had ended";
@@ -250,11 +259,12 @@ export function onRefused(session: ServerSession, attemptId: string): ServerActi
   return [{ type: "send", message: { type: "control", attemptId, action: "kill" } }];
 }
 
-/** Sends a control if the worker holds the attempt. */
+/** Sends a control if the worker holds the attempt. One that shall be killed is wanted no more. */
 export function onControlWanted(
   session: ServerSession,
   wanted: { attemptId: string; action: ControlAction },
 ): ServerAction[] {
   if (!session.attempts.has(wanted.attemptId)) return [];
+  if (wanted.action === "kill") session.attempts.delete(wanted.attemptId);
   return [{ type: "send", message: { type: "control", ...wanted } }];
 }
