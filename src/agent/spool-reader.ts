@@ -7,9 +7,11 @@ import { wholeRecordsLength } from "../core/log-record.ts";
 import { spoolDirectory } from "../protocol/spool-layout.ts";
 
 /** Read at once, and handed out in pieces; one buffer of it for each attempt that has log to send. */
-const READ_AHEAD_BYTES = 256 * 1024;
+const READ_AHEAD_BYTES = 512 * 1024;
 
 interface OpenAttempt {
+  /** Nobody wants it any more: a read under way must not open another file. */
+  isForgotten: boolean;
   file: FileHandle | null;
   /** Place of the first byte of `file`. */
   segmentStart: number;
@@ -49,8 +51,10 @@ export class SpoolReader {
 
   async forget(attemptId: string): Promise<void> {
     const attempt = this.#open.get(attemptId);
+    if (!attempt) return;
     this.#open.delete(attemptId);
-    await attempt?.file?.close();
+    attempt.isForgotten = true;
+    await attempt.file?.close();
   }
 
   async close(): Promise<void> {
@@ -61,7 +65,15 @@ export class SpoolReader {
     const known = this.#open.get(attemptId);
     if (known) return known;
     const empty = Buffer.alloc(0);
-    const attempt: OpenAttempt = { file: null, segmentStart: 0, segmentEnd: null, buffer: null, ahead: empty, aheadStart: 0 };
+    const attempt: OpenAttempt = {
+      isForgotten: false,
+      file: null,
+      segmentStart: 0,
+      segmentEnd: null,
+      buffer: null,
+      ahead: empty,
+      aheadStart: 0,
+    };
     this.#open.set(attemptId, attempt);
     return attempt;
   }
@@ -109,8 +121,13 @@ export class SpoolReader {
       const next = names[index + 1];
       attempt.segmentStart = Number.parseInt(name, 10);
       attempt.segmentEnd = next === undefined ? null : Number.parseInt(next, 10);
-      attempt.file = await open(join(directory, name), "r");
-      return attempt.file;
+      const file = await open(join(directory, name), "r");
+      if (attempt.isForgotten) {
+        await file.close();
+        throw new AppError("not_found", `read spool of attempt ${attemptId}: it was forgotten`);
+      }
+      attempt.file = file;
+      return file;
     } catch (error) {
       if (systemErrorCode(error) !== "ENOENT") throw error;
       throw new AppError("not_found", `read spool of attempt ${attemptId}: it was removed`, { cause: error });
