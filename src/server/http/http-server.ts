@@ -2,28 +2,29 @@
  * The port for people and tools: Connect (also as plain JSON, for curl), gRPC-Web, `/healthz` and
  * `/readyz`, over HTTP/1.1.
  *
+ * RPCs go from the socket straight to Connect: a web framework in between costs as much as the rest
+ * of a small call. It serves everything else, and is loaded when somebody asks for such a thing.
+ *
  * At a stop it accepts nothing new, ends streams with `unavailable` at once, lets unary calls end
  * within `drainMs`, and then cuts what is left.
  */
 
-import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
-import { fastifyConnectPlugin } from "@connectrpc/connect-fastify";
-import helmet from "@fastify/helmet";
-import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { AppError, errorMessage } from "../../base/errors.ts";
 import type { Service } from "../../base/service.ts";
 import { toConnectError } from "../../protocol/errors.ts";
 import type { RpcGuard } from "../auth/rpc-guard.ts";
-import { readHealth, type HealthCheck } from "./health-report.ts";
 import {
   DRAIN_MS,
-  MAX_REQUEST_BYTES,
   routerOptions,
   shutdownController,
   stopOnce,
   type RpcServerOptions,
 } from "./rpc-options.ts";
 import { refuseCall } from "./rpc-refusal.ts";
+import type { RequestListener } from "./web-pages.ts";
 
 export interface HttpServer extends Service {
   readonly port: number;
@@ -33,62 +34,102 @@ export interface HttpServer extends Service {
 
 /** How long a client may take to send a whole request; answers may take as long as they like. */
 const REQUEST_TIMEOUT_MS = 5 * 60_000;
+/** Longer than proxies and clients keep idle connections, so that they and not we close them. */
+const KEEP_ALIVE_TIMEOUT_MS = 72_000;
 
 /** @throws AppError if the address cannot be had. */
 export async function startHttpServer(options: RpcServerOptions): Promise<HttpServer> {
   const shutdown = shutdownController();
-  const app = fastify({
-    bodyLimit: MAX_REQUEST_BYTES,
-    requestTimeout: REQUEST_TIMEOUT_MS,
-    // Connect reads bodies by itself; the paths of RPCs are long.
-    routerOptions: { maxParamLength: 500 },
-    logger: false,
-    forceCloseConnections: "idle",
-  });
-  app.addHook("onRequest", hostCheck(options.host));
-  await app.register(helmet, { strictTransportSecurity: false });
-  addProbes(app, options.health);
-  app.setNotFoundHandler((request, reply) =>
-    reply.code(404).send({ code: "not_found", message: `there is nothing at ${request.url}` }),
-  );
-  app.setErrorHandler((error, request, reply) => {
-    const status = httpStatus(error);
-    if (status >= 500) options.log.error({ err: error, path: request.url }, "http request failed");
-    return reply.code(status).send({ message: status >= 500 ? "internal error" : errorMessage(error) });
-  });
-  await app.register(async (scope) => addRpcs(scope, options, shutdown.signal));
-  const url = await listen(app, options);
-  return { port: Number(new URL(url).port), url, stop: stopOnce(() => stop(app, options, shutdown)) };
+  const timeouts = { requestTimeout: REQUEST_TIMEOUT_MS, keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS };
+  const server = createServer(timeouts, requestListener(options, shutdown.signal));
+  const url = await listen(server, options);
+  return { port: Number(new URL(url).port), url, stop: stopOnce(() => stop(server, options, shutdown)) };
 }
 
-async function listen(app: FastifyInstance, { host, port, log }: RpcServerOptions): Promise<string> {
-  try {
-    await app.listen({ host, port });
-  } catch (error) {
-    await app.close();
-    throw new AppError("failed_precondition", `listen on ${host}:${port}: ${errorMessage(error)}`, {
-      cause: error,
+async function listen(server: Server, { host, port, log }: RpcServerOptions): Promise<string> {
+  await new Promise<void>((resolve, reject) => {
+    const onError = (error: Error): void =>
+      reject(new AppError("failed_precondition", `listen on ${host}:${port}: ${errorMessage(error)}`, { cause: error }));
+    server.once("error", onError);
+    server.listen({ host, port }, () => {
+      server.off("error", onError);
+      resolve();
     });
-  }
-  app.server.on("error", (error) => log.error({ err: error }, "http server failed"));
-  const address = app.server.address();
+  });
+  server.on("error", (error) => log.error({ err: error }, "http server failed"));
+  const address = server.address();
   if (address === null || typeof address === "string") throw new Error("a TCP server has an address");
   const isV6 = address.family === "IPv6";
   return `http://${isV6 ? `[${address.address}]` : address.address}:${address.port}`;
 }
 
-async function stop(
-  app: FastifyInstance,
-  options: RpcServerOptions,
-  shutdown: AbortController,
-): Promise<void> {
+async function stop(server: Server, options: RpcServerOptions, shutdown: AbortController): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   shutdown.abort(new ConnectError("the server is stopping", Code.Unavailable));
-  const callOff = options.clock.schedule(options.drainMs ?? DRAIN_MS, () => app.server.closeAllConnections());
-  try {
-    await app.close();
-  } finally {
-    callOff();
-  }
+  const callOff = options.clock.schedule(options.drainMs ?? DRAIN_MS, () => server.closeAllConnections());
+  await closed;
+  callOff();
+}
+
+function requestListener(options: RpcServerOptions, shutdown: AbortSignal): RequestListener {
+  const hostRefusal = hostCheck(options.host);
+  const rpcs = rpcListener(options, shutdown, webPages(options));
+  return (request, response) => {
+    // Else a connection whose last call ends during a stop would stay open for its keep-alive time.
+    response.once("close", () => {
+      if (shutdown.aborted) request.socket.destroySoon();
+    });
+    const status = hostRefusal(request.headers.host ?? "");
+    if (status === null) rpcs(request, response);
+    else refuseHost(response, status);
+  };
+}
+
+function rpcListener(options: RpcServerOptions, shutdown: AbortSignal, others: RequestListener): RequestListener {
+  const paths = new Set<string>();
+  const handle = connectNodeAdapter({
+    ...routerOptions(options, shutdown),
+    // gRPC needs the trailers of HTTP/2 and has a port of its own.
+    grpc: false,
+    routes(router) {
+      options.routes(router);
+      for (const { requestPath } of router.handlers) paths.add(requestPath);
+    },
+  });
+  const guarded = guardedListener(options.auth, handle);
+  return (request, response) => {
+    const path = request.url?.split("?", 1)[0] ?? "";
+    if (paths.has(path)) guarded(path, request, response);
+    else others(request, response);
+  };
+}
+
+function guardedListener(guard: RpcGuard, handle: RequestListener) {
+  return (path: string, request: IncomingMessage, response: ServerResponse): void => {
+    response.setHeader("x-content-type-options", "nosniff");
+    const refusal = guard({ path, authorization: request.headers.authorization });
+    if (refusal === null) {
+      handle(request, response);
+      return;
+    }
+    const error = toConnectError(refusal, () => "");
+    refuseCall(error, { contentType: request.headers["content-type"], response });
+  };
+}
+
+function webPages({ health, log }: RpcServerOptions): RequestListener {
+  let pages: Promise<RequestListener> | null = null;
+  const load = async () => (await import("./web-pages.ts")).createWebPages({ health, log });
+  return (request, response) => {
+    pages ??= load();
+    pages.then(
+      (serve) => serve(request, response),
+      (error: unknown) => {
+        log.error({ err: error }, "http pages cannot be served");
+        response.writeHead(500).end();
+      },
+    );
+  };
 }
 
 const LOOPBACK_ADDRESS = /^(localhost|127(\.\d{1,3}){3}|::1)$/;
@@ -98,60 +139,20 @@ const LOOPBACK_NAMES: readonly string[] = ["localhost", "127.0.0.1", "[::1]"];
  * A page of a foreign site can let its own name resolve to 127.0.0.1 and then read what this server
  * answers (DNS rebinding). The browser still sends that name as `host`, so a server on loopback
  * takes only the names of loopback. Elsewhere any name that can be part of a URL will do: nobody
- * knows under which names it is reached.
+ * knows under which names it is reached. Null for a name that fits, else the status of the refusal.
  */
-function hostCheck(boundHost: string) {
+function hostCheck(boundHost: string): (host: string) => number | null {
   const onLoopback = LOOPBACK_ADDRESS.test(boundHost);
   const names = new Set([...LOOPBACK_NAMES, boundHost]);
-  return async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply | undefined> => {
-    const host = (request.headers.host ?? "").toLowerCase();
-    const fits = onLoopback ? names.has(host.replace(/:\d{1,5}$/, "")) : URL.canParse(`http://${host}`);
-    if (fits) return undefined;
-    const message = "the header `host` does not name this server";
-    return reply.code(onLoopback ? 403 : 400).send({ code: "permission_denied", message });
+  return (host) => {
+    const name = host.toLowerCase();
+    const fits = onLoopback ? names.has(name.replace(/:\d{1,5}$/, "")) : URL.canParse(`http://${name}`);
+    return fits ? null : onLoopback ? 403 : 400;
   };
 }
 
-function addProbes(app: FastifyInstance, health: HealthCheck): void {
-  app.get("/healthz", async (_request, reply) => reply.type("text/plain").send("ok\n"));
-  app.get("/readyz", async (_request, reply) => {
-    const report = await readHealth(health);
-    const text = report.ready
-      ? "ready\n"
-      : `not ready\n${report.problems.map((problem) => `- ${problem}\n`).join("")}`;
-    return reply
-      .code(report.ready ? 200 : 503)
-      .type("text/plain")
-      .send(text);
-  });
-}
-
-async function addRpcs(
-  scope: FastifyInstance,
-  options: RpcServerOptions,
-  signal: AbortSignal,
-): Promise<void> {
-  scope.addHook("onRequest", guardHook(options.auth));
-  await scope.register(fastifyConnectPlugin, {
-    ...routerOptions(options, signal),
-    // gRPC needs the trailers of HTTP/2 and has a port of its own.
-    grpc: false,
-    routes: (router: ConnectRouter) => options.routes(router),
-  });
-}
-
-function guardHook(guard: RpcGuard) {
-  return async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
-    const path = request.url.split("?", 1)[0] ?? "";
-    const refusal = guard({ path, authorization: request.headers.authorization });
-    if (refusal === null) return;
-    reply.hijack();
-    const error = toConnectError(refusal, () => "");
-    refuseCall(error, { contentType: request.headers["content-type"], response: reply.raw });
-  };
-}
-
-function httpStatus(error: unknown): number {
-  if (typeof error !== "object" || error === null || !("statusCode" in error)) return 500;
-  return typeof error.statusCode === "number" ? error.statusCode : 500;
+function refuseHost(response: ServerResponse, status: number): void {
+  const message = "the header `host` does not name this server";
+  response.writeHead(status, { "content-type": "application/json; charset=utf-8" });
+  response.end(JSON.stringify({ code: "permission_denied", message }));
 }
