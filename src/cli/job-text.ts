@@ -7,6 +7,7 @@ import type { Colors } from "./command.ts";
 /** `0.4 s`, `12.3 s`, `4 min 5 s`, `3 h 20 min`, `2 d 4 h`. */
 export function formatDuration(durationMs: number): string {
   const seconds = Math.max(0, durationMs) / 1000;
+  if (seconds < 0.1) return `${Math.round(seconds * 1_000)} ms`;
   if (seconds < 59.95) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
