@@ -85,21 +85,22 @@ export class SpoolReader {
     const { offset, logEnd } = place;
     let got = 0;
     const buffer = bufferFor(attempt, logEnd - offset);
-    while (got === 0) {
+    // Twice, because the runner may have gone on in a new segment since the file was opened.
+    for (let isAgain = false; got === 0; isAgain = true) {
       const file = await this.#segment(attempt, place.attemptId, offset);
       const wanted = Math.min(buffer.length, (attempt.segmentEnd ?? logEnd) - offset);
       got = (await file.read(buffer, 0, wanted, offset - attempt.segmentStart)).bytesRead;
-      // The runner has gone on in a new segment since this one was opened.
-      if (got === 0) await this.#closeSegment(attempt, offset);
+      if (got > 0) break;
+      if (isAgain || attempt.segmentStart === offset) {
+        throw new AppError("data_loss", `read spool of attempt ${place.attemptId}: it ends before byte ${offset}`);
+      }
+      await this.#closeSegment(attempt);
     }
     attempt.ahead = buffer.subarray(0, got);
     attempt.aheadStart = offset;
   }
 
-  async #closeSegment(attempt: OpenAttempt, offset: number): Promise<void> {
-    if (attempt.segmentStart === offset) {
-      throw new AppError("data_loss", `read spool: segment at byte ${offset} is empty`);
-    }
+  async #closeSegment(attempt: OpenAttempt): Promise<void> {
     await attempt.file?.close();
     attempt.file = null;
   }
@@ -108,8 +109,7 @@ export class SpoolReader {
     const isInside =
       offset >= attempt.segmentStart && (attempt.segmentEnd === null || offset < attempt.segmentEnd);
     if (attempt.file && isInside) return attempt.file;
-    await attempt.file?.close();
-    attempt.file = null;
+    await this.#closeSegment(attempt);
     const directory = spoolDirectory(this.#directory, attemptId);
     try {
       const names = (await readdir(directory)).filter((name) => name.endsWith(".seg")).toSorted();
