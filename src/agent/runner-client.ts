@@ -5,13 +5,13 @@
 
 import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createConnection, type Socket } from "node:net";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
-import { identifyProcess } from "../base/process-identity.ts";
+import { identifyProcess, signalProcess, type ProcessIdentity } from "../base/process-identity.ts";
 import type { Service } from "../base/service.ts";
 import { LineSplitter, type AgentToRunner, type RunnerToAgent } from "../protocol/runner-link.ts";
 import { runnerSocketPath } from "../protocol/spool-layout.ts";
@@ -29,21 +29,27 @@ export interface RunnerClientOptions {
 /** How long a new runner may take to listen. */
 const START_TIMEOUT_MS = 15_000;
 const CONNECT_INTERVAL_MS = 5;
+/** How long a runner may take to end; less than a provider gives the agent. */
+const SHUTDOWN_TIMEOUT_MS = 8_000;
 
 export class RunnerClient implements Service {
   readonly #options: RunnerClientOptions;
   readonly #stopped = new AbortController();
   readonly #done: Promise<void>;
   #socket: Socket | null = null;
+  #hasGreeted = false;
 
   constructor(options: RunnerClientOptions) {
     this.#options = options;
     this.#done = this.#keepConnected();
   }
 
-  /** Dropped while there is no connection: the runner's next hello leads to everything again. */
+  /**
+   * Dropped until the runner has said hello. Its hello is the truth about what it holds, so an order
+   * that overtook it would run without anybody knowing.
+   */
   send(message: AgentToRunner): void {
-    this.#socket?.write(`${JSON.stringify(message)}\n`);
+    if (this.#hasGreeted) this.#write(message);
   }
 
   /** Resolves when the connection is closed. The runner goes on unless it was told to shut down. */
@@ -53,28 +59,45 @@ export class RunnerClient implements Service {
     await this.#done;
   }
 
-  /** Tells the runner to end and waits until it has closed the connection. */
+  /**
+   * Tells the runner to end and waits until it has closed the connection. A runner that cannot be
+   * told is sent a SIGTERM, which means the same. One that does not end in time is left alone: its
+   * leases run out, and a provider kills it.
+   */
   async shutDownRunner(kill: boolean): Promise<void> {
-    const socket = this.#socket;
+    const { clock, log } = this.#options;
     this.#stopped.abort();
+    const socket = this.#socket;
     if (socket && !socket.destroyed) {
       const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
-      this.send({ type: "shutdown", kill });
-      await closed;
+      const waiting = new AbortController();
+      this.#write({ type: "shutdown", kill });
+      await Promise.race([closed, clock.sleep(SHUTDOWN_TIMEOUT_MS, waiting.signal)]);
+      waiting.abort();
+      if (!socket.destroyed) log.error({}, "the runner does not end");
+      socket.destroy();
     }
     await this.#done;
+    if (!socket) await this.#terminateRunner();
+  }
+
+  #write(message: AgentToRunner): void {
+    this.#socket?.write(`${JSON.stringify(message)}\n`);
   }
 
   async #keepConnected(): Promise<void> {
     const { log, clock } = this.#options;
-    while (!this.#stopped.signal.aborted) {
+    const { signal } = this.#stopped;
+    while (!signal.aborted) {
       try {
         const socket = await this.#connectOrStart();
-        await this.#serve(socket);
+        // Nobody would end a connection that was made behind the back of `stop`.
+        if (signal.aborted) socket.destroy();
+        else await this.#serve(socket);
       } catch (error) {
-        if (this.#stopped.signal.aborted) return;
+        if (signal.aborted) return;
         log.error({ err: error }, "no runner");
-        await clock.sleep(1_000, this.#stopped.signal);
+        await clock.sleep(1_000, signal);
       }
     }
   }
@@ -83,7 +106,12 @@ export class RunnerClient implements Service {
     const splitter = new LineSplitter();
     this.#socket = socket;
     socket.on("data", (chunk: Buffer) => {
-      for (const line of splitter.push(chunk)) this.#options.onMessage(JSON.parse(line) as RunnerToAgent);
+      const messages = this.#parse(splitter, chunk);
+      if (messages === null) socket.destroy();
+      for (const message of messages ?? []) {
+        if (message.type === "hello") this.#hasGreeted = true;
+        this.#options.onMessage(message);
+      }
     });
     await new Promise<void>((resolve) => {
       // A reset connection is a closed one; the runner says hello again on the next.
@@ -91,6 +119,17 @@ export class RunnerClient implements Service {
       socket.once("close", () => resolve());
     });
     this.#socket = null;
+    this.#hasGreeted = false;
+  }
+
+  /** Null if the runner does not keep to the protocol: the next connection begins anew. */
+  #parse(splitter: LineSplitter, chunk: Buffer): RunnerToAgent[] | null {
+    try {
+      return splitter.push(chunk).map((line) => JSON.parse(line) as RunnerToAgent);
+    } catch (error) {
+      this.#options.log.error({ err: error }, "the runner sent what is no message");
+      return null;
+    }
   }
 
   async #connectOrStart(): Promise<Socket> {
@@ -131,8 +170,23 @@ export class RunnerClient implements Service {
       });
     });
     child.unref();
-    await writeFile(join(directory, "runner.pid"), JSON.stringify(identifyProcess(child.pid ?? 0)));
+    await writeFile(this.#identityPath(), JSON.stringify(identifyProcess(child.pid ?? 0)));
     return { exitCode: () => exitCode };
+  }
+
+  #identityPath(): string {
+    return join(this.#options.directory, "runner.pid");
+  }
+
+  async #terminateRunner(): Promise<void> {
+    try {
+      const identity = JSON.parse(await readFile(this.#identityPath(), "utf8")) as ProcessIdentity;
+      signalProcess(identity, "SIGTERM");
+    } catch (error) {
+      // No runner was ever started here.
+      if (systemErrorCode(error) === "ENOENT") return;
+      this.#options.log.warn({ err: error }, "could not end the runner");
+    }
   }
 }
 
