@@ -3,11 +3,12 @@
  * the two. What it does is decided by core/agent-session.ts; this file carries it out.
  */
 
+import { Code, ConnectError } from "@connectrpc/connect";
 import type { Clock } from "../base/clock.ts";
 import { errorMessage } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
-import type { Service } from "../base/service.ts";
+import { stopAll, type Service } from "../base/service.ts";
 import {
   helloMessage,
   mayLeave,
@@ -22,6 +23,7 @@ import {
   onHeartbeatDue,
   onLogGrown,
   onLogSent,
+  onLogUnreadable,
   onRunnerHello,
   onServerMessage,
   onStreamClosed,
@@ -31,7 +33,7 @@ import { HEARTBEAT_INTERVAL_MS } from "../core/lease.ts";
 import type { WorkerMessage } from "../core/link.ts";
 import type { WorkerInfo } from "../core/worker.ts";
 import type { RunnerToAgent } from "../protocol/runner-link.ts";
-import { openSession, type RegistrationOptions } from "./registration.ts";
+import { forgetSession, openSession, type RegistrationOptions } from "./registration.ts";
 import { RunnerClient } from "./runner-client.ts";
 import { dial, ServerLink, type Dialled } from "./server-link.ts";
 import { SpoolReader } from "./spool-reader.ts";
@@ -57,6 +59,10 @@ export interface AgentEnd {
   message: string;
 }
 
+/** How long an agent that may leave without a server keeps results for it. */
+const KEEP_RESULTS_MS = 24 * 60 * 60_000;
+const UNREGISTER_TIMEOUT_MS = 5_000;
+
 export class Agent implements Service {
   /** Resolves when the agent has left or failed. */
   readonly done: Promise<AgentEnd>;
@@ -70,6 +76,7 @@ export class Agent implements Service {
   #worker: WorkerInfo | null = null;
   #sessionToken = "";
   #lastLogAttempt: string | null = null;
+  #isUnregistering = false;
   #isLeaving = false;
   #end: (end: AgentEnd) => void = () => {};
   #callOffTick: () => void = () => {};
@@ -109,7 +116,7 @@ export class Agent implements Service {
       this.#worker = await this.#options.describe([]);
       const registration: RegistrationOptions = {
         directory,
-        client: this.#server.client,
+        server: this.#server,
         worker: this.#worker,
         token,
         tokenFile,
@@ -152,7 +159,7 @@ export class Agent implements Service {
       nextLog: () => this.#nextLog(),
       onRevoked: (message) => {
         log.error({ reason: message }, "the server does not know this worker any more");
-        void this.#leave({ exitCode: 1, message }, true);
+        void this.#onRevoked(message);
       },
     });
   }
@@ -162,8 +169,11 @@ export class Agent implements Service {
     this.#callOffTick = clock.schedule(HEARTBEAT_INTERVAL_MS, () => this.#tick());
     this.#perform(onHeartbeatDue(this.#session, clock.monotonicMs()));
     const since = this.#link?.offlineSinceMs ?? null;
-    if (offlineExitMs === null || since === null || this.#session.attempts.size > 0) return;
-    if (clock.monotonicMs() - since > offlineExitMs) {
+    if (offlineExitMs === null || since === null) return;
+    const attempts = [...this.#session.attempts.values()];
+    if (attempts.some(({ phase }) => phase !== "finished")) return;
+    const patienceMs = attempts.length > 0 ? Math.max(offlineExitMs, KEEP_RESULTS_MS) : offlineExitMs;
+    if (clock.monotonicMs() - since > patienceMs) {
       void this.#leave({ exitCode: 0, message: "no server for too long" }, true);
     }
   }
@@ -209,7 +219,7 @@ export class Agent implements Service {
       if (action.to === "server") {
         this.#link?.send(action.message);
       } else if (action.to === "runner") {
-        if (action.message.type === "forget") void this.#spool.forget(action.message.attemptId);
+        if (action.message.type === "forget") void this.#forgetSpool(action.message.attemptId);
         this.#runner.send(action.message);
       } else {
         this.#link?.reconnect();
@@ -230,36 +240,72 @@ export class Agent implements Service {
     } catch (error) {
       // Forgotten while it was read: then nobody wants these bytes any more.
       if (!this.#session.attempts.has(attemptId)) return null;
-      this.#options.log.error({ err: error, attemptId }, "could not read the spool");
-      throw error;
+      this.#options.log.error({ err: error, attemptId }, "could not read the spool, giving up the attempt");
+      this.#perform(onLogUnreadable(this.#session, attemptId));
+      // There may be log of others.
+      this.#link?.wake();
+      return null;
+    }
+  }
+
+  async #forgetSpool(attemptId: string): Promise<void> {
+    try {
+      await this.#spool.forget(attemptId);
+    } catch (error) {
+      this.#options.log.warn({ err: error, attemptId }, "could not close the spool");
     }
   }
 
   #leaveIfDone(): void {
-    if (mayLeave(this.#session)) void this.#leave({ exitCode: 0, message: "drained" }, false);
+    if (mayLeave(this.#session)) void this.#leaveDrained();
   }
 
+  /** The server has the last word: a job may be on its way here, and then there is one more to do. */
+  async #leaveDrained(): Promise<void> {
+    if (this.#isUnregistering || this.#isLeaving) return;
+    this.#isUnregistering = true;
+    const mayGo = await this.#unregister();
+    this.#isUnregistering = false;
+    if (mayGo && mayLeave(this.#session)) await this.#leave({ exitCode: 0, message: "drained" }, false);
+  }
+
+  async #onRevoked(message: string): Promise<void> {
+    const { directory, log } = this.#options;
+    await forgetSession(directory).catch((error: unknown) => {
+      log.warn({ err: error }, "could not remove the session");
+    });
+    await this.#leave({ exitCode: 1, message }, true);
+  }
+
+  /** Each part is ended whatever becomes of the others. */
   async #leave(end: AgentEnd, kill: boolean): Promise<void> {
     if (this.#isLeaving) return;
     this.#isLeaving = true;
     this.#callOffTick();
     this.#stopped.abort();
-    const { log } = this.#options;
+    const parts = [
+      { stop: () => this.#runner.shutDownRunner(kill) },
+      { stop: async () => this.#link?.stop() },
+      { stop: () => this.#spool.close() },
+    ];
     try {
-      await this.#runner.shutDownRunner(kill);
-      if (!kill) await this.#unregister();
-      await this.#link?.stop();
-      await this.#spool.close();
+      await stopAll(parts);
     } catch (error) {
-      log.warn({ err: error }, "could not leave in good order");
+      this.#options.log.warn({ err: error }, "could not leave in good order");
     }
     this.#server.close();
     this.#end(end);
   }
 
   /** So that the server knows at once; if it cannot be reached, its provider finds out. */
-  async #unregister(): Promise<void> {
+  async #unregister(): Promise<boolean> {
     const headers = { authorization: `Bearer ${this.#sessionToken}` };
-    await this.#server.client.unregister({ reason: "drained" }, { headers, timeoutMs: 5_000 });
+    try {
+      await this.#server.client.unregister({ reason: "drained" }, { headers, timeoutMs: UNREGISTER_TIMEOUT_MS });
+      return true;
+    } catch (error) {
+      this.#options.log.warn({ err: errorMessage(error) }, "could not take leave of the server");
+      return ConnectError.from(error).code !== Code.FailedPrecondition;
+    }
   }
 }

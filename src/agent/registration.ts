@@ -5,7 +5,6 @@
 
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Client } from "@connectrpc/connect";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { Backoff } from "../base/backoff.ts";
 import type { Clock } from "../base/clock.ts";
@@ -15,7 +14,9 @@ import { uuidV4, type Random } from "../base/random.ts";
 import { PROTOCOL_VERSION } from "../core/link.ts";
 import type { WorkerInfo } from "../core/worker.ts";
 import { workerInfoToWire } from "../protocol/convert-worker.ts";
-import type { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
+import type { Dialled } from "./server-link.ts";
+
+const REGISTER_TIMEOUT_MS = 15_000;
 
 export interface StoredSession {
   workerId: string;
@@ -24,7 +25,7 @@ export interface StoredSession {
 
 export interface RegistrationOptions {
   directory: string;
-  client: Client<typeof WorkerService>;
+  server: Dialled;
   worker: WorkerInfo;
   tokenFile: string | null;
   token: string | null;
@@ -45,19 +46,36 @@ export async function openSession(options: RegistrationOptions, signal: AbortSig
   const backoff = new Backoff({ baseMs: 100, maxMs: 10_000 }, options.random);
   for (;;) {
     try {
-      const answer = await options.client.register(
+      const answer = await options.server.client.register(
         { token, worker: workerInfoToWire(options.worker), protocolVersion: PROTOCOL_VERSION, registrationKey },
-        { signal },
+        { signal, timeoutMs: REGISTER_TIMEOUT_MS },
       );
       const session = { workerId: answer.workerId, sessionToken: answer.sessionToken };
       await writeSession(options.directory, session);
-      if (options.tokenFile !== null) await rm(options.tokenFile, { force: true });
+      await removeToken(options);
       return session;
     } catch (error) {
       if (signal.aborted || !isTransient(error)) throw refusal(error);
       options.log.warn({ err: errorMessage(error) }, "could not register, trying again");
+      // A connection that swallows packets would swallow the next try as well.
+      options.server.close();
       await options.clock.sleep(backoff.nextDelayMs(), signal);
     }
+  }
+}
+
+/** For a session that the server does not know any more: the next start needs a new token. */
+export async function forgetSession(directory: string): Promise<void> {
+  await rm(sessionPath(directory), { force: true });
+}
+
+/** A used token is worth nothing to anybody, so a file that cannot be removed does no harm. */
+async function removeToken({ tokenFile, log }: RegistrationOptions): Promise<void> {
+  if (tokenFile === null) return;
+  try {
+    await rm(tokenFile, { force: true });
+  } catch (error) {
+    log.warn({ err: errorMessage(error) }, "could not remove the file of the used token");
   }
 }
 

@@ -22,6 +22,7 @@ import { WorkerService, type WorkerStreamRequest } from "../protocol/gen/hodei/v
 /** A dialled server: the client for it and the connection below. */
 export interface Dialled {
   client: Client<typeof WorkerService>;
+  /** Ends the connection with all its calls; the next call opens a new one. */
   close(): void;
 }
 
@@ -47,7 +48,12 @@ export interface ServerLinkOptions {
   onRevoked(message: string): void;
 }
 
-const SILENCE_MS = 2.5 * HEARTBEAT_INTERVAL_MS;
+export const SILENCE_MS = 2.5 * HEARTBEAT_INTERVAL_MS;
+/**
+ * A stream that has lasted this long was a good one: the wait before the next begins small again. One
+ * that ends sooner is the sign of a server that fails, which must not be asked in a tight loop.
+ */
+const GOOD_STREAM_MS = 2_000;
 const MAX_WAITING_MESSAGES = 50_000;
 
 export class ServerLink implements Service {
@@ -58,6 +64,7 @@ export class ServerLink implements Service {
   #outbox: Outbox<WorkerMessage> | null = null;
   #stream: AbortController | null = null;
   #shouldHurry = false;
+  #onlineSinceMs: number | null = null;
   /** Since when no server has been there; null while one is. */
   offlineSinceMs: number | null;
 
@@ -78,7 +85,7 @@ export class ServerLink implements Service {
     this.#outbox?.wake();
   }
 
-  /** Leaves this stream and opens a new one without waiting. */
+  /** Leaves this stream and opens a new one, without waiting if this one was good. */
   reconnect(): void {
     this.#shouldHurry = true;
     this.#stream?.abort();
@@ -108,10 +115,18 @@ export class ServerLink implements Service {
         this.offlineSinceMs ??= clock.monotonicMs();
         this.#options.onClosed();
       }
-      const delayMs = this.#shouldHurry ? 20 : this.#backoff.nextDelayMs();
-      this.#shouldHurry = false;
-      await clock.sleep(delayMs, signal);
+      await clock.sleep(this.#nextDelayMs(), signal);
     }
+  }
+
+  #nextDelayMs(): number {
+    const since = this.#onlineSinceMs;
+    const wasGood = since !== null && this.#options.clock.monotonicMs() - since >= GOOD_STREAM_MS;
+    if (wasGood) this.#backoff.reset();
+    const delayMs = wasGood && this.#shouldHurry ? 20 : this.#backoff.nextDelayMs();
+    this.#onlineSinceMs = null;
+    this.#shouldHurry = false;
+    return delayMs;
   }
 
   async #runStream(): Promise<void> {
@@ -147,15 +162,20 @@ export class ServerLink implements Service {
   #onWelcome(outbox: Outbox<WorkerMessage>): void {
     this.#outbox = outbox;
     this.offlineSinceMs = null;
-    this.#backoff.reset();
+    this.#onlineSinceMs = this.#options.clock.monotonicMs();
   }
 
   #watchSilence(stream: AbortController): { heard(): void; stop(): void } {
-    const { clock } = this.#options;
+    const { clock, server } = this.#options;
     let callOff = (): void => {};
+    const onSilence = (): void => {
+      stream.abort(new Error("the server is silent"));
+      // A new stream on the same connection would be as silent.
+      server.close();
+    };
     const heard = (): void => {
       callOff();
-      callOff = clock.schedule(SILENCE_MS, () => stream.abort(new Error("the server is silent")));
+      callOff = clock.schedule(SILENCE_MS, onSilence);
     };
     heard();
     return { heard, stop: () => callOff() };
