@@ -6,13 +6,13 @@
  * check them as long as anything else is wrong, and every problem should be told at once.
  */
 
+import { formatDurationMs } from "../base/quantities.ts";
 import { z } from "zod";
 import { STEP_CONDITIONS } from "../core/job.ts";
 import {
   CPU_EXAMPLES,
   DURATION_EXAMPLES,
   SIZE_EXAMPLES,
-  formatDurationText,
   parseCpuMillis,
   parseDurationMs,
   parseSizeBytes,
@@ -37,7 +37,7 @@ function duration(limits: { minMs: number; maxMs: number }) {
     .transform((value, context) => {
       const durationMs = parseDurationMs(value);
       if (durationMs !== null && durationMs >= limits.minMs && durationMs <= limits.maxMs) return durationMs;
-      const range = `${formatDurationText(limits.minMs)} to ${formatDurationText(limits.maxMs)}`;
+      const range = `${formatDurationMs(limits.minMs)} to ${formatDurationMs(limits.maxMs)}`;
       const problem = durationMs === null ? `is not a duration: ${DURATION_EXAMPLES}` : `must be ${range}`;
       context.addIssue({ code: "custom", message: `${JSON.stringify(value)} ${problem}` });
       return z.NEVER;

@@ -2,7 +2,7 @@
 
 import { isFinal } from "../../core/job.ts";
 import { jobFromWire, type JobView } from "../../protocol/convert.ts";
-import { formatDurationText } from "../../spec/quantities.ts";
+import { formatDurationMs } from "../../base/quantities.ts";
 import { call } from "../call.ts";
 import type { CliCommand, Colors } from "../command.ts";
 import { EXIT } from "../exit-codes.ts";
@@ -43,7 +43,7 @@ function describeJob(job: JobView, colors: Colors, nowMs: number): string {
     ["labels", pairs(definition.labels)],
     ["selector", pairs(definition.selector)],
     ["runs", definition.command ? commandText(definition.command) : `${definition.steps.length} steps`],
-    ["timeout", formatDurationText(definition.timeoutMs)],
+    ["timeout", formatDurationMs(definition.timeoutMs)],
     ["created", timeText(job.createdAtMs)],
     ["started", timeText(job.startedAtMs)],
     ["finished", timeText(job.finishedAtMs)],
