@@ -18,7 +18,7 @@ import { workerGivesUpAtMs } from "../core/lease.ts";
 import type { AttemptPhase, ControlAction } from "../core/worker.ts";
 import type { AgentToRunner, RunnerAttempt, RunnerToAgent } from "../protocol/runner-link.ts";
 import { spoolDirectory } from "../protocol/spool-layout.ts";
-import { attemptPaths, makeAttemptDirectory, removeAttemptDirectory, type AttemptPaths } from "./attempt-directory.ts";
+import { attemptPaths, emptyScript, type AttemptDirectories, type AttemptPaths } from "./attempt-directory.ts";
 import { AttemptLog } from "./attempt-log.ts";
 import { makeResult, sequenceEndOfError, type Ending } from "./attempt-result.ts";
 import { jobEnvironment, type Environment } from "./job-environment.ts";
@@ -37,6 +37,7 @@ export interface AttemptContext {
   log: Logger;
   trees: ProcessTrees;
   pipes: PipePool;
+  directories: AttemptDirectories;
   inherited: Environment;
   spoolLimitBytes: number;
   /** Counts the sleep of the machine, see boot-clock.ts. */
@@ -77,6 +78,8 @@ export class Attempt {
   #graceEndsAtMs = Number.POSITIVE_INFINITY;
   #termination: Promise<void> | null = null;
   #unkillable: number[] = [];
+  /** Whether it was seen that none of its processes is left. */
+  #isVerified = false;
   #giveUp: () => void = () => {};
   readonly #givenUp = new Promise<null>((resolve) => (this.#giveUp = () => resolve(null)));
   #wakeResumed: () => void = () => {};
@@ -168,7 +171,7 @@ export class Attempt {
 
   /** Removes everything that is left of a finished attempt. */
   async remove(): Promise<void> {
-    await Promise.all([this.#log.remove(), removeAttemptDirectory(this.#paths)]);
+    await Promise.all([this.#log.remove(), this.#context.directories.remove(this.#paths, { verified: this.#isVerified })]);
   }
 
   async #live(): Promise<void> {
@@ -189,7 +192,7 @@ export class Attempt {
   async #runCommands(): Promise<SequenceEnd> {
     const { trees, log } = this.#context;
     try {
-      makeAttemptDirectory(this.#paths);
+      this.#context.directories.make(this.#paths);
       await this.#log.open();
       if (this.#ending !== null) return { steps: [], failure: null, lastExit: null };
       this.#tree = trees.create(this.order.attemptId);
@@ -204,8 +207,10 @@ export class Attempt {
     await this.#termination;
     const leftovers = await this.#killLeftovers();
     const usage = this.#tree?.usage() ?? NO_TREE_USAGE;
-    if (this.#unkillable.length === 0) this.#tree?.remove();
+    this.#isVerified = this.#unkillable.length === 0;
+    if (this.#isVerified) this.#tree?.remove();
     this.#log.closePipes();
+    if (this.order.definition.command?.kind === "script") emptyScript(this.#paths);
     const files = await this.#readFiles();
     for (const problem of files.problems) this.#log.system(problem);
     if (leftovers > 0) this.#log.system(`${leftovers} leftover ${leftovers === 1 ? "process was" : "processes were"} killed`);

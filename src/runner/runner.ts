@@ -17,7 +17,7 @@ import type { AgentToRunner, RunnerToAgent } from "../protocol/runner-link.ts";
 import { runnerSocketPath } from "../protocol/spool-layout.ts";
 import { AgentSocket } from "./agent-socket.ts";
 import { Attempt, type AttemptContext, type AttemptOrder } from "./attempt.ts";
-import { attemptsDirectory } from "./attempt-directory.ts";
+import { AttemptDirectories, attemptsDirectory } from "./attempt-directory.ts";
 import { makeResult, sequenceEndOfError } from "./attempt-result.ts";
 import { bootClock } from "./boot-clock.ts";
 import { detectProcessTrees } from "./detect-process-trees.ts";
@@ -83,6 +83,7 @@ class RunnerProcess implements Runner {
   readonly #attempts = new Map<string, Attempt>();
   readonly #trees: ProcessTrees;
   readonly #pipes: PipePool;
+  readonly #directories: AttemptDirectories;
   readonly #removals: RemovalQueue;
   readonly #bootNowMs: () => number;
   readonly #attemptContext: AttemptContext;
@@ -102,6 +103,7 @@ class RunnerProcess implements Runner {
     this.#bootNowMs = bootClock(clock);
     this.#removals = new RemovalQueue(log);
     this.#pipes = new PipePool(join(directory, "pipes"));
+    this.#directories = new AttemptDirectories(directory);
     this.#trees = detectProcessTrees(options.cgroup ?? "auto", {
       name: `hodei-${sha256Hex(directory).slice(0, 16)}`,
       attemptsDirectory: attemptsDirectory(directory),
@@ -114,6 +116,7 @@ class RunnerProcess implements Runner {
       log,
       trees: this.#trees,
       pipes: this.#pipes,
+      directories: this.#directories,
       inherited: inheritedEnvironment(options.environment ?? {}),
       spoolLimitBytes: options.spoolLimitBytes ?? DEFAULT_SPOOL_LIMIT_BYTES,
       bootNowMs: this.#bootNowMs,
@@ -153,6 +156,7 @@ class RunnerProcess implements Runner {
     await this.#socket.stop();
     await this.#meter.stop();
     await this.#removals.idle();
+    this.#directories.close();
     await this.#pipes.close();
     await this.#trees.close();
     this.#resolveDone();

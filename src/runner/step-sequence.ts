@@ -5,13 +5,13 @@
  * step leaves running, such as a database for the tests of the next one, live until the job ends.
  */
 
-import { writeFileSync } from "node:fs";
+import { closeSync, openSync, writeFileSync } from "node:fs";
 import { unlink, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Cause, CommandSpec, FinalJobState, JobDefinition, Step, StepResult } from "../core/job.ts";
 import type { AttemptLog } from "./attempt-log.ts";
-import type { AttemptPaths } from "./attempt-directory.ts";
+import { SCRIPT_WRITE_FLAGS, type AttemptPaths } from "./attempt-directory.ts";
 import { startCommand, type CommandExit, type CommandStart } from "./command-start.ts";
 import type { Environment } from "./job-environment.ts";
 import type { PausableTimer } from "./pausable-timer.ts";
@@ -140,8 +140,8 @@ interface CommandRun {
 
 async function runCommand(host: SequenceHost, plan: CommandPlan): Promise<CommandRun> {
   const { command, timeoutMs } = plan;
-  const scriptPath = command.kind === "script" ? join(host.paths.root, `script-${plan.index + 1}`) : null;
-  const argv = await makeArguments(command, scriptPath);
+  const scriptPath = command.kind !== "script" ? null : scriptPathOf(host.paths, plan.index);
+  const argv = await makeArguments(command, host.paths, scriptPath);
   const run: CommandRun = { start: NOT_STARTED, exit: null, timedOut: false, timeoutMs };
   // No waiting between this check and the fork: a frozen tree must not be entered.
   while (host.isPaused()) await host.resumed();
@@ -156,7 +156,8 @@ async function runCommand(host: SequenceHost, plan: CommandPlan): Promise<Comman
     tree: host.tree,
   });
   if (run.start.ok) await superviseCommand(host, run, run.start);
-  if (scriptPath !== null) removeInBackground(scriptPath);
+  // A process that a step left behind may still read its script; a single one goes with the job.
+  if (scriptPath !== null && host.definition.steps.length > 0) removeInBackground(scriptPath);
   return run;
 }
 
@@ -184,16 +185,33 @@ async function superviseCommand(
   host.log.drain();
 }
 
-async function makeArguments(command: CommandSpec, scriptPath: string | null): Promise<string[]> {
+function scriptPathOf(paths: AttemptPaths, index: number): string {
+  return index === 0 ? paths.script : join(paths.root, `script-${index + 1}`);
+}
+
+async function makeArguments(command: CommandSpec, paths: AttemptPaths, scriptPath: string | null): Promise<string[]> {
   if (command.kind === "shell" || scriptPath === null) {
     return command.kind === "shell" ? [command.cmd, ...command.args] : [];
   }
   const { interpreter, text } = planScript(command);
-  if (text.length <= SMALL_SCRIPT_LENGTH) writeFileSync(scriptPath, text, { mode: 0o700 });
-  else await writeFile(scriptPath, text, { mode: 0o700 });
+  await writeScript(scriptPath, text, scriptPath === paths.script ? SCRIPT_WRITE_FLAGS : "w");
   return interpreter.length === 0 ? [] : [...interpreter, scriptPath];
 }
 
+async function writeScript(path: string, text: string, flags: number | string): Promise<void> {
+  if (text.length > SMALL_SCRIPT_LENGTH) {
+    await writeFile(path, text, { mode: SCRIPT_MODE, flag: flags });
+    return;
+  }
+  const fd = openSync(path, flags, SCRIPT_MODE);
+  try {
+    writeFileSync(fd, text);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+const SCRIPT_MODE = 0o700;
 /** Up to here the three rounds of an asynchronous write cost more than the write itself. */
 const SMALL_SCRIPT_LENGTH = 16 * 1024;
 
