@@ -10,7 +10,7 @@ import { createLogger, type LogLevel } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { readSettings, type Flags, type SettingsValues } from "../base/settings.ts";
 import { serverSettings } from "./settings.ts";
-import { checkAddress, startServer, type RunningServer, type ServerOptions } from "./wiring.ts";
+import { checkAddress, startServer, type RunningServer, type ServerOptions } from "./start-server.ts";
 
 export interface ServerProgram {
   version: string;
@@ -82,6 +82,7 @@ async function tryStartEmbedded(
     const server = await startServer({
       ...optionsFrom(settings, program, isTold ? settings.logLevel : "error"),
       readOnly: program.readOnly,
+      expectsJob: true,
       endWorkersOnStop: true,
     });
     return { url: server.url, token: server.apiToken, stop: () => stopAfterGuests(server) };
@@ -133,6 +134,7 @@ function optionsFrom(
       ephemeral: settings.ephemeralWorkers,
     },
     readOnly: false,
+    expectsJob: false,
     workerProgram: program.workerProgram,
     environment: process.env,
     version: program.version,

@@ -1,6 +1,6 @@
 /**
- * A whole control plane in this process: database, log store, API, worker connections and loops,
- * put together here and nowhere else.
+ * A whole control plane in this process: store, log store, API, worker connections and loops, put
+ * together here and nowhere else. Loaded by start-server.ts while the database starts.
  */
 
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
@@ -8,10 +8,8 @@ import { join } from "node:path";
 import type { ConnectRouter } from "@connectrpc/connect";
 import type { Clock } from "../base/clock.ts";
 import { apiTokenPath, serverFilePath, type ServerFile } from "../base/data-directory.ts";
-import { AppError } from "../base/errors.ts";
-import type { Logger } from "../base/log.ts";
 import { Loop } from "../base/loop.ts";
-import { uuidV7, type Random } from "../base/random.ts";
+import { uuidV7 } from "../base/random.ts";
 import { stopAll, type Service } from "../base/service.ts";
 import { isFinal, type Job } from "../core/job.ts";
 import { JobService } from "../protocol/gen/hodei/v1/jobs_pb.ts";
@@ -20,8 +18,8 @@ import { ServerService } from "../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
 import { ProcessProvider } from "../providers/process/process-provider.ts";
 import { openDirectoryBlobStore } from "../storage/directory-blob-store.ts";
-import { startEmbeddedPostgres } from "../storage/embedded-postgres.ts";
 import { openPostgresStore } from "../storage/postgres/open-postgres-store.ts";
+import type { PostgresConnection } from "../storage/postgres/database.ts";
 import type { Store } from "../storage/store.ts";
 import { ActiveCalls } from "./active-calls.ts";
 import { jobsApi } from "./api/jobs.ts";
@@ -30,7 +28,6 @@ import { serverApi } from "./api/server.ts";
 import { workersApi } from "./api/workers.ts";
 import { loadOrCreateApiToken } from "./auth/api-token.ts";
 import { createTokenGuard } from "./auth/rpc-guard.ts";
-import { lockDataDirectory } from "./data-lock.ts";
 import { errorInterceptor } from "./http/error-interceptor.ts";
 import { startGrpcServer, type GrpcServer } from "./http/grpc-server.ts";
 import { databaseHealth } from "./http/health-report.ts";
@@ -38,47 +35,16 @@ import { startHttpServer } from "./http/http-server.ts";
 import type { RpcServerOptions } from "./http/rpc-options.ts";
 import { validationInterceptor } from "./http/validation.ts";
 import { JobBus } from "./job-bus.ts";
-import { localPool, type LocalPoolSettings } from "./local-pool.ts";
+import { localPool } from "./local-pool.ts";
 import { openLogStore, type LogStore } from "./logs/log-store.ts";
 import { deadlineRound } from "./loops/deadlines.ts";
 import { livenessRound } from "./loops/liveness.ts";
 import { Provisioner, type Pool } from "./loops/provisioning.ts";
 import { scheduleRound } from "./loops/scheduling.ts";
 import { HeartbeatWriter } from "./workers/heartbeat-writer.ts";
+import type { RunningServer, ServerOptions } from "./start-server.ts";
 import { linkApi } from "./workers/link-api.ts";
 import { WorkerConnections } from "./workers/worker-connections.ts";
-
-export interface ServerOptions {
-  dataDirectory: string;
-  /** Null: a private PostgreSQL in the data directory. */
-  databaseUrl: string | null;
-  host: string;
-  httpPort: number;
-  grpcPort: number;
-  localWorkers: LocalPoolSettings;
-  /** On stop, end the local workers too; else they wait for the next server. */
-  endWorkersOnStop: boolean;
-  /** Serves what is stored and runs nothing. */
-  readOnly: boolean;
-  workerProgram: string;
-  environment: Record<string, string | undefined>;
-  version: string;
-  clock: Clock;
-  random: Random;
-  log: Logger;
-}
-
-export interface RunningServer extends Service {
-  /** Of the HTTP port. */
-  readonly url: string;
-  readonly grpcUrl: string;
-  readonly apiToken: string;
-  readonly databaseVersion: string;
-  /** The command line on this machine finds this server no more. */
-  hide(): Promise<void>;
-  /** Resolves when no client call is under way. */
-  idle(): Promise<void>;
-}
 
 const SCHEDULING_PERIOD_MS = 1_000;
 const PROVISIONING_PERIOD_MS = 2_000;
@@ -86,20 +52,14 @@ const DEADLINE_PERIOD_MS = 1_000;
 const LIVENESS_PERIOD_MS = 5_000;
 const SEALING_PERIOD_MS = 30_000;
 
-/** Starts everything, or nothing: what had been started is stopped when a later part fails. */
-export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const started: Service[] = [];
-  try {
-    return await startParts(options, started);
-  } catch (error) {
-    await stopAll(started.toReversed());
-    throw error;
-  }
-}
-
-async function startParts(options: ServerOptions, started: Service[]): Promise<RunningServer> {
+/** Pushes what it starts to `started`, so that the caller can stop it if a later part fails. */
+export async function startControlPlane(
+  options: ServerOptions,
+  database: PostgresConnection,
+  started: Service[],
+): Promise<RunningServer> {
   const { dataDirectory, clock, random, log } = options;
-  const parts = await openParts(options, started);
+  const parts = await openParts(options, database, started);
   const { store, connections } = parts;
   const rpc: Omit<RpcServerOptions, "port"> = {
     host: options.host,
@@ -117,8 +77,10 @@ async function startParts(options: ServerOptions, started: Service[]): Promise<R
   if (!options.readOnly) {
     const provisioner = new Provisioner({ ...parts, pools: [parts.pool], clock, random, log, serverUrl: () => grpcUrl });
     await provisioner.adopt();
+    if (options.expectsJob) makeFirstWorker(provisioner);
     const loops = startLoops(options, parts, provisioner);
-    started.push({ stop: () => endWorkers(options, provisioner) }, connections, loops);
+    // Workers that shall end are not told to look for another server first.
+    started.push(connections, { stop: () => endWorkers(options, provisioner) }, loops);
   }
   const http = await startHttpServer({ ...rpc, port: options.httpPort });
   const announcement = await announce(dataDirectory, {
@@ -157,11 +119,15 @@ interface Parts {
   onRoom(): void;
 }
 
-async function openParts(options: ServerOptions, started: Service[]): Promise<Parts> {
+async function openParts(
+  options: ServerOptions,
+  connection: PostgresConnection,
+  started: Service[],
+): Promise<Parts> {
   const { dataDirectory, clock, random, log } = options;
-  started.push(await lockDataDirectory(dataDirectory));
   const apiToken = await loadOrCreateApiToken(apiTokenPath(dataDirectory), random);
-  const store = await openStore(options, started);
+  const store = await openPostgresStore({ connection, random, log });
+  started.push({ stop: () => store.close() });
   const logs = await openLogStore({
     directory: join(dataDirectory, "logs"),
     blobs: openDirectoryBlobStore(join(dataDirectory, "blobs")),
@@ -271,23 +237,18 @@ async function hintAtNextStart(parts: { store: Store; clock: Clock; hint(): void
   if (nextMs !== null && nextMs - nowMs < SCHEDULING_PERIOD_MS) parts.clock.schedule(nextMs - nowMs, parts.hint);
 }
 
+/**
+ * The worker of the first job starts while the rest of the server does. One that turns out not to
+ * fit leaves with the server.
+ */
+function makeFirstWorker(provisioner: Provisioner): void {
+  const [pool] = provisioner.plannedPools();
+  if (pool && pool.room > 0 && pool.arriving === 0) provisioner.provision([{ pool: pool.name, count: 1 }]);
+}
+
 async function endWorkers(options: ServerOptions, provisioner: Provisioner): Promise<void> {
   if (options.endWorkersOnStop) await provisioner.destroyAll();
   else provisioner.stopListening();
-}
-
-async function openStore(options: ServerOptions, started: Service[]): Promise<Store> {
-  const { dataDirectory, databaseUrl, clock, random, log } = options;
-  if (databaseUrl !== null) {
-    const store = await openPostgresStore({ connection: { connectionString: databaseUrl }, random, log });
-    started.push({ stop: () => store.close() });
-    return store;
-  }
-  const postgres = await startEmbeddedPostgres({ directory: dataDirectory, clock, random, log });
-  started.push(postgres);
-  const store = await openPostgresStore({ connection: postgres.connection, random, log });
-  started.push({ stop: () => store.close() });
-  return store;
 }
 
 /** Leaves word for the command line on this machine. */
@@ -301,14 +262,4 @@ async function announce(dataDirectory: string, server: ServerFile): Promise<Serv
 
 function hostInUrl(host: string): string {
   return host.includes(":") ? `[${host}]` : host;
-}
-
-/** @throws AppError if the address is open to others and nobody said that this is wanted. */
-export function checkAddress(host: string, insecure: boolean): void {
-  const isLoopback = host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
-  if (isLoopback || insecure) return;
-  throw new AppError(
-    "failed_precondition",
-    `listen on ${host}: tokens and logs would cross the network in plain text; keep to loopback, put a TLS proxy in front, or accept it with --insecure`,
-  );
 }

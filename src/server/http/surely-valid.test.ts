@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { create, type DescMessage, type Message, type MessageInitShape } from "@bufbuild/protobuf";
 import { createValidator } from "@bufbuild/protovalidate";
 import { MapRulesSchema } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
-import { GetJobRequestSchema, ListJobsRequestSchema, QueueJobRequestSchema, QueueJobsRequestSchema } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
+import { GetJobRequestSchema, JobState, ListJobsRequestSchema, QueueJobRequestSchema, QueueJobsRequestSchema } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
 import { ReadLogRequestSchema } from "../../protocol/gen/hodei/v1/logs_pb.ts";
 import { RegisterRequestSchema, WorkerStreamRequestSchema } from "../../protocol/gen/hodei/v1/workers_pb.ts";
 import { createSurelyValid } from "./surely-valid.ts";
@@ -12,6 +12,19 @@ type Definition = NonNullable<MessageInitShape<typeof QueueJobRequestSchema>["de
 
 const command = { commandType: { case: "shell" as const, value: { cmd: "true", args: ["-x", "é"] } } };
 const plain = { name: "x", command };
+
+const attemptId = "01a1fffb-57d2-75b7-81b8-e9801aa8fecb";
+const taint = { key: "a", value: "b", effect: "NoSchedule" };
+const worker = { workerId: attemptId, name: "w", capacity: { jobs: 4 }, capabilities: ["shell"], labels: { os: "linux" }, taints: [taint] };
+const WORKER_MESSAGES: NonNullable<MessageInitShape<typeof WorkerStreamRequestSchema>["message"]>[] = [
+  { case: "hello", value: { worker, attempts: [{ attemptId, logEnd: 5n }] } },
+  { case: "heartbeat", value: { sequence: 1n, attempts: [{ attemptId }] } },
+  { case: "accepted", value: { attemptId } },
+  { case: "started", value: { attemptId } },
+  { case: "progress", value: { attemptId, progress: { percent: 5, message: "x" } } },
+  { case: "logBatch", value: { attemptId, data: new Uint8Array(65_536) } },
+  { case: "result", value: { attemptId, state: JobState.SUCCEEDED, exitCode: 0 } },
+];
 
 function setup() {
   const isSurelyValid = createSurelyValid();
@@ -38,7 +51,7 @@ test("what clients usually send is known to be valid without the library", () =>
     [GetJobRequestSchema, create(GetJobRequestSchema, { jobId: "01a1fffb" })],
     [ListJobsRequestSchema, create(ListJobsRequestSchema, { pageSize: 10 })],
     [ReadLogRequestSchema, create(ReadLogRequestSchema, { jobId: "01a1fffb-5651-7f14-a8ed-587d9f6009df" })],
-    [WorkerStreamRequestSchema, create(WorkerStreamRequestSchema, { message: { case: "heartbeat", value: {} } })],
+    ...WORKER_MESSAGES.map((message): [DescMessage, Message] => [WorkerStreamRequestSchema, create(WorkerStreamRequestSchema, { message })]),
   ];
   for (const [type, message] of usual) {
     assert.ok(isValid(type, message), `the sample of ${type.typeName} is valid`);

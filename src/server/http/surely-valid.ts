@@ -150,6 +150,7 @@ const TABLES: Readonly<Record<string, RuleTable>> = {
     min_len: (count: bigint) => (text: string) => count === 1n ? text !== "" : text.length >= 2 * Number(count),
     max_len: (count: bigint) => (text: string) => text.length <= count,
     max_bytes: (bytes: bigint) => (text: string) => text.length * 3 <= bytes || Buffer.byteLength(text) <= bytes,
+    in: (texts: string[]) => (text: string) => texts.includes(text),
     pattern: (pattern: string) => {
       const regex = new RegExp(pattern, "u");
       return (text: string) => regex.test(text);
@@ -158,6 +159,7 @@ const TABLES: Readonly<Record<string, RuleTable>> = {
   bytes: { max_len: (count: bigint) => (bytes: Uint8Array) => bytes.byteLength <= count },
   enum: {
     defined_only: checkedElsewhere,
+    in: (values: number[]) => (value: number) => values.includes(value),
     not_in: (values: number[]) => (value: number) => !values.includes(value),
   },
   repeated: {

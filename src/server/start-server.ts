@@ -1,0 +1,82 @@
+/**
+ * Starts a server: first the database, and while it starts, the program itself is loaded, which
+ * takes as long.
+ */
+
+import type { Clock } from "../base/clock.ts";
+import { AppError } from "../base/errors.ts";
+import type { Logger } from "../base/log.ts";
+import type { Random } from "../base/random.ts";
+import { stopAll, type Service } from "../base/service.ts";
+import { startEmbeddedPostgres } from "../storage/embedded-postgres.ts";
+import type { PostgresConnection } from "../storage/postgres/database.ts";
+import { lockDataDirectory } from "./data-lock.ts";
+import type { LocalPoolSettings } from "./local-pool.ts";
+
+export interface ServerOptions {
+  dataDirectory: string;
+  /** Null: a private PostgreSQL in the data directory. */
+  databaseUrl: string | null;
+  host: string;
+  httpPort: number;
+  grpcPort: number;
+  localWorkers: LocalPoolSettings;
+  /** On stop, end the local workers too; else they wait for the next server. */
+  endWorkersOnStop: boolean;
+  /** Serves what is stored and runs nothing. */
+  readOnly: boolean;
+  /** A job will come at once: makes a worker for it at the start. */
+  expectsJob: boolean;
+  workerProgram: string;
+  environment: Record<string, string | undefined>;
+  version: string;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+}
+
+export interface RunningServer extends Service {
+  /** Of the HTTP port. */
+  readonly url: string;
+  readonly grpcUrl: string;
+  readonly apiToken: string;
+  readonly databaseVersion: string;
+  /** The command line on this machine finds this server no more. */
+  hide(): Promise<void>;
+  /** Resolves when no client call is under way. */
+  idle(): Promise<void>;
+}
+
+/** Starts everything, or nothing: what had been started is stopped when a later part fails. */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const started: Service[] = [];
+  try {
+    started.push(await lockDataDirectory(options.dataDirectory));
+    const [database, { startControlPlane }] = await Promise.all([
+      openDatabaseServer(options, started),
+      import("./wiring.ts"),
+    ]);
+    return await startControlPlane(options, database, started);
+  } catch (error) {
+    await stopAll(started.toReversed());
+    throw error;
+  }
+}
+
+async function openDatabaseServer(options: ServerOptions, started: Service[]): Promise<PostgresConnection> {
+  const { dataDirectory, databaseUrl, clock, random, log } = options;
+  if (databaseUrl !== null) return { connectionString: databaseUrl };
+  const postgres = await startEmbeddedPostgres({ directory: dataDirectory, clock, random, log });
+  started.push(postgres);
+  return postgres.connection;
+}
+
+/** @throws AppError if the address is open to others and nobody said that this is wanted. */
+export function checkAddress(host: string, insecure: boolean): void {
+  const isLoopback = host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
+  if (isLoopback || insecure) return;
+  throw new AppError(
+    "failed_precondition",
+    `listen on ${host}: tokens and logs would cross the network in plain text; keep to loopback, put a TLS proxy in front, or accept it with --insecure`,
+  );
+}
