@@ -51,13 +51,26 @@ const OFFLINE_EXIT = "5m";
 /** An agent that dies more often than this in a row is not started again. */
 const MAX_RESTARTS = 5;
 const RESTART_DELAY_MS = 500;
+/** An agent that ran this long before it died begins a new row. */
+const HEALTHY_RUN_MS = 60_000;
+/** How long a runner may take to end after an agent that left on purpose. */
+const RUNNER_END_MS = 5_000;
+
+/** An agent that this process started or takes care of. */
+interface AgentRun {
+  startedAtMs: number;
+  /** How often its predecessors died in a row. */
+  restarts: number;
+}
 
 export class ProcessProvider implements Provider {
   readonly name = "process";
   readonly capabilities = { events: true };
   readonly #options: ProcessProviderOptions;
   readonly #listeners = new Set<(event: ProviderEvent) => void>();
-  readonly #destroying = new Set<string>();
+  /** By worker id; a worker that is destroyed is in here no more, which calls off its restart. */
+  readonly #agents = new Map<string, AgentRun>();
+  readonly #busy = new Map<string, Promise<unknown>>();
   #isClosed = false;
 
   constructor(options: ProcessProviderOptions) {
@@ -65,40 +78,40 @@ export class ProcessProvider implements Provider {
   }
 
   async create(spec: WorkerSpec): Promise<WorkerHandle> {
-    const directory = this.#directoryOf(spec.workerId);
-    try {
-      await mkdir(directory, { recursive: true, mode: 0o700 });
-      const tokenFile = join(directory, "token");
-      await writeFile(tokenFile, spec.token, { mode: 0o600 });
-      const pid = await this.#startAgent(directory, this.#agentEnvironment(spec, directory), 0);
-      return { workerId: spec.workerId, instanceId: String(pid) };
-    } catch (error) {
-      await this.destroy(spec.workerId);
-      const code = error instanceof AppError ? error.code : "unavailable";
-      throw new AppError(code, `start worker ${spec.workerId} in ${directory}: ${errorMessage(error)}`, { cause: error });
-    }
+    const { workerId } = spec;
+    const directory = this.#directoryOf(workerId);
+    return this.#alone(workerId, async () => {
+      const known = await readProcesses(directory);
+      if (known.agent?.isAlive === true) return { workerId, instanceId: String(known.agent.identity.pid) };
+      try {
+        await mkdir(directory, { recursive: true, mode: 0o700 });
+        await writeFile(join(directory, "token"), spec.token, { mode: 0o600 });
+        const environment = JSON.stringify(this.#agentEnvironment(spec, directory));
+        await writeFile(environmentPath(directory), environment, { mode: 0o600 });
+        const pid = await this.#startAgent(workerId, 0);
+        return { workerId, instanceId: String(pid) };
+      } catch (error) {
+        await this.#destroy(workerId).catch((cleanUpError: unknown) => {
+          this.#options.log.error({ err: cleanUpError, workerId }, "could not remove a worker");
+        });
+        const code = error instanceof AppError ? error.code : "unavailable";
+        throw new AppError(code, `start worker ${workerId} in ${directory}: ${errorMessage(error)}`, { cause: error });
+      }
+    });
   }
 
   async destroy(workerId: string): Promise<void> {
-    const directory = this.#directoryOf(workerId);
-    this.#destroying.add(workerId);
-    try {
-      const agent = await readIdentity(join(directory, "agent.pid"));
-      if (agent) await this.#end(agent, STOP_TIMEOUT_MS);
-      const runner = await readIdentity(join(directory, "runner.pid"));
-      if (runner) await this.#end(runner, STOP_TIMEOUT_MS);
-      await rm(directory, { recursive: true, force: true, maxRetries: 3 });
-    } finally {
-      this.#destroying.delete(workerId);
-    }
+    this.#directoryOf(workerId);
+    this.#agents.delete(workerId);
+    await this.#alone(workerId, () => this.#destroy(workerId));
   }
 
   async inspect(workerId: string): Promise<InstanceState> {
-    const directory = this.#directoryOf(workerId);
-    const agent = await readIdentity(join(directory, "agent.pid"));
-    const runner = await readIdentity(join(directory, "runner.pid"));
-    const isRunning = (agent && isProcessAlive(agent)) || (runner && isProcessAlive(runner));
-    return isRunning ? "running" : "gone";
+    const { agent, runner } = await readProcesses(this.#directoryOf(workerId));
+    if (agent?.isAlive === true) return "running";
+    if (runner?.isAlive !== true) return "gone";
+    this.#careFor(workerId);
+    return "running";
   }
 
   /** Directories whose processes are gone are listed too: they still take room. */
@@ -136,6 +149,28 @@ export class ProcessProvider implements Provider {
     return Promise.resolve();
   }
 
+  /** One verb at a time for each worker, so that none misses a process that another is starting. */
+  async #alone<T>(workerId: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#busy.get(workerId) ?? Promise.resolve();
+    const done = before.then(work, work);
+    this.#busy.set(workerId, done);
+    try {
+      return await done;
+    } finally {
+      if (this.#busy.get(workerId) === done) this.#busy.delete(workerId);
+    }
+  }
+
+  async #destroy(workerId: string): Promise<void> {
+    const directory = this.#directoryOf(workerId);
+    this.#agents.delete(workerId);
+    const agent = await readIdentity(join(directory, "agent.pid"));
+    if (agent) await this.#end(agent, STOP_TIMEOUT_MS);
+    const runner = await readIdentity(join(directory, "runner.pid"));
+    if (runner) await this.#end(runner, STOP_TIMEOUT_MS);
+    await rm(directory, { recursive: true, force: true, maxRetries: 3 });
+  }
+
   #directoryOf(workerId: string): string {
     if (!isWorkerId(workerId)) {
       throw new AppError("invalid_argument", `worker id ${JSON.stringify(workerId)} is no UUID`);
@@ -167,7 +202,9 @@ export class ProcessProvider implements Provider {
     };
   }
 
-  async #startAgent(directory: string, env: Record<string, string>, restarts: number): Promise<number> {
+  async #startAgent(workerId: string, restarts: number): Promise<number> {
+    const directory = this.#directoryOf(workerId);
+    const env = JSON.parse(await readFile(environmentPath(directory), "utf8")) as Record<string, string>;
     const logFile = openSync(join(directory, "agent.log"), "a", 0o600);
     const child = spawn(process.execPath, [this.#options.workerProgram, "agent"], {
       cwd: directory,
@@ -176,42 +213,55 @@ export class ProcessProvider implements Provider {
       stdio: ["ignore", logFile, logFile],
     });
     closeSync(logFile);
+    const run: AgentRun = { startedAtMs: this.#options.clock.monotonicMs(), restarts };
     const pid = await new Promise<number>((resolve, reject) => {
       child.once("spawn", () => resolve(child.pid ?? 0));
       child.once("error", reject);
     });
-    child.once("exit", (code) => void this.#onAgentExit({ directory, env, restarts, code }));
+    this.#agents.set(workerId, run);
+    child.once("exit", (code) => void this.#onAgentExit(workerId, run, code));
     // Neither keeps this process alive nor dies with it.
     child.unref();
     await writeFile(join(directory, "agent.pid"), JSON.stringify(identifyProcess(pid)));
     return pid;
   }
 
-  async #onAgentExit(exit: {
-    directory: string;
-    env: Record<string, string>;
-    restarts: number;
-    code: number | null;
-  }): Promise<void> {
-    const workerId = exit.env["HODEI_WORKER_ID"] ?? "";
-    const { log, clock } = this.#options;
-    if (this.#isClosed || this.#destroying.has(workerId)) return;
-    const runner = await readIdentity(join(exit.directory, "runner.pid"));
-    const hasRunner = runner !== null && isProcessAlive(runner);
-    if (!hasRunner || exit.restarts >= MAX_RESTARTS) {
-      const message = hasRunner ? "the agent cannot be kept running" : await lastWords(exit.directory, exit.code);
-      if (hasRunner) await this.destroy(workerId);
-      this.#emit({ type: "gone", workerId, message });
-      return;
-    }
-    log.warn({ workerId, code: exit.code }, "agent died, starting it again");
-    await clock.sleep(RESTART_DELAY_MS);
-    if (this.#isClosed || this.#destroying.has(workerId)) return;
+  /** The agent of an earlier server's worker died, of which nobody told this process. */
+  #careFor(workerId: string): void {
+    if (this.#isClosed || this.#agents.has(workerId) || this.#busy.has(workerId)) return;
+    const run: AgentRun = { startedAtMs: this.#options.clock.monotonicMs(), restarts: 0 };
+    this.#agents.set(workerId, run);
+    void this.#onAgentExit(workerId, run, null);
+  }
+
+  async #onAgentExit(workerId: string, run: AgentRun, code: number | null): Promise<void> {
     try {
-      await this.#startAgent(exit.directory, exit.env, exit.restarts + 1);
+      const directory = this.#directoryOf(workerId);
+      // One that left on purpose has told its runner to end as well, which may take a moment longer.
+      const hasRunner = await outlives(directory, code === 0 ? RUNNER_END_MS : RESTART_DELAY_MS);
+      if (this.#isClosed || this.#agents.get(workerId) !== run) return;
+      const livedMs = this.#options.clock.monotonicMs() - run.startedAtMs;
+      const restarts = livedMs > HEALTHY_RUN_MS ? 0 : run.restarts;
+      if (!hasRunner) {
+        this.#agents.delete(workerId);
+        this.#emit({ type: "gone", workerId, message: await lastWords(directory, code) });
+      } else if (code === 0 || restarts >= MAX_RESTARTS) {
+        await this.destroy(workerId);
+        this.#emit({ type: "gone", workerId, message: "the agent cannot be kept running" });
+      } else {
+        await this.#alone(workerId, () => this.#restart(workerId, run, restarts + 1));
+      }
     } catch (error) {
-      log.error({ err: error, workerId }, "could not start an agent again");
+      // Whoever inspects the worker next finds it as it is.
+      this.#agents.delete(workerId);
+      this.#options.log.error({ err: error, workerId }, "could not take care of a worker whose agent ended");
     }
+  }
+
+  async #restart(workerId: string, run: AgentRun, restarts: number): Promise<void> {
+    if (this.#isClosed || this.#agents.get(workerId) !== run) return;
+    this.#options.log.warn({ workerId, restarts }, "agent died, starting it again");
+    await this.#startAgent(workerId, restarts);
   }
 
   #emit(event: ProviderEvent): void {
@@ -229,6 +279,37 @@ export class ProcessProvider implements Provider {
       await eventually(isGone, { timeoutMs: KILL_TIMEOUT_MS, what: `the end of killed process ${identity.pid}` });
     }
   }
+}
+
+/** What the agent is started with, kept for the case that another server must start it again. */
+function environmentPath(directory: string): string {
+  return join(directory, "agent.json");
+}
+
+/** Whether the runner still lives after so long; false as soon as it does not. */
+async function outlives(directory: string, waitMs: number): Promise<boolean> {
+  const runner = await readIdentity(join(directory, "runner.pid"));
+  if (!runner) return false;
+  try {
+    await eventually(() => !isProcessAlive(runner), { timeoutMs: waitMs, what: "the end of the runner" });
+    return false;
+  } catch {
+    // The time is over, and that is the answer.
+    return true;
+  }
+}
+
+interface FoundProcess {
+  identity: ProcessIdentity;
+  isAlive: boolean;
+}
+
+async function readProcesses(directory: string): Promise<{ agent: FoundProcess | null; runner: FoundProcess | null }> {
+  const find = async (name: string): Promise<FoundProcess | null> => {
+    const identity = await readIdentity(join(directory, name));
+    return identity && { identity, isAlive: isProcessAlive(identity) };
+  };
+  return { agent: await find("agent.pid"), runner: await find("runner.pid") };
 }
 
 function isWorkerId(text: string): boolean {
