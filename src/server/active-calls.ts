@@ -6,19 +6,19 @@ export class ActiveCalls {
   #count = 0;
   #waiting: (() => void)[] = [];
 
-  /** Counts a stream until its last message. Calls of workers are not guests. */
+  /** Counts a stream until its last message, or until its caller has left. Calls of workers are not guests. */
   readonly interceptor: Interceptor = (next) => async (request) => {
     if (request.method.name === "WorkerStream") return await next(request);
-    this.#count += 1;
+    const leave = this.#enter();
+    // A stream whose caller leaves at once is never read, so its end would never be seen.
+    request.signal.addEventListener("abort", leave, { once: true });
     try {
       const response = await next(request);
-      if (!response.stream) {
-        this.#leave();
-        return response;
-      }
-      return { ...response, message: this.#counted(response.message) };
+      if (response.stream) return { ...response, message: untilEnd(response.message, leave) };
+      leave();
+      return response;
     } catch (error) {
-      this.#leave();
+      leave();
       throw error;
     }
   };
@@ -28,17 +28,24 @@ export class ActiveCalls {
     if (this.#count > 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
-  async *#counted<T>(messages: AsyncIterable<T>): AsyncGenerator<T> {
-    try {
-      yield* messages;
-    } finally {
-      this.#leave();
-    }
+  /** The function that is returned takes the call out again, once. */
+  #enter(): () => void {
+    this.#count += 1;
+    let isInside = true;
+    return () => {
+      if (!isInside) return;
+      isInside = false;
+      this.#count -= 1;
+      if (this.#count > 0) return;
+      for (const resolve of this.#waiting.splice(0)) resolve();
+    };
   }
+}
 
-  #leave(): void {
-    this.#count -= 1;
-    if (this.#count > 0) return;
-    for (const resolve of this.#waiting.splice(0)) resolve();
+async function* untilEnd<T>(messages: AsyncIterable<T>, end: () => void): AsyncGenerator<T> {
+  try {
+    yield* messages;
+  } finally {
+    end();
   }
 }
