@@ -5,7 +5,7 @@
  * there; one whose owner is gone (a server that was killed) is taken over.
  */
 
-import { link, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
 import { identifyProcess, isProcessAlive, type ProcessIdentity } from "../base/process-identity.ts";
@@ -20,8 +20,8 @@ export async function lockDataDirectory(directory: string): Promise<Service> {
   const path = join(directory, "server.lock");
   const mine = join(directory, `server.lock.${process.pid}`);
   const text = JSON.stringify(identifyProcess(process.pid));
+  await writeOwn(directory, mine, text);
   try {
-    await writeFile(mine, text, { mode: 0o600 });
     for (let tries = 0; tries < MAX_TRIES; tries += 1) {
       if (await tryLink(mine, path)) return { stop: () => unlock(path, text) };
       const owner = await readOwner(path);
@@ -32,7 +32,7 @@ export async function lockDataDirectory(directory: string): Promise<Service> {
           { details: { pid: owner.pid } },
         );
       }
-      await rm(path, { force: true });
+      await removeDead(path, owner);
     }
     throw new AppError("unavailable", `lock data directory ${directory}: others take it all the time`);
   } finally {
@@ -51,6 +51,37 @@ async function makeDirectory(directory: string): Promise<void> {
       { cause: error },
     );
   }
+}
+
+async function writeOwn(directory: string, path: string, text: string): Promise<void> {
+  try {
+    await writeFile(path, text, { mode: 0o600 });
+  } catch (error) {
+    throw new AppError(
+      "failed_precondition",
+      `lock data directory ${directory}: ${errorMessage(error)}; choose another one with --data-dir`,
+      { cause: error },
+    );
+  }
+}
+
+/**
+ * Takes the lock of a dead owner away. Another server may have put its own in the same place since it
+ * was read, so what was taken is looked at again and put back if somebody lives who owns it.
+ */
+async function removeDead(path: string, dead: ProcessIdentity | null): Promise<void> {
+  const aside = `${path}.dead.${process.pid}`;
+  try {
+    await rename(path, aside);
+  } catch (error) {
+    // Another server was faster.
+    if (systemErrorCode(error) === "ENOENT") return;
+    throw error;
+  }
+  const taken = await readOwner(aside);
+  const isOther = taken !== null && (taken.pid !== dead?.pid || taken.startTicks !== dead.startTicks);
+  if (isOther && isProcessAlive(taken)) await tryLink(aside, path);
+  await rm(aside, { force: true });
 }
 
 async function tryLink(from: string, to: string): Promise<boolean> {
