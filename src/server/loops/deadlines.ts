@@ -4,6 +4,7 @@ import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
 import type { JobInput } from "../../core/job-change.ts";
 import type { Job } from "../../core/job.ts";
+import { UNREACHABLE_AFTER_MS } from "../../core/lease.ts";
 import type { DueJob, Store } from "../../storage/store.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
 
@@ -20,7 +21,10 @@ const PAGE_JOBS = 500;
 export async function deadlineRound(deps: DeadlineDependencies): Promise<void> {
   const nowMs = deps.clock.nowMs();
   const due = await deps.store.listDue({ nowMs, limit: PAGE_JOBS });
-  await Promise.all(due.map((job) => actOn(job, nowMs, deps)));
+  // After a start, workers first get the time to come back with what they could not say meanwhile.
+  const isEarly = nowMs - deps.connections.listeningSinceMs(nowMs) < UNREACHABLE_AFTER_MS;
+  const acted = due.filter(({ state }) => !isEarly || state === "pending");
+  await Promise.all(acted.map((job) => actOn(job, nowMs, deps)));
 }
 
 async function actOn(due: DueJob, nowMs: number, deps: DeadlineDependencies): Promise<void> {

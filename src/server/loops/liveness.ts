@@ -1,7 +1,8 @@
 /**
  * Notices workers that have fallen silent: their jobs become unreachable, which is visible and has
  * a deadline, and nothing else happens to them. A stream that is open but silent is closed, so that
- * a half-dead connection does not look alive.
+ * a half-dead connection does not look alive. Silence is counted from the server's own start on, so
+ * that workers can come back to a server that was away.
  */
 
 import type { Clock } from "../../base/clock.ts";
@@ -37,16 +38,18 @@ export async function livenessRound(deps: LivenessDependencies): Promise<void> {
 
 async function look(worker: Worker, nowMs: number, deps: LivenessDependencies): Promise<void> {
   const heardAtMs = worker.lastHeartbeatAtMs;
-  if (heardAtMs === null || worker.state === "unreachable" || !isUnreachable(heardAtMs, nowMs)) return;
+  if (heardAtMs === null || worker.state === "unreachable") return;
+  const awaitedSinceMs = Math.max(heardAtMs, deps.connections.listeningSinceMs(nowMs));
+  if (!isUnreachable(awaitedSinceMs, nowMs)) return;
   const connection = deps.connections.get(worker.id);
   if (connection && !isUnreachable(connection.session.heardAtMs, nowMs)) return;
-  deps.log.warn({ workerId: worker.id }, "worker is unreachable");
-  if (worker.state !== "broken") {
-    await deps.store.changeWorker({ workerId: worker.id, state: "unreachable", message: "no heartbeat" });
-  }
+  // The jobs first: a worker that is marked is not looked at again.
   for (const { attempt, job } of await deps.store.listLiveAttempts(worker.id)) {
     const input = { type: "disconnect", attemptId: attempt.id, heardAtMs } as const;
     const applied = await deps.store.applyInput({ jobId: job.id, input, nowMs });
     if (applied.ok) deps.onJobChanged(applied.job);
   }
+  if (worker.state === "broken") return;
+  deps.log.warn({ workerId: worker.id }, "worker is unreachable");
+  await deps.store.changeWorker({ workerId: worker.id, state: "unreachable", message: "no heartbeat" });
 }

@@ -77,16 +77,13 @@ async function assignOne(
   deps: SchedulingDependencies,
 ): Promise<void> {
   const { store, clock, random, connections } = deps;
-  const attemptId = uuidV7(clock, random);
-  const nowMs = clock.nowMs();
-  const applied = await store.applyInput({ jobId, input: { type: "assign", attemptId, workerId }, nowMs });
-  if (!applied.ok) return;
-  deps.onJobChanged(applied.job);
-  // A worker that has just left finds the attempt in its next welcome; the deadline does the rest.
-  connections.get(workerId)?.assign({
-    attemptId,
-    attemptNumber: applied.job.attemptCount,
-    job: applied.job,
-    logDurable: 0,
+  // A worker that loses its stream meanwhile finds the attempt in its next welcome.
+  await connections.assign(workerId, async () => {
+    const attemptId = uuidV7(clock, random);
+    const nowMs = clock.nowMs();
+    const applied = await store.applyInput({ jobId, input: { type: "assign", attemptId, workerId }, nowMs });
+    if (!applied.ok) return null;
+    deps.onJobChanged(applied.job);
+    return { attemptId, attemptNumber: applied.job.attemptCount, job: applied.job, logDurable: 0 };
   });
 }

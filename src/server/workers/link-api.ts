@@ -49,6 +49,9 @@ export function linkApi(deps: LinkDependencies): LinkApi {
     },
     async unregister(_request, context) {
       const worker = await authenticate(context, deps.store);
+      // From here on nothing new is assigned; what is under way is waited for, and then it may not go.
+      deps.connections.get(worker.id)?.drain("it leaves");
+      await deps.connections.assigned(worker.id);
       const live = await deps.store.listLiveAttempts(worker.id);
       if (live.length > 0) {
         throw new AppError("failed_precondition", `worker ${worker.id} still holds ${live.length} attempts`);
@@ -102,19 +105,18 @@ async function* workerStream(
   const worker = await authenticate(context, deps.store);
   const incoming = requests[Symbol.asyncIterator]();
   const connection = await greet(worker, incoming, deps);
-  const reading = read(connection, incoming, deps.log);
-  context.signal.addEventListener("abort", () => connection.close());
   try {
+    await takeIn(connection, worker, { deps, signal: context.signal });
+    // Ends by itself: the transport ends the requests together with this response.
+    void read(connection, incoming, deps.log);
     for await (const message of connection.messages) yield serverMessageToWire(message);
   } finally {
     deps.connections.remove(connection);
     deps.onRoom();
-    // Ends by itself: the transport ends the requests together with this response.
-    void reading;
   }
 }
 
-/** Waits for the hello and answers it; the connection takes part only after that. */
+/** Waits for the hello and answers it; nothing is assigned to the worker meanwhile. */
 async function greet(
   worker: Worker,
   incoming: AsyncIterator<WorkerStreamRequest>,
@@ -125,17 +127,33 @@ async function greet(
   if (hello?.type !== "hello") {
     throw new AppError("invalid_argument", "worker stream: the first message must be hello");
   }
+  if (deps.connections.isStopped) throw new AppError("unavailable", "worker stream: the server stops");
   // The older stream takes no more jobs from here on, so that none is assigned behind our back.
   deps.connections.get(worker.id)?.goaway("the worker has connected again");
+  await deps.connections.assigned(worker.id);
   const info = { ...hello.worker, workerId: worker.id };
   const connection = new WorkerConnection({ id: worker.id, pool: worker.pool, info }, deps);
   await connection.hello(hello);
-  deps.connections.add(connection);
-  const nowMs = deps.clock.nowMs();
-  await deps.store.changeWorker({ workerId: worker.id, state: "ready", message: "", info, lastHeartbeatAtMs: nowMs });
-  deps.log.info({ workerId: worker.id, attempts: hello.attempts.length }, "worker connected");
-  deps.onRoom();
   return connection;
+}
+
+/** From here on the worker counts, unless it has left again while it was greeted. */
+async function takeIn(
+  connection: WorkerConnection,
+  worker: Worker,
+  { deps, signal }: { deps: LinkDependencies; signal: AbortSignal },
+): Promise<void> {
+  const { workerId, info } = connection;
+  // A worker that could not end a process finishes what it holds, also after a reconnect.
+  const isBroken = worker.state === "broken";
+  if (isBroken) connection.drain(worker.message);
+  const state = isBroken ? {} : { state: "ready" as const, message: "" };
+  await deps.store.changeWorker({ workerId, ...state, info, lastHeartbeatAtMs: deps.clock.nowMs() });
+  if (signal.aborted) throw new AppError("unavailable", `worker stream: worker ${workerId} has left again`);
+  signal.addEventListener("abort", () => connection.close(), { once: true });
+  deps.connections.add(connection);
+  deps.log.info({ workerId, attempts: connection.session.attempts.size }, "worker connected");
+  deps.onRoom();
 }
 
 async function read(

@@ -65,6 +65,8 @@ export class WorkerConnection {
   readonly #outbox: Outbox<ServerMessage>;
   readonly #durable = new Map<string, number>();
   readonly #closed = new AbortController();
+  /** By job id, the last input that waits for the store to take it. */
+  readonly #failing = new Map<string, Promise<unknown>>();
   #pendingLogBytes = 0;
   #lastAppend: Promise<void> = Promise.resolve();
 
@@ -99,6 +101,8 @@ export class WorkerConnection {
       views.push({ attemptId: attempt.id, attemptNumber: attempt.number, job, logDurable });
     }
     this.#perform(onHello(this.session, { held: message.attempts, live: views, nowMs: clock.nowMs() }));
+    // Held or about to be: a worker for one job has had it.
+    this.assignedCount = Math.max(views.length, message.attempts.length);
   }
 
   /** Handles one message. Resolves late when the worker sends log faster than the disk takes it. */
@@ -171,7 +175,7 @@ export class WorkerConnection {
       else if (appended.refusal === "gap") this.goaway("log is missing in between");
     } catch (error) {
       // Not acknowledged, so still on the worker's disk: it is sent again after a reconnect.
-      this.#deps.log.error({ err: error, attemptId }, "could not store log");
+      if (!this.isClosed) this.#deps.log.error({ err: error, attemptId }, "could not store log");
       this.goaway("the server could not store log");
     } finally {
       this.#pendingLogBytes -= data.byteLength;
@@ -218,18 +222,44 @@ export class WorkerConnection {
     this.#deps.onRoom();
   }
 
-  /** Null if the connection ended before the store answered: the worker then says it again. */
+  /**
+   * Null if the connection ended before the store answered: the worker then says it again. Inputs of
+   * one job that the store could not take are tried again one after another, so that an end does not
+   * overtake its start; progress is not, because the next one says more.
+   */
   async #applyUntilAnswered(jobId: string, input: JobInput): Promise<AppliedInput | null> {
-    const { store, clock, random, log } = this.#deps;
+    const failing = this.#failing.get(jobId);
+    if (!failing) {
+      const applied = await this.#tryApply(jobId, input);
+      if (applied !== null) return applied;
+    }
+    if (input.type === "progress") return null;
+    const before = this.#failing.get(jobId) ?? Promise.resolve();
+    const answer = before.then(() => this.#applyAgain(jobId, input));
+    this.#failing.set(jobId, answer);
+    const applied = await answer;
+    if (this.#failing.get(jobId) === answer) this.#failing.delete(jobId);
+    return applied;
+  }
+
+  async #applyAgain(jobId: string, input: JobInput): Promise<AppliedInput | null> {
+    const { clock, random } = this.#deps;
     const backoff = new Backoff({ baseMs: 100, maxMs: 5_000 }, random);
     while (!this.isClosed) {
-      try {
-        return await store.applyInput({ jobId, input, nowMs: clock.nowMs() });
-      } catch (error) {
-        log.warn({ err: error, jobId, input: input.type }, "could not store what a worker said");
-        await clock.sleep(backoff.nextDelayMs(), this.#closed.signal);
-      }
+      const applied = await this.#tryApply(jobId, input);
+      if (applied !== null) return applied;
+      await clock.sleep(backoff.nextDelayMs(), this.#closed.signal);
     }
     return null;
+  }
+
+  async #tryApply(jobId: string, input: JobInput): Promise<AppliedInput | null> {
+    const { store, clock, log } = this.#deps;
+    try {
+      return await store.applyInput({ jobId, input, nowMs: clock.nowMs() });
+    } catch (error) {
+      log.warn({ err: error, jobId, input: input.type }, "could not store what a worker said");
+      return null;
+    }
   }
 }

@@ -2,16 +2,72 @@
 
 import type { Service } from "../../base/service.ts";
 import type { PlannedWorker } from "../../core/planner.ts";
+import type { LiveAttemptView } from "../../core/server-session.ts";
 import type { ControlAction, WorkerCapacity } from "../../core/worker.ts";
 import type { WorkerConnection } from "./worker-connection.ts";
 
 export class WorkerConnections implements Service {
   readonly #connections = new Map<string, WorkerConnection>();
   readonly #takesOneJob: (pool: string) => boolean;
+  readonly #assigning = new Map<string, Set<Promise<unknown>>>();
+  #listeningSinceMs: number | null = null;
+  #isStopped = false;
 
   /** `takesOneJob` says whether workers of a pool leave after their first job. */
   constructor(takesOneJob: (pool: string) => boolean) {
     this.#takesOneJob = takesOneJob;
+  }
+
+  /** No worker is welcome any more: one that was sent away comes back at once otherwise. */
+  get isStopped(): boolean {
+    return this.#isStopped;
+  }
+
+  /**
+   * Since when workers could reach this server: the first time anybody asked. Silence before that is
+   * the server's own and says nothing of them.
+   */
+  listeningSinceMs(nowMs: number): number {
+    return (this.#listeningSinceMs ??= nowMs);
+  }
+
+  /**
+   * Gives a worker an attempt that `store` writes down first; null if it takes none now. Until both
+   * are done, the worker counts as busy, and a new stream of it waits with its welcome: an attempt
+   * that is in neither the welcome nor on the stream would be lost until its lease ends.
+   */
+  async assign(workerId: string, store: () => Promise<LiveAttemptView | null>): Promise<void> {
+    const connection = this.get(workerId);
+    if (!connection || !this.#takesJobs(connection)) return;
+    const running = this.#assigning.get(workerId) ?? new Set();
+    this.#assigning.set(workerId, running);
+    const assignment = this.#assign(connection, store);
+    running.add(assignment);
+    try {
+      await assignment;
+    } finally {
+      running.delete(assignment);
+      if (running.size === 0) this.#assigning.delete(workerId);
+    }
+  }
+
+  async #assign(connection: WorkerConnection, store: () => Promise<LiveAttemptView | null>): Promise<void> {
+    const view = await store();
+    if (view === null) return;
+    // Sent also if it was told to leave meanwhile: it goes only when it holds nothing.
+    connection.assign(view);
+    if (this.#takesOneJob(connection.pool)) connection.drain("it takes one job only");
+  }
+
+  /** True while an attempt is on its way to the worker. */
+  isAssigning(workerId: string): boolean {
+    return this.#assigning.has(workerId);
+  }
+
+  /** Resolves when every assignment to the worker that is under way is in the database or has failed. */
+  async assigned(workerId: string): Promise<void> {
+    const running = this.#assigning.get(workerId);
+    if (running) await Promise.allSettled([...running]);
   }
 
   /** Takes in a connection in the place of an older one of the same worker. */
@@ -58,6 +114,7 @@ export class WorkerConnections implements Service {
 
   /** Sends every worker away, to connect again elsewhere or when this server is back. */
   stop(): Promise<void> {
+    this.#isStopped = true;
     for (const connection of this.all()) connection.goaway("the server stops");
     return Promise.resolve();
   }
