@@ -64,6 +64,8 @@ export class Provisioner {
   readonly #owned = new Map<string, OwnedWorker>();
   readonly #problems = new Map<string, { message: string; untilMs: number; backoff: Backoff }>();
   readonly #stopListening: (() => void)[];
+  readonly #creating = new Set<Promise<void>>();
+  #isStopped = false;
 
   constructor(deps: ProvisionerDependencies) {
     this.#deps = deps;
@@ -106,15 +108,21 @@ export class Provisioner {
   }
 
   provision(wanted: Plan["provision"]): void {
+    if (this.#isStopped) return;
     for (const { pool: name, count } of wanted) {
       const pool = this.#deps.pools.find((candidate) => candidate.name === name);
-      for (let made = 0; pool && made < count; made += 1) void this.#create(pool);
+      for (let made = 0; pool && made < count; made += 1) {
+        const creation = this.#create(pool).finally(() => this.#creating.delete(creation));
+        this.#creating.add(creation);
+      }
     }
   }
 
   /** Compares the three facts and mends what differs. */
   async round(): Promise<void> {
-    for (const worker of this.#owned.values()) await this.#look(worker);
+    for (const worker of this.#owned.values()) {
+      if (!worker.isLeaving) await this.#look(worker);
+    }
     for (const provider of new Set(this.#deps.pools.map((pool) => pool.provider))) {
       for (const { workerId } of await provider.list()) {
         if (!this.#owned.has(workerId)) await this.#removeUnowned(provider, workerId);
@@ -124,11 +132,15 @@ export class Provisioner {
 
   /** Destroys every worker and waits until they are gone. For a server that leaves nothing behind. */
   async destroyAll(): Promise<void> {
-    for (const stop of this.#stopListening) stop();
+    this.stopListening();
+    // A worker that is just being made is there only after that.
+    await Promise.all(this.#creating);
     await Promise.all([...this.#owned.values()].map((worker) => this.#remove(worker, "the server stops")));
   }
 
+  /** Makes no more workers, and hears of none; those that are there stay. */
   stopListening(): void {
+    this.#isStopped = true;
     for (const stop of this.#stopListening) stop();
   }
 
@@ -165,7 +177,6 @@ export class Provisioner {
         environment: {},
       });
       await store.setTokenExpiry(workerId, clock.nowMs() + TOKEN_LIFETIME_MS);
-      this.#problems.delete(pool.name);
       log.info({ workerId, pool: pool.name }, "worker created");
     } catch (error) {
       this.#notePoolProblem(pool, error);
@@ -190,8 +201,8 @@ export class Provisioner {
     const nowMs = clock.nowMs();
     const connection = connections.get(worker.workerId);
     if (connection) {
-      worker.hasConnected = true;
-      const isIdle = connection.session.attempts.size === 0;
+      this.#noteConnected(worker);
+      const isIdle = connection.session.attempts.size === 0 && !connections.isAssigning(worker.workerId);
       worker.idleSinceMs = isIdle ? (worker.idleSinceMs ?? nowMs) : null;
       const isDone = worker.pool.ephemeral && isIdle && connection.assignedCount > 0;
       const isUnused = worker.idleSinceMs !== null && nowMs - worker.idleSinceMs >= worker.pool.idleTimeoutMs;
@@ -199,6 +210,8 @@ export class Provisioner {
       return;
     }
     const stored = await store.getWorker(worker.workerId);
+    // It may have come and lost its stream between two rounds.
+    if (stored && stored.state !== "creating" && stored.state !== "connecting") this.#noteConnected(worker);
     if (!stored || stored.state === "terminated") {
       await this.#remove(worker, "left");
     } else if (!worker.hasConnected && nowMs - worker.createdAtMs > CONNECT_TIMEOUT_MS) {
@@ -209,20 +222,23 @@ export class Provisioner {
     }
   }
 
-  /** The provider is certain that nothing of the worker runs: its jobs are free at once. */
+  /** A worker that connects shows that its pool works: only now is its trouble forgotten. */
+  #noteConnected(worker: OwnedWorker): void {
+    if (worker.hasConnected) return;
+    worker.hasConnected = true;
+    this.#problems.delete(worker.pool.name);
+  }
+
   async #onGone(workerId: string, message: string): Promise<void> {
     const worker = this.#owned.get(workerId);
     if (!worker || worker.isLeaving) return;
-    const { store, clock, log, onJobChanged } = this.#deps;
+    const { connections, log } = this.#deps;
     log.info({ workerId, reason: message }, "worker is gone");
-    if (!worker.hasConnected) this.#notePoolProblem(worker.pool, new Error(message));
+    const hasConnected = worker.hasConnected || connections.get(workerId) !== null;
     try {
-      for (const { attempt, job } of await store.listLiveAttempts(workerId)) {
-        const text = `the worker is gone: ${message}`;
-        const input = { type: "lose", attemptId: attempt.id, cause: "worker_lost", message: text } as const;
-        const applied = await store.applyInput({ jobId: job.id, input, nowMs: clock.nowMs() });
-        if (applied.ok) onJobChanged(applied.job);
-      }
+      const stored = hasConnected ? null : await this.#deps.store.getWorker(workerId);
+      const neverCame = stored?.state === "creating" || stored?.state === "connecting";
+      if (neverCame) this.#notePoolProblem(worker.pool, new Error(message));
       await this.#remove(worker, message);
     } catch (error) {
       // The next round finds the worker gone again.
@@ -230,16 +246,28 @@ export class Provisioner {
     }
   }
 
+  /** Once the provider is certain that nothing of the worker runs, its jobs are free at once. */
   async #remove(worker: OwnedWorker, message: string): Promise<void> {
     worker.isLeaving = true;
     try {
       await worker.pool.provider.destroy(worker.workerId);
+      await this.#loseAttempts(worker.workerId, message);
       await this.#deps.store.changeWorker({ workerId: worker.workerId, state: "terminated", message });
       this.#owned.delete(worker.workerId);
     } finally {
       worker.isLeaving = false;
     }
     this.#deps.onRoom();
+  }
+
+  async #loseAttempts(workerId: string, reason: string): Promise<void> {
+    const { store, clock, onJobChanged } = this.#deps;
+    const message = `the worker is gone: ${reason}`;
+    for (const { attempt, job } of await store.listLiveAttempts(workerId)) {
+      const input = { type: "lose", attemptId: attempt.id, cause: "worker_lost", message } as const;
+      const applied = await store.applyInput({ jobId: job.id, input, nowMs: clock.nowMs() });
+      if (applied.ok) onJobChanged(applied.job);
+    }
   }
 
   async #removeUnowned(provider: Provider, workerId: string): Promise<void> {
