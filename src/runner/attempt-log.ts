@@ -82,7 +82,7 @@ export class AttemptLog {
   /** Closes the pipes and takes what was in them. The processes of the attempt are gone. */
   closePipes(): void {
     this.#draining = true;
-    for (const pipe of this.#pipes.splice(0)) pipe.close();
+    for (const pipe of this.#pipes.splice(0)) this.#options.pipes.release(pipe);
   }
 
   /** Resolves when all is on disk, with the number of bytes that the disk refused. */

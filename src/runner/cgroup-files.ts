@@ -7,35 +7,43 @@ import type { Clock } from "../base/clock.ts";
 
 /** A directory in a hierarchy that this process can fork into. */
 export interface CgroupHome {
-  /** The cgroup that this process lives in. */
-  path: string;
-  /** Its `cgroup.procs`, kept open: moving back must not fail for want of file descriptors. */
-  procsFd: number;
-}
-
-export function openCgroupHome(path: string): CgroupHome {
-  return { path, procsFd: openSync(join(path, "cgroup.procs"), "w") };
-}
-
-export function closeCgroupHome(home: CgroupHome): void {
-  closeSync(home.procsFd);
+  /** The file through which a cgroup of this hierarchy is entered. */
+  entrance: Entrance;
+  /** That of the cgroup this process lives in, kept open: moving back must not fail for want of file descriptors. */
+  fd: number;
 }
 
 /**
- * Moves this process into `directories`, one in each hierarchy, for the time of `fork`, which must
- * be synchronous. The child is so born in its cgroup, without a wrapper and without a moment
+ * `tasks` of version 1 moves the writing thread alone, and it is this thread that forks, so its
+ * child is born inside. `cgroup.procs` moves the whole process, for which the kernel must keep
+ * every process of the machine from forking and ending meanwhile: under load that costs
+ * milliseconds. In version 2 a process cannot be spread over cgroups that have controllers.
+ */
+type Entrance = "tasks" | "cgroup.procs";
+
+export function openCgroupHome(path: string, entrance: Entrance): CgroupHome {
+  return { entrance, fd: openSync(join(path, entrance), "w") };
+}
+
+export function closeCgroupHome(home: CgroupHome): void {
+  closeSync(home.fd);
+}
+
+/**
+ * Moves this thread into `places`, one in each hierarchy, for the time of `fork`, which must be
+ * synchronous. The child is so born in its cgroup, without a wrapper and without a moment
  * outside. "0" means the writer itself in whatever pid namespace it is (cgroups(7)).
  */
 export function forkInside<T>(places: readonly { home: CgroupHome; directory: string }[], fork: () => T): T {
   const entered: CgroupHome[] = [];
   try {
     for (const { home, directory } of places) {
-      writeFileSync(join(directory, "cgroup.procs"), "0");
+      writeFileSync(join(directory, home.entrance), "0");
       entered.push(home);
     }
     return fork();
   } finally {
-    for (const home of entered) writeSync(home.procsFd, "0");
+    for (const home of entered) writeSync(home.fd, "0");
   }
 }
 

@@ -86,7 +86,7 @@ export class CgroupV1Trees implements ProcessTrees {
 function openHierarchy(controller: Controller, path: string, name: string): Hierarchy {
   const directory = join(path, name);
   mkdirSync(directory, { recursive: true });
-  const home = openCgroupHome(path);
+  const home = openCgroupHome(path, "tasks");
   try {
     // The proof that entering works: in, and out again.
     forkInside([{ home, directory }], () => null);

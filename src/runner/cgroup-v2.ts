@@ -51,7 +51,7 @@ export class CgroupV2Trees implements ProcessTrees {
     this.#clock = options.clock;
     this.#directory = join(options.path, options.name);
     mkdirSync(this.#directory, { recursive: true });
-    this.#home = openCgroupHome(options.path);
+    this.#home = openCgroupHome(options.path, "cgroup.procs");
     try {
       forkInside([{ home: this.#home, directory: this.#directory }], () => null);
       if (!existsSync(join(this.#directory, "cgroup.freeze"))) throw new Error("this kernel cannot freeze cgroups");

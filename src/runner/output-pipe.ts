@@ -18,16 +18,19 @@ import { MAX_RECORD_DATA_BYTES } from "../core/log-record.ts";
 
 /** Pipes made by one call of mkfifo. */
 const PIPES_PER_CALL = 32;
+/** Pipes that are kept open for the next attempts. */
+const MAX_IDLE = 256;
 /** More than a pipe can hold by default (pipe(7): pipe-max-size is 1 MiB). */
 const MAX_DRAIN_BYTES = 2 * 1024 * 1024;
 
 /** All pipes are read into here, one after another, and copied on. */
 const readBuffer = Buffer.allocUnsafeSlow(MAX_RECORD_DATA_BYTES);
 
-/** Named pipes that are used again and again: making one costs a process. */
+/** Pipes that are used again and again: making one costs a process, opening one a dozen system calls. */
 export class PipePool {
   readonly #directory: string;
-  readonly #idle: string[] = [];
+  readonly #paths: string[] = [];
+  readonly #idle: OutputPipe[] = [];
   #made = 0;
   #making: Promise<void> | null = null;
 
@@ -38,15 +41,38 @@ export class PipePool {
   /** @throws AppError `internal` if pipes cannot be made. */
   async open(onChunk: (chunk: Buffer) => void): Promise<OutputPipe> {
     for (;;) {
-      const path = this.#idle.pop();
-      if (path !== undefined) return new OutputPipe(path, { onChunk, onClosed: (reusable) => this.#give(path, reusable) });
+      const pipe = this.#idle.pop() ?? this.#openNew();
+      if (pipe !== null) {
+        pipe.begin(onChunk);
+        return pipe;
+      }
       this.#making ??= this.#make().finally(() => (this.#making = null));
       await this.#making;
     }
   }
 
+  /** Takes all that is left in a pipe and keeps it. The processes of the attempt must be gone. */
+  release(pipe: OutputPipe): void {
+    if (pipe.end() && this.#idle.length < MAX_IDLE) {
+      this.#idle.push(pipe);
+      return;
+    }
+    pipe.close();
+    // Somebody may still write to it, so nobody else may have it.
+    unlink(pipe.path).catch(() => {
+      // The directory is removed with the runner; the file is only a name.
+    });
+  }
+
   async close(): Promise<void> {
+    for (const pipe of this.#idle.splice(0)) pipe.close();
+    this.#paths.splice(0);
     await rm(this.#directory, { recursive: true, force: true });
+  }
+
+  #openNew(): OutputPipe | null {
+    const path = this.#paths.pop();
+    return path === undefined ? null : new OutputPipe(path);
   }
 
   async #make(): Promise<void> {
@@ -58,57 +84,52 @@ export class PipePool {
       throw new AppError("internal", `make named pipes in ${this.#directory} with mkfifo`, { cause });
     }
     this.#made += PIPES_PER_CALL;
-    this.#idle.push(...paths);
-  }
-
-  /** A pipe that somebody may still write to must not serve another attempt. */
-  #give(path: string, reusable: boolean): void {
-    if (reusable) {
-      this.#idle.push(path);
-      return;
-    }
-    unlink(path).catch(() => {
-      // The directory is removed with the runner; the file is only a name.
-    });
+    this.#paths.push(...paths);
   }
 }
 
 export class OutputPipe {
-  /** For the child: its stdout or stderr. */
-  readonly writeFd: number;
+  readonly path: string;
   readonly #readFd: number;
   readonly #socket: Socket;
-  readonly #onChunk: (chunk: Buffer) => void;
-  #closed = false;
+  #writeFd: number;
+  #onChunk: (chunk: Buffer) => void = () => {};
+  #isInUse = false;
 
-  constructor(path: string, options: { onChunk: (chunk: Buffer) => void; onClosed: (reusable: boolean) => void }) {
-    this.#onChunk = options.onChunk;
+  constructor(path: string) {
+    this.path = path;
     this.#readFd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
-      this.writeFd = openSync(path, constants.O_WRONLY);
+      this.#writeFd = openSync(path, constants.O_WRONLY);
     } catch (error) {
       closeSync(this.#readFd);
       throw error;
     }
-    let reusable = false;
     // `onread` is documented for connect() and works for any socket; the types leave it out here.
     const onread = { buffer: readBuffer, callback: (count: number) => this.#read(count) };
     this.#socket = new Socket({ fd: this.#readFd, readable: true, writable: false, onread } as SocketConstructorOpts);
     this.#socket.on("error", () => {
       // Reading a pipe that is open at both ends does not fail; `drain` reads what may be left.
     });
-    this.#socket.on("close", () => options.onClosed(reusable));
-    this.#setReusable = (value) => (reusable = value);
   }
 
-  readonly #setReusable: (value: boolean) => void;
+  /** For the child: its stdout or stderr. */
+  get writeFd(): number {
+    return this.#writeFd;
+  }
+
+  begin(onChunk: (chunk: Buffer) => void): void {
+    this.#isInUse = true;
+    this.#onChunk = onChunk;
+    this.#socket.resume();
+  }
 
   pause(): void {
-    if (!this.#closed) this.#socket.pause();
+    if (this.#isInUse) this.#socket.pause();
   }
 
   resume(): void {
-    if (!this.#closed) this.#socket.resume();
+    if (this.#isInUse) this.#socket.resume();
   }
 
   /** Hands on, at once, all that is in the pipe. */
@@ -116,12 +137,32 @@ export class OutputPipe {
     this.#readRest();
   }
 
-  /** Drains and closes. The processes of the attempt must be gone. */
+  /**
+   * Drains. False if somebody else still holds the writing end open, or it cannot be opened again.
+   *
+   * Without our own writing end the pipe shows its end of file if there is no other. It is opened
+   * again in the same turn: the event loop never sees it closed.
+   */
+  end(): boolean {
+    this.#isInUse = false;
+    closeSync(this.#writeFd);
+    this.#writeFd = -1;
+    const isOurs = this.#readRest();
+    this.#onChunk = () => {};
+    if (!isOurs) return false;
+    try {
+      this.#writeFd = openSync(this.path, constants.O_WRONLY);
+      return true;
+    } catch {
+      // For want of file descriptors, or the file was removed: the next attempt gets another one.
+      return false;
+    }
+  }
+
+  /** For ever. Only after `end`. */
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    closeSync(this.writeFd);
-    this.#setReusable(this.#readRest());
+    if (this.#writeFd >= 0) closeSync(this.#writeFd);
+    this.#writeFd = -1;
     this.#socket.destroy();
   }
 
