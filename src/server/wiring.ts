@@ -6,7 +6,6 @@
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ConnectRouter } from "@connectrpc/connect";
-import type { Clock } from "../base/clock.ts";
 import { apiTokenPath, serverFilePath, type ServerFile } from "../base/data-directory.ts";
 import { Loop } from "../base/loop.ts";
 import { uuidV7 } from "../base/random.ts";
@@ -40,7 +39,7 @@ import { openLogStore, type LogStore } from "./logs/log-store.ts";
 import { deadlineRound } from "./loops/deadlines.ts";
 import { livenessRound } from "./loops/liveness.ts";
 import { Provisioner, type Pool } from "./loops/provisioning.ts";
-import { scheduleRound } from "./loops/scheduling.ts";
+import { Scheduler } from "./loops/scheduling.ts";
 import { HeartbeatWriter } from "./workers/heartbeat-writer.ts";
 import type { RunningServer, ServerOptions } from "./start-server.ts";
 import { linkApi } from "./workers/link-api.ts";
@@ -217,24 +216,15 @@ function startLoops(options: ServerOptions, parts: Parts, provisioner: Provision
     new Loop({ name, periodMs, run, clock, log });
 
   const provisioning = loop("provisioning", PROVISIONING_PERIOD_MS, () => provisioner.round());
-  const scheduling: Loop = loop("scheduling", SCHEDULING_PERIOD_MS, async (signal) => {
-    await scheduleRound({ ...deps, provisioner }, signal);
-    await hintAtNextStart({ store, clock, hint: () => scheduling.hint() });
-  });
+  const scheduler = new Scheduler({ ...deps, provisioner, hint: () => hints.scheduling() });
+  const scheduling = loop("scheduling", SCHEDULING_PERIOD_MS, (signal) => scheduler.round(signal));
   const sealing = loop("sealing", SEALING_PERIOD_MS, () => logs.sealEnded());
   const deadlines = loop("deadlines", DEADLINE_PERIOD_MS, () => deadlineRound(deps));
   const liveness = loop("liveness", LIVENESS_PERIOD_MS, () => livenessRound(deps));
   hints.scheduling = () => scheduling.hint();
   hints.provisioning = () => provisioning.hint();
   hints.sealing = () => sealing.hint();
-  return { stop: () => stopAll([scheduling, provisioning, sealing, deadlines, liveness]) };
-}
-
-/** A retry that becomes due within the period should not wait for its end. */
-async function hintAtNextStart(parts: { store: Store; clock: Clock; hint(): void }): Promise<void> {
-  const nowMs = parts.clock.nowMs();
-  const nextMs = await parts.store.nextPendingAtMs(nowMs);
-  if (nextMs !== null && nextMs - nowMs < SCHEDULING_PERIOD_MS) parts.clock.schedule(nextMs - nowMs, parts.hint);
+  return { stop: () => stopAll([scheduling, scheduler, provisioning, sealing, deadlines, liveness]) };
 }
 
 /**

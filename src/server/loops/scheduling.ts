@@ -4,19 +4,24 @@
  * One round reads pages of waiting jobs, plans, and carries the plan out. Jobs that fit nowhere now
  * are left out of the next page by their placement key, so that a thousand of them in front never
  * hide the one that fits. Idempotent: a round that dies in the middle is repeated by the next.
+ *
+ * A round that is asked for reads no more than there is room for. A look at the whole queue, which
+ * finds the job that fits behind those that do not, and says of all why they wait, costs the more
+ * the longer the queue is, so it takes a small part of the time, yet comes at least once a second.
  */
 
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
 import { uuidV7, type Random } from "../../base/random.ts";
+import type { Service } from "../../base/service.ts";
 import type { Job } from "../../core/job.ts";
-import { plan, type Plan, type PlannedPool } from "../../core/planner.ts";
+import { plan, type Plan, type PlannedPool, type PlannedWorker } from "../../core/planner.ts";
 import type { PendingJob, Store } from "../../storage/store.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
 
 export interface SchedulingDependencies {
   store: Store;
-  connections: WorkerConnections;
+  connections: Pick<WorkerConnections, "schedulable" | "assign">;
   clock: Clock;
   random: Random;
   log: Logger;
@@ -27,36 +32,105 @@ export interface SchedulingDependencies {
     provision(wanted: Plan["provision"]): void;
   };
   onJobChanged(job: Job): void;
+  /** Asks for another round. */
+  hint(): void;
 }
 
 const PAGE_JOBS = 500;
 /** Pages in one round; the next round goes on. */
 const MAX_PAGES = 20;
+/** More than there is room for, because some of them may fit nowhere. */
+const SPARE_JOBS = 50;
+/** A look at the whole queue takes one part in so many of the time. */
+const LOOK_SHARE = 20;
+const MAX_LOOK_INTERVAL_MS = 1_000;
 
-/** One round. True if another one should follow at once. */
-export async function scheduleRound(deps: SchedulingDependencies, signal: AbortSignal): Promise<boolean> {
+export class Scheduler implements Service {
+  readonly #deps: SchedulingDependencies;
+  #nextLookAtMs = 0;
+  #callOffLook: (() => void) | null = null;
+  #callOffRetry: () => void = () => {};
+
+  constructor(deps: SchedulingDependencies) {
+    this.#deps = deps;
+  }
+
+  async round(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#deps;
+    const startedAtMs = clock.monotonicMs();
+    const isLook = startedAtMs >= this.#nextLookAtMs;
+    const hasReadAll = await schedule(this.#deps, { isLook, signal });
+    if (isLook) {
+      const endedAtMs = clock.monotonicMs();
+      this.#nextLookAtMs = endedAtMs + Math.min(MAX_LOOK_INTERVAL_MS, LOOK_SHARE * (endedAtMs - startedAtMs));
+    }
+    if (signal.aborted) return;
+    if (!hasReadAll) this.#hintAtNextLook();
+    if (isLook || hasReadAll) await this.#hintAtNextRetry();
+  }
+
+  stop(): Promise<void> {
+    this.#callOffLook?.();
+    this.#callOffRetry();
+    return Promise.resolve();
+  }
+
+  #hintAtNextLook(): void {
+    const { clock, hint } = this.#deps;
+    this.#callOffLook ??= clock.schedule(this.#nextLookAtMs - clock.monotonicMs(), () => {
+      this.#callOffLook = null;
+      hint();
+    });
+  }
+
+  /** A retry that becomes due within the period should not wait for its end. */
+  async #hintAtNextRetry(): Promise<void> {
+    const { store, clock, hint } = this.#deps;
+    const nowMs = clock.nowMs();
+    const nextMs = await store.nextPendingAtMs(nowMs);
+    this.#callOffRetry();
+    if (nextMs !== null && nextMs - nowMs < MAX_LOOK_INTERVAL_MS) {
+      this.#callOffRetry = clock.schedule(nextMs - nowMs, hint);
+    }
+  }
+}
+
+/** True if no job was left out that could have been read. */
+async function schedule(
+  deps: SchedulingDependencies,
+  { isLook, signal }: { isLook: boolean; signal: AbortSignal },
+): Promise<boolean> {
   const withoutKeys = new Set<string>();
   const reasons = new Map<string, string>();
-  let assignedAny = false;
+  let hasReadAll = false;
   for (let page = 0; page < MAX_PAGES && !signal.aborted; page += 1) {
-    const jobs = await deps.store.listPending({
-      limit: PAGE_JOBS,
-      nowMs: deps.clock.nowMs(),
-      withoutKeys: [...withoutKeys],
-    });
+    const workers = deps.connections.schedulable();
+    const pools = deps.provisioner.plannedPools();
+    const limit = isLook ? PAGE_JOBS : pageFor(workers, pools);
+    if (limit === 0) break;
+    const jobs = await deps.store.listPending({ limit, nowMs: deps.clock.nowMs(), withoutKeys: [...withoutKeys] });
+    hasReadAll = jobs.length < limit;
     if (jobs.length === 0) break;
-    const decided = plan({ jobs, workers: deps.connections.schedulable(), pools: deps.provisioner.plannedPools() });
+    const decided = plan({ jobs, workers, pools });
     await assign(decided.assign, jobs, deps);
-    assignedAny ||= decided.assign.length > 0;
     if (decided.provision.length > 0) deps.provisioner.provision(decided.provision);
     for (const [key, reason] of decided.reasons) {
       reasons.set(key, reason.message);
       withoutKeys.add(key);
     }
-    if (jobs.length < PAGE_JOBS) break;
+    const didSomething = decided.assign.length > 0 || decided.provision.length > 0;
+    if (hasReadAll || !(isLook || didSomething)) break;
   }
   if (reasons.size > 0) await deps.store.setWaitReasons(reasons);
-  return assignedAny;
+  return hasReadAll;
+}
+
+/** How many jobs are worth reading: none if no worker and no pool has room for one. */
+function pageFor(workers: readonly PlannedWorker[], pools: readonly PlannedPool[]): number {
+  let room = 0;
+  for (const { free } of workers) room += Math.max(0, free.jobs);
+  for (const pool of pools) room += pool.room * pool.capacity.jobs;
+  return room === 0 ? 0 : Math.min(PAGE_JOBS, room + SPARE_JOBS);
 }
 
 /** Concurrent calls, so that the store writes them as one group. */
