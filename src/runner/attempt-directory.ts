@@ -146,9 +146,11 @@ export function emptyScript(paths: AttemptPaths): boolean {
   return false;
 }
 
+const OWN_UID = process.geteuid?.();
+const OWN_GID = process.getegid?.();
+
 function isPrivate(stats: { mode: number; uid: number; gid: number }): boolean {
-  const isOwn = stats.uid === process.geteuid?.() && stats.gid === process.getegid?.();
-  return isOwn && (stats.mode & 0o7777) === PRIVATE_MODE;
+  return stats.uid === OWN_UID && stats.gid === OWN_GID && (stats.mode & 0o7777) === PRIVATE_MODE;
 }
 
 function removeSpare(paths: AttemptPaths): void {
