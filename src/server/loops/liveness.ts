@@ -25,6 +25,7 @@ const PAGE_WORKERS = 500;
 
 export async function livenessRound(deps: LivenessDependencies): Promise<void> {
   const nowMs = deps.clock.nowMs();
+  deps.connections.listeningSinceMs(nowMs);
   for (const connection of deps.connections.all()) {
     if (isUnreachable(connection.session.heardAtMs, nowMs)) connection.goaway("no heartbeat");
   }

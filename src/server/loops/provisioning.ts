@@ -92,6 +92,7 @@ export class Provisioner {
 
   plannedPools(): PlannedPool[] {
     const nowMs = this.#deps.clock.nowMs();
+    const { connections } = this.#deps;
     return this.#deps.pools.map((pool) => {
       const owned = [...this.#owned.values()].filter((worker) => worker.pool === pool);
       const problem = this.#problems.get(pool.name);
@@ -101,7 +102,7 @@ export class Provisioner {
         labels: pool.labels,
         capacity: pool.capacity,
         room: isBlocked ? 0 : Math.max(0, pool.maxWorkers - owned.length),
-        arriving: owned.filter((worker) => !worker.hasConnected).length,
+        arriving: owned.filter((worker) => !worker.hasConnected && !connections.get(worker.workerId)).length,
         problem: isBlocked ? problem.message : null,
       };
     });

@@ -1,26 +1,32 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { eventually } from "../../base/eventually.ts";
 import type { Plan, PlannedPool } from "../../core/planner.ts";
 import { makeControlPlane } from "./loop-fixtures.ts";
-import { scheduleRound } from "./scheduling.ts";
+import { Scheduler } from "./scheduling.ts";
 
-function setup() {
+function setup(t: TestContext) {
   const plane = makeControlPlane();
   const pools: PlannedPool[] = [];
   const provisioned: Plan["provision"] = [];
   const provisioner = { plannedPools: () => pools, provision: (wanted: Plan["provision"]) => void provisioned.push(...wanted) };
-  const round = (): Promise<boolean> => scheduleRound({ ...plane, provisioner }, new AbortController().signal);
+  const scheduler = new Scheduler({ ...plane, provisioner, hint() {} });
+  t.after(() => scheduler.stop());
+  const round = (): Promise<void> => scheduler.round(new AbortController().signal);
   return { ...plane, pools, provisioned, round };
 }
 
-test("gives waiting jobs to workers up to their capacity, each once", async () => {
-  const { addWorker, connect, queue, job, round } = setup();
+test("gives waiting jobs to workers up to their capacity, each once", async (t) => {
+  const { addWorker, connect, queue, job, round, clock } = setup(t);
   const workerId = await addWorker();
   const { messages } = connect(workerId, { capacity: { jobs: 2 } });
-  const ids = [await queue(), await queue(), await queue()];
-  assert.equal(await round(), true);
-  assert.equal(await round(), false);
+  const ids: string[] = [];
+  for (let index = 0; index < 3; index += 1) {
+    ids.push(await queue());
+    clock.advance(1);
+  }
+  await round();
+  await round();
   const jobs = await Promise.all(ids.map(job));
   assert.deepEqual(
     jobs.map(({ state }) => state),
@@ -33,8 +39,8 @@ test("gives waiting jobs to workers up to their capacity, each once", async () =
   );
 });
 
-test("finds the job that fits behind a thousand that do not", async () => {
-  const { addWorker, connect, queue, job, round } = setup();
+test("finds the job that fits behind a thousand that do not", async (t) => {
+  const { addWorker, connect, queue, job, round } = setup(t);
   connect(await addWorker());
   const misfits: string[] = [];
   for (let index = 0; index < 1_100; index += 1) misfits.push(await queue({ selector: { os: "plan9" } }));
@@ -46,19 +52,19 @@ test("finds the job that fits behind a thousand that do not", async () => {
   assert.match(message, /no worker and no pool has the label os=plan9/);
 });
 
-test("gives nothing to workers that drain or have left", async () => {
-  const { addWorker, connect, queue, job, round } = setup();
+test("gives nothing to workers that drain or have left", async (t) => {
+  const { addWorker, connect, queue, job, round } = setup(t);
   const draining = connect(await addWorker());
   draining.connection.drain("test");
   const closed = connect(await addWorker());
   closed.connection.close();
   const id = await queue();
-  assert.equal(await round(), false);
+  await round();
   assert.equal((await job(id)).attemptCount, 0);
 });
 
-test("asks for workers where none has room", async () => {
-  const { queue, pools, provisioned, round, job } = setup();
+test("asks for workers where none has room", async (t) => {
+  const { queue, pools, provisioned, round, job } = setup(t);
   pools.push({
     name: "local",
     labels: { os: "linux" },

@@ -1,0 +1,99 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { eventually } from "../../base/eventually.ts";
+import { JOB_DEFAULTS } from "../../core/job.ts";
+import { CANCEL_VERIFY_MS, PAUSE_MAX_MS, START_CONFIRM_MS, TIMEOUT_SLACK_MS, UNREACHABLE_AFTER_MS } from "../../core/lease.ts";
+import { deadlineRound } from "./deadlines.ts";
+import { makeControlPlane } from "./loop-fixtures.ts";
+
+/** A control plane that has run for long. */
+async function setup() {
+  const plane = makeControlPlane();
+  await deadlineRound(plane);
+  plane.clock.advance(UNREACHABLE_AFTER_MS);
+  const after = async (ms: number): Promise<void> => {
+    plane.clock.advance(ms);
+    await deadlineRound(plane);
+  };
+  return { ...plane, after };
+}
+
+test("a job that waits too long fails with queue_timeout", async () => {
+  const { queue, job, after } = await setup();
+  const id = await queue({ queueTimeoutMs: 1_000 });
+  await after(1_000);
+  assert.equal((await job(id)).state, "pending");
+  await after(1);
+  const { state, cause } = await job(id);
+  assert.deepEqual([state, cause], ["failed", "queue_timeout"]);
+});
+
+test("a job whose start nobody confirms is unreachable, and lost at the end of the lease", async () => {
+  const { queue, job, apply, addWorker, newId, after, clock, store } = await setup();
+  const workerId = await addWorker();
+  const id = await queue();
+  await apply(id, { type: "assign", attemptId: newId(), workerId });
+  clock.advance(START_CONFIRM_MS);
+  await store.changeWorker({ workerId, lastHeartbeatAtMs: clock.nowMs() });
+  await after(1);
+  assert.equal((await job(id)).state, "unreachable");
+  await after(JOB_DEFAULTS.leaseMs - 1);
+  assert.equal((await job(id)).state, "unreachable");
+  await after(1);
+  const { state, infrastructureRetries } = await job(id);
+  assert.deepEqual([state, infrastructureRetries], ["pending", 1]);
+});
+
+test("a running job whose worker does not keep the time-out is cancelled on the worker too", async () => {
+  const { addWorker, connect, running, job, after } = await setup();
+  const workerId = await addWorker();
+  const { connection, messages } = connect(workerId);
+  const { jobId, attemptId } = await running(workerId, { timeoutMs: 1_000 });
+  connection.assign({ attemptId, attemptNumber: 1, job: await job(jobId), logDurable: 0 });
+  await after(1_000 + JOB_DEFAULTS.graceMs + TIMEOUT_SLACK_MS);
+  assert.equal((await job(jobId)).state, "running");
+  await after(1);
+  assert.equal((await job(jobId)).state, "cancelling");
+  await eventually(() => messages.some((message) => message.type === "control" && message.action === "cancel"));
+});
+
+test("a job that is paused for too long is cancelled", async () => {
+  const { addWorker, running, apply, job, after } = await setup();
+  const { jobId, attemptId } = await running(await addWorker());
+  await apply(jobId, { type: "pause", attemptId });
+  await after(PAUSE_MAX_MS + 1);
+  const { state, cancelReason } = await job(jobId);
+  assert.deepEqual([state, cancelReason], ["cancelling", "paused for too long"]);
+});
+
+test("a cancel that nobody confirms ends the job, and breaks its worker", async () => {
+  const { addWorker, connect, running, apply, job, store, after } = await setup();
+  const workerId = await addWorker();
+  const { connection, messages } = connect(workerId);
+  const { jobId } = await running(workerId);
+  await apply(jobId, { type: "cancel", reason: "" });
+  await after(JOB_DEFAULTS.graceMs + CANCEL_VERIFY_MS + 1);
+  const { state, cause } = await job(jobId);
+  assert.deepEqual([state, cause], ["cancelled", "worker_lost"]);
+  assert.equal((await store.getWorker(workerId))?.state, "broken");
+  assert.equal(connection.session.draining, true);
+  await eventually(() => messages.some(({ type }) => type === "drain"));
+});
+
+test("after a start of the server, only jobs that wait for a worker are held to deadlines that have passed", async () => {
+  const plane = makeControlPlane();
+  const { clock, addWorker, running, apply, queue, job, store } = plane;
+  const workerId = await addWorker();
+  const { jobId } = await running(workerId);
+  await apply(jobId, { type: "cancel", reason: "" });
+  const waiting = await queue({ queueTimeoutMs: 1_000 });
+  // The server is away.
+  clock.advance(10 * 60_000);
+  await deadlineRound(plane);
+  assert.equal((await job(jobId)).state, "cancelling");
+  assert.equal((await job(waiting)).cause, "queue_timeout");
+  clock.advance(UNREACHABLE_AFTER_MS);
+  await deadlineRound(plane);
+  assert.equal((await job(jobId)).state, "cancelled");
+  assert.equal((await store.getWorker(workerId))?.state, "broken");
+});

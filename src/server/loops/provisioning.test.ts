@@ -1,0 +1,268 @@
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+import { AppError } from "../../base/errors.ts";
+import { eventually } from "../../base/eventually.ts";
+import type { InstanceState, Provider, ProviderEvent, WorkerHandle, WorkerSpec } from "../../providers/provider.ts";
+import { makeControlPlane } from "./loop-fixtures.ts";
+import { Provisioner, type Pool } from "./provisioning.ts";
+import { Scheduler } from "./scheduling.ts";
+
+/** Instances that are names in a set. */
+class MemoryProvider implements Provider {
+  readonly name = "memory";
+  readonly capabilities = { events: true };
+  readonly instances = new Set<string>();
+  readonly specs: WorkerSpec[] = [];
+  failure: Error | null = null;
+  /** A create waits for it. */
+  delay: Promise<void> = Promise.resolve();
+  #listener: (event: ProviderEvent) => void = () => {};
+
+  async create(spec: WorkerSpec): Promise<WorkerHandle> {
+    this.specs.push(spec);
+    await this.delay;
+    if (this.failure) throw this.failure;
+    this.instances.add(spec.workerId);
+    return { workerId: spec.workerId, instanceId: spec.workerId };
+  }
+
+  async destroy(workerId: string): Promise<void> {
+    this.instances.delete(workerId);
+  }
+
+  async inspect(workerId: string): Promise<InstanceState> {
+    return this.instances.has(workerId) ? "running" : "gone";
+  }
+
+  async list(): Promise<WorkerHandle[]> {
+    return [...this.instances].map((workerId) => ({ workerId, instanceId: workerId }));
+  }
+
+  async healthCheck() {
+    return { status: "healthy" } as const;
+  }
+
+  onEvent(listener: (event: ProviderEvent) => void): () => void {
+    this.#listener = listener;
+    return () => (this.#listener = () => {});
+  }
+
+  async close(): Promise<void> {}
+
+  /** The instance ends by itself. */
+  lose(workerId: string): void {
+    this.instances.delete(workerId);
+    this.#listener({ type: "gone", workerId, message: "it fell over" });
+  }
+}
+
+function setup(t: TestContext, changes: Partial<Pool> = {}) {
+  const plane = makeControlPlane({ takesOneJob: changes.ephemeral ?? false });
+  const provider = new MemoryProvider();
+  const pool: Pool = {
+    name: "local",
+    provider,
+    labels: { os: "linux" },
+    capacity: { cpuMillis: 1_000, memoryBytes: 1, diskBytes: 1, gpu: 0, jobs: 1 },
+    maxWorkers: 3,
+    idleTimeoutMs: 60_000,
+    ephemeral: false,
+    ...changes,
+  };
+  const makeProvisioner = (): Provisioner =>
+    new Provisioner({ ...plane, pools: [pool], serverUrl: () => "http://127.0.0.1:1" });
+  const provisioner = makeProvisioner();
+  const scheduler = new Scheduler({ ...plane, provisioner, hint() {} });
+  t.after(async () => {
+    provisioner.stopListening();
+    await scheduler.stop();
+  });
+  const schedule = (): Promise<void> => scheduler.round(new AbortController().signal);
+  /** Lets the creations under way end. */
+  const made = (count: number): Promise<boolean> => eventually(() => provider.instances.size === count);
+  const only = (): string => [...provider.instances][0] ?? "";
+  const workerState = async (id: string) => (await plane.store.getWorker(id))?.state;
+  return { ...plane, provider, provisioner, makeProvisioner, schedule, made, only, workerState };
+}
+
+test("makes as many workers as jobs wait, up to the maximum, however often it is asked", async (t) => {
+  const { queue, schedule, made, provider } = setup(t);
+  await queue();
+  await queue();
+  for (let round = 0; round < 3; round += 1) await schedule();
+  await made(2);
+  assert.equal(provider.specs.length, 2);
+  for (let index = 0; index < 5; index += 1) await queue();
+  for (let round = 0; round < 3; round += 1) await schedule();
+  await made(3);
+  assert.equal(provider.specs.length, 3);
+});
+
+test("backs off after a failed create and shows its reason to the jobs that wait", async (t) => {
+  const { queue, schedule, job, provider, clock, made, workerState } = setup(t, { maxWorkers: 1 });
+  provider.failure = new AppError("unavailable", "no such image");
+  const id = await queue();
+  await schedule();
+  await eventually(async () => (await workerState(provider.specs[0]?.workerId ?? "")) === "terminated");
+  await schedule();
+  assert.equal(provider.specs.length, 1);
+  assert.match((await job(id)).message, /cannot make a worker: .*no such image/);
+  provider.failure = null;
+  clock.advance(60_000);
+  await schedule();
+  await made(1);
+});
+
+test("waits longer and longer for a pool whose workers die before they connect", async (t) => {
+  const { queue, schedule, provider, clock, made, provisioner, only } = setup(t, { maxWorkers: 1 });
+  await queue();
+  const waits: number[] = [];
+  for (let round = 0; round < 8; round += 1) {
+    const fromMs = clock.nowMs();
+    await eventually(async () => {
+      clock.advance(500);
+      await schedule();
+      return provider.specs.length === round + 1;
+    });
+    waits.push(clock.nowMs() - fromMs);
+    await made(1);
+    const lost = only();
+    provider.lose(lost);
+    await eventually(() => provisioner.plannedPools()[0]?.problem === "it fell over" && provisioner.plannedPools()[0]?.arriving === 0);
+  }
+  // The ceilings of the eight waits add up to 127 s; eight times the first one would be 8 s.
+  assert.ok(waits.reduce((sum, wait) => sum + wait) > 12_000, waits.join(" "));
+});
+
+test("sends a worker away that has been idle for long enough, and no other", async (t) => {
+  const { queue, schedule, made, only, connect, provisioner, clock } = setup(t);
+  await queue();
+  await schedule();
+  await made(1);
+  const { connection } = connect(only(), { capacity: { jobs: 1 } });
+  await schedule();
+  await provisioner.round();
+  clock.advance(120_000);
+  await provisioner.round();
+  assert.equal(connection.session.draining, false, "it has a job");
+  connection.session.attempts.clear();
+  await provisioner.round();
+  clock.advance(59_999);
+  await provisioner.round();
+  assert.equal(connection.session.draining, false);
+  clock.advance(1);
+  await provisioner.round();
+  assert.equal(connection.session.draining, true);
+});
+
+test("does not call a worker idle while a job is being assigned to it", async (t) => {
+  const { queue, schedule, made, only, connect, provisioner, clock, connections } = setup(t);
+  await queue();
+  await schedule();
+  await made(1);
+  const { connection } = connect(only());
+  await provisioner.round();
+  let store = (): void => {};
+  const stored = new Promise<null>((resolve) => (store = () => resolve(null)));
+  const assigning = connections.assign(only(), () => stored);
+  clock.advance(60_000);
+  await provisioner.round();
+  assert.equal(connection.session.draining, false);
+  store();
+  await assigning;
+});
+
+test("an ephemeral worker is told to leave with its first job", async (t) => {
+  const { queue, schedule, made, only, connect, job } = setup(t, { ephemeral: true, maxWorkers: 1 });
+  const first = await queue();
+  await schedule();
+  await made(1);
+  const { connection } = connect(only(), { capacity: { jobs: 4 } });
+  await schedule();
+  assert.equal((await job(first)).state, "scheduled");
+  assert.equal(connection.session.draining, true);
+  const second = await queue();
+  await schedule();
+  assert.equal((await job(second)).state, "pending");
+});
+
+test("removes a worker that has left, and one that never came", async (t) => {
+  const { queue, schedule, made, only, provisioner, store, clock, workerState } = setup(t);
+  await queue();
+  await schedule();
+  await made(1);
+  const left = only();
+  await store.changeWorker({ workerId: left, state: "terminated", message: "left" });
+  await provisioner.round();
+  await made(0);
+  await schedule();
+  await made(1);
+  const late = only();
+  clock.advance(2 * 60_000 + 1);
+  await provisioner.round();
+  await made(0);
+  assert.equal(await workerState(late), "terminated");
+});
+
+test("keeps a worker that came and lost its stream between two rounds", async (t) => {
+  const { queue, schedule, made, only, provisioner, store, clock } = setup(t);
+  await queue();
+  await schedule();
+  await made(1);
+  await store.changeWorker({ workerId: only(), state: "ready" });
+  clock.advance(10 * 60_000);
+  await provisioner.round();
+  await made(1);
+});
+
+test("frees the jobs of a worker that is gone at once", async (t) => {
+  const { queue, schedule, made, only, connect, provider, job, workerState } = setup(t);
+  const id = await queue();
+  await schedule();
+  await made(1);
+  const workerId = only();
+  connect(workerId);
+  await schedule();
+  assert.equal((await job(id)).state, "scheduled");
+  provider.lose(workerId);
+  await eventually(async () => (await workerState(workerId)) === "terminated");
+  const { state, message } = await job(id);
+  assert.equal(state, "pending");
+  assert.match(message, /worker_lost/);
+});
+
+test("destroys an instance that nobody owns, and takes over those of the server before", async (t) => {
+  const { queue, schedule, made, only, provider, makeProvisioner, newId, provisioner } = setup(t);
+  await queue();
+  await schedule();
+  await made(1);
+  const owned = only();
+  provisioner.stopListening();
+  const next = makeProvisioner();
+  t.after(() => next.stopListening());
+  await next.adopt();
+  provider.instances.add(newId());
+  await next.round();
+  assert.deepEqual([...provider.instances], [owned]);
+});
+
+test("leaves nothing behind at a stop, neither a worker that is being made nor a job that seems to run", async (t) => {
+  const { queue, schedule, made, only, connect, provider, provisioner, job } = setup(t);
+  const id = await queue();
+  await schedule();
+  await made(1);
+  connect(only(), { capacity: { jobs: 1 } });
+  await schedule();
+  let create = (): void => {};
+  provider.delay = new Promise((resolve) => (create = resolve));
+  await queue();
+  await schedule();
+  await eventually(() => provider.specs.length === 2);
+  const stopping = provisioner.destroyAll();
+  create();
+  await stopping;
+  await made(0);
+  assert.equal((await job(id)).state, "pending");
+  provisioner.provision([{ pool: "local", count: 1 }]);
+  assert.equal(provider.specs.length, 2);
+});
