@@ -55,9 +55,14 @@ export function sha256Hex(text: string): string {
   return createHash("sha256").update(text).digest("hex");
 }
 
-/** Compares two secrets in a time that does not depend on where they differ. */
-export function equalSecrets(left: string, right: string): boolean {
-  const a = createHash("sha256").update(left).digest();
-  const b = createHash("sha256").update(right).digest();
-  return timingSafeEqual(a, b);
+/**
+ * Compares with a secret in a time that does not depend on where a text differs from it. Its length
+ * is no secret.
+ */
+export function secretCheck(secret: string): (given: string) => boolean {
+  const expected = Buffer.from(secret);
+  return (given) => {
+    const bytes = Buffer.from(given);
+    return bytes.byteLength === expected.byteLength && timingSafeEqual(bytes, expected);
+  };
 }
