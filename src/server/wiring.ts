@@ -17,8 +17,8 @@ import { ServerService } from "../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
 import { ProcessProvider } from "../providers/process/process-provider.ts";
 import { openDirectoryBlobStore } from "../storage/directory-blob-store.ts";
-import { openPostgresStore } from "../storage/postgres/open-postgres-store.ts";
 import type { PostgresConnection } from "../storage/postgres/database.ts";
+import { openPostgresStore } from "../storage/postgres/open-postgres-store.ts";
 import type { Store } from "../storage/store.ts";
 import { ActiveCalls } from "./active-calls.ts";
 import { jobsApi } from "./api/jobs.ts";
@@ -40,8 +40,8 @@ import { deadlineRound } from "./loops/deadlines.ts";
 import { livenessRound } from "./loops/liveness.ts";
 import { Provisioner, type Pool } from "./loops/provisioning.ts";
 import { Scheduler } from "./loops/scheduling.ts";
-import { HeartbeatWriter } from "./workers/heartbeat-writer.ts";
 import type { RunningServer, ServerOptions } from "./start-server.ts";
+import { HeartbeatWriter } from "./workers/heartbeat-writer.ts";
 import { linkApi } from "./workers/link-api.ts";
 import { WorkerConnections } from "./workers/worker-connections.ts";
 
@@ -74,7 +74,14 @@ export async function startControlPlane(
   started.push(grpc);
   const grpcUrl = `http://${hostInUrl(options.host)}:${grpc.port}`;
   if (!options.readOnly) {
-    const provisioner = new Provisioner({ ...parts, pools: [parts.pool], clock, random, log, serverUrl: () => grpcUrl });
+    const provisioner = new Provisioner({
+      ...parts,
+      pools: [parts.pool],
+      clock,
+      random,
+      log,
+      serverUrl: () => grpcUrl,
+    });
     await provisioner.adopt();
     if (options.expectsJob) makeFirstWorker(provisioner);
     const loops = startLoops(options, parts, provisioner);

@@ -49,7 +49,11 @@ export async function startHttpServer(options: RpcServerOptions): Promise<HttpSe
 async function listen(server: Server, { host, port, log }: RpcServerOptions): Promise<string> {
   await new Promise<void>((resolve, reject) => {
     const onError = (error: Error): void =>
-      reject(new AppError("failed_precondition", `listen on ${host}:${port}: ${errorMessage(error)}`, { cause: error }));
+      reject(
+        new AppError("failed_precondition", `listen on ${host}:${port}: ${errorMessage(error)}`, {
+          cause: error,
+        }),
+      );
     server.once("error", onError);
     server.listen({ host, port }, () => {
       server.off("error", onError);
@@ -85,7 +89,11 @@ function requestListener(options: RpcServerOptions, shutdown: AbortSignal): Requ
   };
 }
 
-function rpcListener(options: RpcServerOptions, shutdown: AbortSignal, others: RequestListener): RequestListener {
+function rpcListener(
+  options: RpcServerOptions,
+  shutdown: AbortSignal,
+  others: RequestListener,
+): RequestListener {
   const paths = new Set<string>();
   const handle = connectNodeAdapter({
     ...routerOptions(options, shutdown),

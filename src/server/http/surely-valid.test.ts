@@ -3,7 +3,13 @@ import { test } from "node:test";
 import { create, type DescMessage, type Message, type MessageInitShape } from "@bufbuild/protobuf";
 import { createValidator } from "@bufbuild/protovalidate";
 import { MapRulesSchema } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
-import { GetJobRequestSchema, JobState, ListJobsRequestSchema, QueueJobRequestSchema, QueueJobsRequestSchema } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
+import {
+  GetJobRequestSchema,
+  JobState,
+  ListJobsRequestSchema,
+  QueueJobRequestSchema,
+  QueueJobsRequestSchema,
+} from "../../protocol/gen/hodei/v1/jobs_pb.ts";
 import { ReadLogRequestSchema } from "../../protocol/gen/hodei/v1/logs_pb.ts";
 import { RegisterRequestSchema, WorkerStreamRequestSchema } from "../../protocol/gen/hodei/v1/workers_pb.ts";
 import { createSurelyValid } from "./surely-valid.ts";
@@ -15,7 +21,14 @@ const plain = { name: "x", command };
 
 const attemptId = "01a1fffb-57d2-75b7-81b8-e9801aa8fecb";
 const taint = { key: "a", value: "b", effect: "NoSchedule" };
-const worker = { workerId: attemptId, name: "w", capacity: { jobs: 4 }, capabilities: ["shell"], labels: { os: "linux" }, taints: [taint] };
+const worker = {
+  workerId: attemptId,
+  name: "w",
+  capacity: { jobs: 4 },
+  capabilities: ["shell"],
+  labels: { os: "linux" },
+  taints: [taint],
+};
 const WORKER_MESSAGES: NonNullable<MessageInitShape<typeof WorkerStreamRequestSchema>["message"]>[] = [
   { case: "hello", value: { worker, attempts: [{ attemptId, logEnd: 5n }] } },
   { case: "heartbeat", value: { sequence: 1n, attempts: [{ attemptId }] } },
@@ -44,14 +57,34 @@ test("what clients usually send is known to be valid without the library", () =>
   const jobs = Array.from({ length: 3 }, () => ({ definition: plain }));
   const usual: [DescMessage, Message][] = [
     [QueueJobRequestSchema, definition({})],
-    [QueueJobRequestSchema, definition({ env: { A: "b" }, selector: { os: "linux" }, timeout: { seconds: 60n, nanos: 0 }, priority: -1000 })],
-    [QueueJobRequestSchema, definition({ command: undefined, steps: [{ name: "a", command, timeout: { seconds: 0n, nanos: 1_000_000 } }] })],
-    [QueueJobRequestSchema, definition({ retry: { maxRetries: 1, exitCodes: [0, 255], backoff: { seconds: 0n, nanos: 0 } } })],
+    [
+      QueueJobRequestSchema,
+      definition({
+        env: { A: "b" },
+        selector: { os: "linux" },
+        timeout: { seconds: 60n, nanos: 0 },
+        priority: -1000,
+      }),
+    ],
+    [
+      QueueJobRequestSchema,
+      definition({
+        command: undefined,
+        steps: [{ name: "a", command, timeout: { seconds: 0n, nanos: 1_000_000 } }],
+      }),
+    ],
+    [
+      QueueJobRequestSchema,
+      definition({ retry: { maxRetries: 1, exitCodes: [0, 255], backoff: { seconds: 0n, nanos: 0 } } }),
+    ],
     [QueueJobsRequestSchema, create(QueueJobsRequestSchema, { jobs })],
     [GetJobRequestSchema, create(GetJobRequestSchema, { jobId: "01a1fffb" })],
     [ListJobsRequestSchema, create(ListJobsRequestSchema, { pageSize: 10 })],
     [ReadLogRequestSchema, create(ReadLogRequestSchema, { jobId: "01a1fffb-5651-7f14-a8ed-587d9f6009df" })],
-    ...WORKER_MESSAGES.map((message): [DescMessage, Message] => [WorkerStreamRequestSchema, create(WorkerStreamRequestSchema, { message })]),
+    ...WORKER_MESSAGES.map((message): [DescMessage, Message] => [
+      WorkerStreamRequestSchema,
+      create(WorkerStreamRequestSchema, { message }),
+    ]),
   ];
   for (const [type, message] of usual) {
     assert.ok(isValid(type, message), `the sample of ${type.typeName} is valid`);
@@ -61,9 +94,22 @@ test("what clients usually send is known to be valid without the library", () =>
 
 test("nothing that the library refuses is taken for valid, at either side of each limit", () => {
   const { quick, isValid } = setup();
-  const texts = ["", "a", "x".repeat(128), "x".repeat(129), "x".repeat(200), "x".repeat(201), "😀".repeat(150), "a\0b", "\ud800", "1A", "A=", "-"];
-  const durations = [0n, 1n, 39n, 40n, 604_800n, 604_801n, 31_536_000n, 31_536_001n, -1n, 10n ** 15n].flatMap((seconds) =>
-    [0, 999_999, 1_000_000, 999_999_999, -1].map((nanos) => ({ seconds, nanos })),
+  const texts = [
+    "",
+    "a",
+    "x".repeat(128),
+    "x".repeat(129),
+    "x".repeat(200),
+    "x".repeat(201),
+    "😀".repeat(150),
+    "a\0b",
+    "\ud800",
+    "1A",
+    "A=",
+    "-",
+  ];
+  const durations = [0n, 1n, 39n, 40n, 604_800n, 604_801n, 31_536_000n, 31_536_001n, -1n, 10n ** 15n].flatMap(
+    (seconds) => [0, 999_999, 1_000_000, 999_999_999, -1].map((nanos) => ({ seconds, nanos })),
   );
   const numbers = [-1001, -1000, 0, 1000, 1001];
   const samples: Message[] = [
@@ -87,15 +133,23 @@ test("nothing that the library refuses is taken for valid, at either side of eac
       definition({ selector: { [text]: text } }),
       definition({ workingDirectory: text }),
       definition({ command: { commandType: { case: "shell", value: { cmd: text } } } }),
-      definition({ command: { commandType: { case: "script", value: { content: text, interpreter: text } } } }),
+      definition({
+        command: { commandType: { case: "script", value: { content: text, interpreter: text } } },
+      }),
       create(QueueJobRequestSchema, { definition: plain, idempotencyKey: text }),
     ]),
     definition({ command: { commandType: { case: "script", value: { content: "é".repeat(524_289) } } } }),
-    ...durations.flatMap((value) => ["timeout", "queueTimeout", "grace", "lease"].map((name) => definition({ [name]: value }))),
+    ...durations.flatMap((value) =>
+      ["timeout", "queueTimeout", "grace", "lease"].map((name) => definition({ [name]: value })),
+    ),
     ...numbers.map((priority) => definition({ priority })),
   ];
   const taken = samples.filter((sample) => quick(QueueJobRequestSchema, sample));
-  for (const sample of taken) assert.ok(isValid(QueueJobRequestSchema, sample), JSON.stringify(sample, (_, value: unknown) => String(value)).slice(0, 300));
+  for (const sample of taken)
+    assert.ok(
+      isValid(QueueJobRequestSchema, sample),
+      JSON.stringify(sample, (_, value: unknown) => String(value)).slice(0, 300),
+    );
   const refused = samples.filter((sample) => !isValid(QueueJobRequestSchema, sample));
   assert.ok(refused.length > 50 && taken.length > 50, `${refused.length} refused, ${taken.length} taken`);
 });

@@ -8,7 +8,14 @@
  * of its type a question for the library.
  */
 
-import { getOption, isFieldSet, ScalarType, type DescField, type DescMessage, type Message } from "@bufbuild/protobuf";
+import {
+  getOption,
+  isFieldSet,
+  ScalarType,
+  type DescField,
+  type DescMessage,
+  type Message,
+} from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import {
@@ -62,7 +69,11 @@ function messageChecks(type: DescMessage): ((message: Fields) => boolean)[] {
 
 function oneofChecks(type: DescMessage): ((message: Fields) => boolean)[] {
   const required = type.oneofs.filter((oneof) => getOption(oneof, oneofOption).required);
-  return required.map(({ localName }) => (message) => (message[localName] as { case?: string }).case !== undefined);
+  return required.map(
+    ({ localName }) =>
+      (message) =>
+        (message[localName] as { case?: string }).case !== undefined,
+  );
 }
 
 /** The checks of one field, as checks of the message that holds it. */
@@ -94,7 +105,11 @@ function valueCheck(field: DescField, rules: FieldRules, plans: Plans): Check | 
     const map = rules.type.case === "map" ? rules.type.value : null;
     // Keys that are no strings come as strings, too, and would be held against the wrong type.
     const key = map?.keys ? allOf(field.mapKey === ScalarType.STRING ? ruleChecks(map.keys) : [NEVER]) : null;
-    const value = elementCheck(field.mapKind === "message" ? field.message : null, map?.values ?? null, plans);
+    const value = elementCheck(
+      field.mapKind === "message" ? field.message : null,
+      map?.values ?? null,
+      plans,
+    );
     if (key) own.push((entries: Fields) => Object.keys(entries).every((name) => key(name as never)));
     if (value) own.push((entries: Fields) => Object.values(entries).every((entry) => value(entry as never)));
   } else if (field.fieldKind === "enum") {
@@ -145,11 +160,14 @@ const TABLES: Readonly<Record<string, RuleTable>> = {
   uint32: INTEGER,
   uint64: INTEGER,
   string: {
-    len: (count: bigint) => (text: string) => text.length <= 2 * Number(count) && [...text].length === Number(count),
+    len: (count: bigint) => (text: string) =>
+      text.length <= 2 * Number(count) && [...text].length === Number(count),
     // Characters are at most twice as many units of UTF-16.
-    min_len: (count: bigint) => (text: string) => count === 1n ? text !== "" : text.length >= 2 * Number(count),
+    min_len: (count: bigint) => (text: string) =>
+      count === 1n ? text !== "" : text.length >= 2 * Number(count),
     max_len: (count: bigint) => (text: string) => text.length <= count,
-    max_bytes: (bytes: bigint) => (text: string) => text.length * 3 <= bytes || Buffer.byteLength(text) <= bytes,
+    max_bytes: (bytes: bigint) => (text: string) =>
+      text.length * 3 <= bytes || Buffer.byteLength(text) <= bytes,
     in: (texts: string[]) => (text: string) => texts.includes(text),
     pattern: (pattern: string) => {
       const regex = new RegExp(pattern, "u");
@@ -193,7 +211,9 @@ const KNOWN_FIELD_RULES: readonly string[] = ["required", ...Object.keys(TABLES)
 
 /** Each rule that is set becomes a check; one that is not in the tables, the check that never holds. */
 function ruleChecks(rules: FieldRules): Check[] {
-  const isKnown = FieldRulesSchema.fields.every((field) => !isFieldSet(rules, field) || KNOWN_FIELD_RULES.includes(field.name));
+  const isKnown = FieldRulesSchema.fields.every(
+    (field) => !isFieldSet(rules, field) || KNOWN_FIELD_RULES.includes(field.name),
+  );
   if (!isKnown || rules.$unknown) return [NEVER];
   const { case: kind, value } = rules.type;
   if (kind === undefined) return [];
@@ -201,7 +221,9 @@ function ruleChecks(rules: FieldRules): Check[] {
   const reflected = reflect(FieldRulesSchema.field[kind].message as DescMessage, value as Message);
   if (value.$unknown) return [NEVER];
   const set = reflected.fields.filter((field) => reflected.isSet(field));
-  return set.map((field) => table[field.name]?.(valueOf(value as unknown as Fields, field) as never) ?? NEVER);
+  return set.map(
+    (field) => table[field.name]?.(valueOf(value as unknown as Fields, field) as never) ?? NEVER,
+  );
 }
 
 function valueOf(message: Fields, { oneof, localName }: DescField): unknown {

@@ -14,7 +14,8 @@ export function validationInterceptor(): Interceptor {
   const check = createCheck();
   return (next) => async (request) => {
     const type = request.method.input;
-    if (request.stream) return next({ ...request, message: checkEach(request.message, (message) => check(type, message)) });
+    if (request.stream)
+      return next({ ...request, message: checkEach(request.message, (message) => check(type, message)) });
     const refusal = check(type, request.message);
     if (refusal !== null) await refuse(refusal);
     return next(request);
@@ -52,7 +53,10 @@ function isLogBatch(message: Message): boolean {
 }
 
 /** The same messages; written by hand, because a generator costs each of them several more turns. */
-function checkEach<T extends Message>(messages: AsyncIterable<T>, check: (message: T) => Refusal | null): AsyncIterable<T> {
+function checkEach<T extends Message>(
+  messages: AsyncIterable<T>,
+  check: (message: T) => Refusal | null,
+): AsyncIterable<T> {
   return {
     [Symbol.asyncIterator](): AsyncIterator<T> {
       const inner = messages[Symbol.asyncIterator]();
@@ -63,8 +67,12 @@ function checkEach<T extends Message>(messages: AsyncIterable<T>, check: (messag
           if (refusal !== null) await refuse(refusal);
           return result;
         },
-        ...(inner.return ? { return: (value?: unknown) => inner.return?.(value) as Promise<IteratorResult<T>> } : {}),
-        ...(inner.throw ? { throw: (error?: unknown) => inner.throw?.(error) as Promise<IteratorResult<T>> } : {}),
+        ...(inner.return
+          ? { return: (value?: unknown) => inner.return?.(value) as Promise<IteratorResult<T>> }
+          : {}),
+        ...(inner.throw
+          ? { throw: (error?: unknown) => inner.throw?.(error) as Promise<IteratorResult<T>> }
+          : {}),
       };
     },
   };

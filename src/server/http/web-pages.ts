@@ -10,7 +10,10 @@ import { readHealth, type HealthCheck } from "./health-report.ts";
 export type RequestListener = (request: IncomingMessage, response: ServerResponse) => void;
 
 /** A listener for a server that somebody else runs. */
-export async function createWebPages(options: { health: HealthCheck; log: Logger }): Promise<RequestListener> {
+export async function createWebPages(options: {
+  health: HealthCheck;
+  log: Logger;
+}): Promise<RequestListener> {
   const app = fastify({ logger: false });
   await app.register(helmet, { strictTransportSecurity: false });
   addProbes(app, options.health);

@@ -9,7 +9,10 @@ function setup(t: TestContext) {
   const plane = makeControlPlane();
   const pools: PlannedPool[] = [];
   const provisioned: Plan["provision"] = [];
-  const provisioner = { plannedPools: () => pools, provision: (wanted: Plan["provision"]) => void provisioned.push(...wanted) };
+  const provisioner = {
+    plannedPools: () => pools,
+    provision: (wanted: Plan["provision"]) => void provisioned.push(...wanted),
+  };
   const scheduler = new Scheduler({ ...plane, provisioner, hint() {} });
   t.after(() => scheduler.stop());
   const round = (): Promise<void> => scheduler.round(new AbortController().signal);

@@ -108,7 +108,11 @@ async function schedule(
     const pools = deps.provisioner.plannedPools();
     const limit = isLook ? PAGE_JOBS : pageFor(workers, pools);
     if (limit === 0) break;
-    const jobs = await deps.store.listPending({ limit, nowMs: deps.clock.nowMs(), withoutKeys: [...withoutKeys] });
+    const jobs = await deps.store.listPending({
+      limit,
+      nowMs: deps.clock.nowMs(),
+      withoutKeys: [...withoutKeys],
+    });
     hasReadAll = jobs.length < limit;
     if (jobs.length === 0) break;
     const decided = plan({ jobs, workers, pools });
