@@ -1,78 +1,126 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { eventually } from "../../base/eventually.ts";
-import type { Plan, PlannedPool } from "../../core/planner.ts";
-import { makeControlPlane } from "./loop-fixtures.ts";
-import { scheduleRound } from "./scheduling.ts";
+import { systemClock, type Clock } from "../../base/clock.ts";
+import { silentLogger } from "../../base/log.ts";
+import { systemRandom, uuidV7 } from "../../base/random.ts";
+import type { PlannedWorker } from "../../core/planner.ts";
+import { newJobOf } from "../../storage/conformance/samples.ts";
+import { createMemoryStore } from "../../storage/memory/memory-store.ts";
+import { Scheduler } from "./scheduling.ts";
 
-function setup() {
-  const plane = makeControlPlane();
-  const pools: PlannedPool[] = [];
-  const provisioned: Plan["provision"] = [];
-  const provisioner = {
-    plannedPools: () => pools,
-    provision: (wanted: Plan["provision"]) => void provisioned.push(...wanted),
+const CAPACITY = { cpuMillis: 4_000, memoryBytes: 2 ** 40, diskBytes: 2 ** 40, gpu: 0, jobs: 1 };
+
+/** A scheduler whose clock stands still, but for what reading the queue takes. */
+function setup(readCostMs: number) {
+  const store = createMemoryStore({ random: systemRandom });
+  const time = { ms: 0 };
+  const workers: PlannedWorker[] = [];
+  const assigned: string[] = [];
+  const state = { reads: 0, timers: [] as number[] };
+  const clock: Clock = {
+    ...systemClock,
+    monotonicMs: () => time.ms,
+    schedule(delayMs) {
+      state.timers.push(delayMs);
+      return () => {};
+    },
   };
-  const round = (): Promise<boolean> =>
-    scheduleRound({ ...plane, provisioner }, new AbortController().signal);
-  return { ...plane, pools, provisioned, round };
+  const listPending = store.listPending.bind(store);
+  store.listPending = (options) => {
+    state.reads += 1;
+    time.ms += readCostMs;
+    return listPending(options);
+  };
+  const scheduler = new Scheduler({
+    store,
+    connections: {
+      schedulable: () => workers.map((worker) => ({ ...worker, free: { ...worker.free } })),
+      async assign(workerId, write) {
+        const view = await write();
+        const worker = workers.find(({ id }) => id === workerId);
+        if (view && worker) worker.free.jobs -= 1;
+        if (view) assigned.push(view.job.id);
+      },
+    },
+    clock,
+    random: systemRandom,
+    log: silentLogger,
+    provisioner: { plannedPools: () => [], provision: () => {} },
+    onJobChanged: () => {},
+    hint: () => {},
+  });
+  const queue = async (selector: Record<string, string>, count: number): Promise<string[]> => {
+    const jobs = Array.from({ length: count }, () => newJobOf({ selector }, { nowMs: 0 }));
+    await store.insertJobs(jobs);
+    return jobs.map(({ id }) => id);
+  };
+  const connect = (): void => {
+    const id = uuidV7(systemClock, systemRandom);
+    workers.push({ id, labels: { os: "linux" }, free: { ...CAPACITY } });
+  };
+  const round = () => scheduler.round(new AbortController().signal);
+  const reasonOf = async (jobId: string) => (await store.getJob(jobId))?.message ?? "";
+  return { time, state, assigned, queue, connect, round, reasonOf };
 }
 
-test("gives waiting jobs to workers up to their capacity, each once", async () => {
-  const { addWorker, connect, queue, job, round } = setup();
-  const workerId = await addWorker();
-  const { messages } = connect(workerId, { capacity: { jobs: 2 } });
-  const ids = [await queue(), await queue(), await queue()];
-  assert.equal(await round(), true);
-  assert.equal(await round(), false);
-  const jobs = await Promise.all(ids.map(job));
-  assert.deepEqual(
-    jobs.map(({ state }) => state),
-    ["scheduled", "scheduled", "pending"],
-  );
-  await eventually(() => messages.length === 2);
-  assert.deepEqual(
-    messages.map((message) => message.type === "run_job" && message.jobId),
-    ids.slice(0, 2),
-  );
-});
-
-test("finds the job that fits behind a thousand that do not", async () => {
-  const { addWorker, connect, queue, job, round } = setup();
-  connect(await addWorker());
-  const misfits: string[] = [];
-  for (let index = 0; index < 1_100; index += 1) misfits.push(await queue({ selector: { os: "plan9" } }));
-  const fitting = await queue();
+test("while nothing has room, the queue is read once a second at most, however often asked", async () => {
+  const { time, state, queue, round } = setup(100);
+  await queue({}, 3);
   await round();
-  assert.equal((await job(fitting)).state, "scheduled");
-  const { state, message } = await job(misfits[0] ?? "");
-  assert.equal(state, "pending");
-  assert.match(message, /no worker and no pool has the label os=plan9/);
-});
-
-test("gives nothing to workers that drain or have left", async () => {
-  const { addWorker, connect, queue, job, round } = setup();
-  const draining = connect(await addWorker());
-  draining.connection.drain("test");
-  const closed = connect(await addWorker());
-  closed.connection.close();
-  const id = await queue();
-  assert.equal(await round(), false);
-  assert.equal((await job(id)).attemptCount, 0);
-});
-
-test("asks for workers where none has room", async () => {
-  const { queue, pools, provisioned, round, job } = setup();
-  pools.push({
-    name: "local",
-    labels: { os: "linux" },
-    capacity: { cpuMillis: 1, memoryBytes: 1, diskBytes: 1, gpu: 0, jobs: 2 },
-    room: 5,
-    arriving: 0,
-    problem: null,
-  });
-  const ids = [await queue(), await queue(), await queue()];
+  const { reads } = state;
+  for (let asked = 0; asked < 100; asked += 1) await round();
+  assert.equal(state.reads, reads);
+  time.ms += 1_000;
   await round();
-  assert.deepEqual(provisioned, [{ pool: "local", count: 2 }]);
-  assert.match((await job(ids[0] ?? "")).message, /being made/);
+  assert.equal(state.reads, reads * 2);
+});
+
+test("a cheap look at the queue is repeated sooner", async () => {
+  const { time, state, queue, round } = setup(1);
+  await queue({}, 3);
+  await round();
+  time.ms += 25;
+  const { reads } = state;
+  await round();
+  assert.equal(state.reads, reads + 1);
+});
+
+test("a job that comes between two looks gets its reason by the next one, which is asked for once", async () => {
+  const { time, state, queue, round, reasonOf } = setup(10);
+  await queue({ os: "plan9" }, 1);
+  await round();
+  const [late = ""] = await queue({ os: "vms" }, 1);
+  await round();
+  await round();
+  assert.equal(await reasonOf(late), "");
+  assert.deepEqual(state.timers, [200]);
+  time.ms += 200;
+  await round();
+  assert.match(await reasonOf(late), /os=vms/);
+});
+
+test("room that appears is used at once, also between two looks", async () => {
+  const { assigned, queue, connect, round } = setup(100);
+  const ids = await queue({}, 2);
+  await round();
+  connect();
+  await round();
+  assert.equal(assigned.length, 1);
+  connect();
+  await round();
+  assert.deepEqual(assigned.toSorted(), ids.toSorted());
+});
+
+test("a job behind many that fit nowhere is found by the next look", async () => {
+  const { time, state, assigned, queue, connect, round } = setup(10);
+  await queue({ os: "plan9" }, 700);
+  await round();
+  const [fitting] = await queue({ os: "linux" }, 1);
+  connect();
+  await round();
+  assert.deepEqual(assigned, []);
+  assert.equal(state.timers.length, 1);
+  time.ms += 1_000;
+  await round();
+  assert.deepEqual(assigned, [fitting]);
 });
