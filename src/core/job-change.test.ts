@@ -140,10 +140,18 @@ test("an attempt that is given up for its time-out ends the job as timed out", (
 
 test("a result without a cause gets one, and a success with a cause loses it", () => {
   const ends = FINAL_JOB_STATES.map((state) => {
-    const held = setup("running", { maxInfrastructureRetries: 0 });
+    const held = setup(state === "cancelled" ? "cancelling" : "running", { maxInfrastructureRetries: 0 });
     return apply(held, finish("a-1", { state, cause: state === "succeeded" ? "signal" : null })).job.cause;
   });
   assert.deepEqual(ends, [null, "server_error", "cancelled", "timeout"]);
+});
+
+test("a worker that was stopped is lost, and does not pass for a cancel that nobody asked for", () => {
+  const stopped = apply(setup("running"), finish("a-1", { state: "cancelled", cause: "cancelled" }));
+  assert.deepEqual([stopped.job.state, stopped.job.infrastructureRetries], ["pending", 1]);
+  assert.equal(stopped.attempt?.cause, "worker_lost");
+  const asked = apply(setup("cancelling"), finish("a-1", { state: "cancelled", cause: "cancelled" }));
+  assert.equal(asked.job.state, "cancelled");
 });
 
 test("a retry by hand begins anew, and of a success only by force", () => {
@@ -376,7 +384,7 @@ function setup(state: JobState, retry: Partial<RetryPolicy> = {}): Held {
     cancelling: ["assign", "start", "cancel"],
     succeeded: ["assign", "start", "finish"],
     failed: ["assign", "start", "finish"],
-    cancelled: ["assign", "start", "finish"],
+    cancelled: ["assign", "start", "cancel", "finish"],
     timed_out: ["assign", "start", "finish"],
   };
   const inputs = new Map(inputsOfEveryType("a-1"));

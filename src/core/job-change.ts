@@ -224,8 +224,7 @@ const CAUSE_OF_END: { readonly [S in FinalJobState]: Cause | null } = {
 };
 
 function finish(job: Job, reported: AttemptResult, context: ChangeContext): JobChange {
-  const cause = reported.state === "succeeded" ? null : (reported.cause ?? CAUSE_OF_END[reported.state]);
-  const result = { ...reported, cause };
+  const result = resultOf(job, reported);
   const attempt = withAttempt(context, {
     state: result.state,
     cause: result.cause,
@@ -239,6 +238,18 @@ function finish(job: Job, reported: AttemptResult, context: ChangeContext): JobC
     logBytes: result.logEnd,
   });
   return endAttempt(job, { attempt, result, context });
+}
+
+/**
+ * What a report comes to. Nobody asked for a cancel unless the job is being cancelled: then its worker
+ * was itself told to stop, which is no fault of the job and no wish of its author.
+ */
+function resultOf(job: Job, reported: AttemptResult): AttemptResult {
+  if (reported.state === "cancelled" && job.state !== "cancelling") {
+    return { ...reported, state: "failed", cause: "worker_lost", message: "the worker was stopped while the job ran" };
+  }
+  const cause = reported.state === "succeeded" ? null : (reported.cause ?? CAUSE_OF_END[reported.state]);
+  return { ...reported, cause };
 }
 
 function lose(job: Job, input: Extract<JobInput, { type: "lose" }>, context: ChangeContext): JobChange {
