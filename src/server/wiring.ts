@@ -123,6 +123,7 @@ interface Parts {
   hints: { scheduling(): void; provisioning(): void; sealing(): void };
   onJobChanged(job: Job): void;
   onRoom(): void;
+  onIdle(): void;
 }
 
 async function openParts(
@@ -172,16 +173,14 @@ async function openParts(
       const mayBeLost = job.cause === "worker_lost" || (job.state === "pending" && job.attemptCount > 0);
       if (mayBeLost) hints.sealing();
     },
-    onRoom() {
-      hints.scheduling();
-      hints.provisioning();
-    },
+    onRoom: () => hints.scheduling(),
+    onIdle: () => hints.provisioning(),
   };
 }
 
 function addRoutes(router: ConnectRouter, options: ServerOptions, parts: Parts): void {
   const { clock, random, log } = options;
-  const { store, logs, heartbeats, jobs: events, connections, onJobChanged, onRoom, instanceId } = parts;
+  const { store, logs, heartbeats, jobs: events, connections, onJobChanged, onRoom, onIdle, instanceId } = parts;
   const onQueued = (): void => parts.hints.scheduling();
   const onCancelled = (job: Job): void => {
     if (job.state === "cancelling" && job.workerId !== null && job.attemptId !== null) {
@@ -189,7 +188,7 @@ function addRoutes(router: ConnectRouter, options: ServerOptions, parts: Parts):
     }
     onJobChanged(job);
   };
-  const link = linkApi({ store, logs, heartbeats, clock, random, log, connections, onJobChanged, onRoom });
+  const link = linkApi({ store, logs, heartbeats, clock, random, log, connections, onJobChanged, onRoom, onIdle });
   router.service(JobService, jobsApi({ store, clock, random, events, onQueued, onCancelled }));
   router.service(LogService, logsApi({ store, logs, events, clock }));
   router.service(WorkerService, { ...workersApi({ store }), ...link });

@@ -24,7 +24,7 @@ export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
   const connections = new WorkerConnections(() => options.takesOneJob ?? false);
   const changed: Job[] = [];
   const onJobChanged = (job: Job): void => void changed.push(job);
-  const common = { store, connections, clock, random: systemRandom, log: silentLogger, onJobChanged, onRoom() {} };
+  const common = { store, connections, clock, random: systemRandom, log: silentLogger, onJobChanged, onRoom() {}, onIdle() {} };
   const newId = (): string => uuidV7(clock, systemRandom);
 
   const addWorker = async (pool = "local"): Promise<string> => {
@@ -46,6 +46,7 @@ export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
         logs: {
           append: async () => ({ ok: true, length: 0 }),
           length: async () => 0,
+          wake() {},
           finish: async (attemptId) => ({ attemptId, logBytes: 0, blobKey: null, digest: null }),
         },
       },

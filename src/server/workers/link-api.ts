@@ -58,6 +58,7 @@ export function linkApi(deps: LinkDependencies): LinkApi {
       }
       await deps.store.changeWorker({ workerId: worker.id, state: "terminated", message: "left" });
       deps.onRoom();
+      deps.onIdle();
       return {};
     },
   };
@@ -113,6 +114,7 @@ async function* workerStream(
   } finally {
     deps.connections.remove(connection);
     deps.onRoom();
+    deps.onIdle();
   }
 }
 
@@ -154,6 +156,7 @@ async function takeIn(
   deps.connections.add(connection);
   deps.log.info({ workerId, attempts: connection.session.attempts.size }, "worker connected");
   deps.onRoom();
+  deps.onIdle();
 }
 
 async function read(

@@ -34,7 +34,7 @@ import type { LogStore } from "../logs/log-store.ts";
 import type { HeartbeatWriter } from "./heartbeat-writer.ts";
 
 /** What a connection needs of the log store. */
-export type ConnectionLogs = Pick<LogStore, "append" | "length" | "finish">;
+export type ConnectionLogs = Pick<LogStore, "append" | "length" | "finish" | "wake">;
 
 export interface ConnectionDependencies {
   store: Store;
@@ -45,8 +45,10 @@ export interface ConnectionDependencies {
   log: Logger;
   /** A job has changed. */
   onJobChanged(job: Job): void;
-  /** The worker has room again, or came or went. */
+  /** The worker has room for a job again. */
   onRoom(): void;
+  /** The worker came or went, or holds nothing any more. */
+  onIdle(): void;
 }
 
 /** Messages to one worker that may wait; a worker that reads so slowly is cut off and comes back. */
@@ -202,24 +204,28 @@ export class WorkerConnection {
     const { attemptId, input } = action;
     if (applied.ok) this.#deps.onJobChanged(applied.job);
     if (input.type === "finish") {
-      await this.#forgetEnded(attemptId, applied.ok);
+      await this.#forgetEnded(attemptId, { hasLog: applied.ok && input.result.logEnd > 0 });
     } else if (!applied.ok && applied.refusal !== "not_possible") {
       this.#perform(onRefused(this.session, attemptId));
     }
   }
 
   /** The worker may forget an attempt only when its log is sealed, or when nobody wants it. */
-  async #forgetEnded(attemptId: string, isStored: boolean): Promise<void> {
-    if (isStored) {
+  async #forgetEnded(attemptId: string, { hasLog }: { hasLog: boolean }): Promise<void> {
+    if (hasLog) {
       try {
         await this.#deps.logs.finish(attemptId);
       } catch (error) {
         // The log is on this server's disk already; the sealing loop tries again.
         this.#deps.log.error({ err: error, attemptId }, "could not seal a log");
       }
+    } else {
+      // The store has sealed the empty log; a follower finds out when it looks again.
+      this.#deps.logs.wake(attemptId);
     }
     this.#perform(onEndStored(this.session, attemptId));
     this.#deps.onRoom();
+    if (this.session.attempts.size === 0) this.#deps.onIdle();
   }
 
   /**

@@ -39,7 +39,7 @@ async function setup(t: TestContext, options: { takesOneJob?: boolean } = {}) {
   const connections = new WorkerConnections(() => options.takesOneJob ?? false);
   const heartbeats = new HeartbeatWriter({ store, clock: systemClock, log: silentLogger });
   const common = { clock: systemClock, random: systemRandom, log: silentLogger };
-  const link = linkApi({ ...common, store, logs, heartbeats, connections, onJobChanged() {}, onRoom() {} });
+  const link = linkApi({ ...common, store, logs, heartbeats, connections, onJobChanged() {}, onRoom() {}, onIdle() {} });
   const grpc = await startGrpcServer({
     ...common,
     host: "127.0.0.1",

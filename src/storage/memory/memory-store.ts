@@ -6,6 +6,7 @@ import { changeJob } from "../../core/job-change.ts";
 import { isFinal, type Attempt, type Job, type JobEventRecord } from "../../core/job.ts";
 import type { Worker } from "../../core/worker.ts";
 import {
+  emptySealedLog,
   isUuid,
   newJob,
   newWorker,
@@ -94,6 +95,8 @@ class MemoryStore implements Store {
     if (!change.ok) return structuredClone(change);
     this.#jobs.set(job.id, change.job);
     if (change.attempt) this.#storeAttempt(change.attempt);
+    const empty = emptySealedLog(record);
+    if (empty) this.#sealed.set(empty.attemptId, empty);
     const events = this.#events.get(job.id) ?? [];
     events.push(change.event);
     this.#events.set(job.id, events);

@@ -13,7 +13,8 @@ import { AppError } from "../../base/errors.ts";
 import type { Random } from "../../base/random.ts";
 import { changeJob } from "../../core/job-change.ts";
 import { isFinal, type Attempt, type Job, type JobEventRecord } from "../../core/job.ts";
-import type { AppliedInput, JobInputRecord } from "../store.ts";
+import { emptySealedLog } from "../store-rules.ts";
+import type { AppliedInput, JobInputRecord, SealedLog } from "../store.ts";
 import { isSafeToRepeat, jsonList, mayBeOneOfMany } from "./database.ts";
 import { bodyOfJob, jobOfRow, JOB_COLUMNS, type JobRow } from "./job-rows.ts";
 
@@ -89,6 +90,8 @@ interface DecidedChange {
   after: Job;
   attempt: Attempt | null;
   changedAttempts: Map<string, Attempt>;
+  /** Of attempts that ended without a log. */
+  emptyLogs: Map<string, SealedLog>;
   events: JobEventRecord[];
   answers: { index: number; answer: Settled<AppliedInput> }[];
 }
@@ -135,6 +138,8 @@ function advance(change: DecidedChange, record: JobInputRecord, random: Random):
   if (decided.attempt) {
     change.attempt = decided.attempt;
     change.changedAttempts.set(decided.attempt.id, decided.attempt);
+    const empty = emptySealedLog(record);
+    if (empty) change.emptyLogs.set(empty.attemptId, empty);
   }
   return { ok: true, job: decided.job, event: decided.event };
 }
@@ -157,6 +162,7 @@ async function read(pool: Pool, jobIds: readonly string[]): Promise<Map<string, 
       after: jobOfRow(row),
       attempt: row.attempt,
       changedAttempts: new Map(),
+      emptyLogs: new Map(),
       events: [],
       answers: [],
     });
@@ -183,13 +189,14 @@ const WRITE = `
     WHERE j.id = locked.id
     RETURNING j.id
   ), stored_attempts AS (
-    INSERT INTO attempts (id, job_id, number, worker_id, ended, body)
-    SELECT a.id, a.job_id, a.number, a.worker_id, a.ended, a.body
+    INSERT INTO attempts (id, job_id, number, worker_id, ended, sealed_log, body)
+    SELECT a.id, a.job_id, a.number, a.worker_id, a.ended, a.sealed_log::json, a.body
     FROM ROWS FROM (
-        unnest($12::uuid[], $13::uuid[], $14::bigint[], $15::uuid[], $16::boolean[]),
+        unnest($12::uuid[], $13::uuid[], $14::bigint[], $15::uuid[], $16::boolean[], $21::text[]),
         json_array_elements($17::json))
-      AS a (id, job_id, number, worker_id, ended, body) JOIN changed ON changed.id = a.job_id
-    ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, body = excluded.body
+      AS a (id, job_id, number, worker_id, ended, sealed_log, body) JOIN changed ON changed.id = a.job_id
+    ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, body = excluded.body,
+      sealed_log = coalesce(excluded.sealed_log, attempts.sealed_log)
   ), stored_events AS (
     INSERT INTO job_events (job_id, sequence, body)
     SELECT e.job_id, e.sequence, e.body
@@ -203,6 +210,7 @@ async function write(pool: Pool, changes: readonly DecidedChange[]): Promise<Set
   if (changes.length === 0) return new Set();
   const jobs = changes.map(({ after }) => after);
   const attempts = changes.flatMap(({ changedAttempts }) => [...changedAttempts.values()]);
+  const emptyLogs = new Map(changes.flatMap((change) => [...change.emptyLogs]));
   const events = changes.flatMap((change) => change.events);
   const { rows } = await pool.query<{ id: string }>({
     name: "write_changes",
@@ -215,6 +223,7 @@ async function write(pool: Pool, changes: readonly DecidedChange[]): Promise<Set
       events.map(({ jobId }) => jobId),
       events.map(({ sequence }) => sequence),
       jsonList(events.map((event) => JSON.stringify(event))),
+      attempts.map(({ id }) => emptyLogs.get(id) ?? null).map((log) => log && JSON.stringify(log)),
     ],
   });
   const lost = new Set(jobs.map(({ id }) => id));
