@@ -7,7 +7,13 @@ import { errorMessage } from "../src/base/errors.ts";
 import type { BenchRow, Measured } from "./bench-row.ts";
 import { durationMs } from "./bench-row.ts";
 import { ephemeralWorker, firstRun, laterRun } from "./hodei/first-run.ts";
-import { batchedQueueJobs, noOpJobs, startLatencyMedian, startLatencyTail, unaryQueueJob } from "./hodei/jobs.ts";
+import {
+  batchedQueueJobs,
+  noOpJobs,
+  startLatencyMedian,
+  startLatencyTail,
+  unaryQueueJob,
+} from "./hodei/jobs.ts";
 import { logBytes } from "./hodei/logs.ts";
 import { idleWorkersCpu, idleWorkersMemory, reconnect } from "./hodei/workers.ts";
 import { fileAppend } from "./raw-limits/append.ts";

@@ -20,12 +20,18 @@ describe("clients that know only the protocol", () => {
   });
   after(() => place.remove());
 
-  test("curl with JSON submits a job, follows its log and knows its exit code", { skip: !hasJq && "needs curl and jq" }, async () => {
-    const result = await runClient(place, ["bash", "examples/clients/curl.sh", SCRIPT], { HODEI_SERVER: ports.http });
-    assert.equal(result.code, 3, result.stderr);
-    assert.equal(result.stdout.toString(), "line 1\nline 2\nline 3\n");
-    assert.match(result.stderr, /apart/);
-  });
+  test(
+    "curl with JSON submits a job, follows its log and knows its exit code",
+    { skip: !hasJq && "needs curl and jq" },
+    async () => {
+      const result = await runClient(place, ["bash", "examples/clients/curl.sh", SCRIPT], {
+        HODEI_SERVER: ports.http,
+      });
+      assert.equal(result.code, 3, result.stderr);
+      assert.equal(result.stdout.toString(), "line 1\nline 2\nline 3\n");
+      assert.match(result.stderr, /apart/);
+    },
+  );
 
   test("Debian's python3-grpcio does the same", { skip: !hasGrpc && "needs python3-grpcio" }, async () => {
     const command = [PYTHON, "examples/clients/submit_and_follow.py", SCRIPT];
@@ -36,7 +42,11 @@ describe("clients that know only the protocol", () => {
   });
 });
 
-function runClient(place: Place, [program = "", ...args]: string[], env: Record<string, string>): Promise<Finished> {
+function runClient(
+  place: Place,
+  [program = "", ...args]: string[],
+  env: Record<string, string>,
+): Promise<Finished> {
   const child = spawn(program, args, { env: place.environment(env), stdio: ["ignore", "pipe", "pipe"] });
   return finished(child);
 }

@@ -50,7 +50,9 @@ describe(`a log of ${LOG_MIB} MiB`, () => {
     assert.equal(watched.code, 0, watched.stderr);
 
     const hashes = await Promise.all(
-      (["stdout", "stderr"] as const).map((stream) => hashOf(place, ["logs", id, "--raw", "--stream", stream])),
+      (["stdout", "stderr"] as const).map((stream) =>
+        hashOf(place, ["logs", id, "--raw", "--stream", stream]),
+      ),
     );
     const wanted = await Promise.all(
       [1, 2].map((stream) => readFile(join(place.directory, `hash-${stream}`), "utf8")),

@@ -57,7 +57,12 @@ describe("a thousand jobs of mixed success and failure", () => {
       const { name } = job.definition;
       const { state, cause, exitCode } = kindOf(Number(name.slice("job-".length)));
       assert.deepEqual(
-        { name, state: job.state, cause: job.cause, exitCode: job.state === "timed_out" ? null : job.exitCode },
+        {
+          name,
+          state: job.state,
+          cause: job.cause,
+          exitCode: job.state === "timed_out" ? null : job.exitCode,
+        },
         { name, state, cause, exitCode },
       );
     }

@@ -45,7 +45,9 @@ export class Place {
     const { HODEI_SERVER: _server, NODE_TEST_CONTEXT: _context, ...inherited } = process.env;
     const connection = this.#database?.connection;
     const database =
-      connection && "connectionString" in connection ? { HODEI_DATABASE_URL: connection.connectionString } : {};
+      connection && "connectionString" in connection
+        ? { HODEI_DATABASE_URL: connection.connectionString }
+        : {};
     return { ...inherited, ...database, HODEI_DATA_DIR: this.dataDirectory, NO_COLOR: "1", ...extra };
   }
 

@@ -18,12 +18,20 @@ const shared = {
   logLevel: "warning",
   external: ["pg-native"],
   // Some CommonJS packages call require() for Node's own modules.
-  banner: { js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);' },
+  banner: {
+    js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
+  },
 };
 
 await Promise.all([
   // The command line and the server load parts when a command needs them.
-  build({ ...shared, entryPoints: ["src/main.ts"], outdir: "dist/bundle", splitting: true, chunkNames: "chunks/[name]-[hash]" }),
+  build({
+    ...shared,
+    entryPoints: ["src/main.ts"],
+    outdir: "dist/bundle",
+    splitting: true,
+    chunkNames: "chunks/[name]-[hash]",
+  }),
   // A worker needs only Node and this one file.
   build({ ...shared, entryPoints: ["src/worker-main.ts"], outfile: "dist/bundle/worker.js" }),
 ]);

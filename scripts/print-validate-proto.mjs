@@ -46,7 +46,9 @@ function printEnum(enumeration, depth) {
 
 const { proto } = file;
 if (proto.syntax !== "" && proto.syntax !== "proto2") throw new Error(`unexpected syntax ${proto.syntax}`);
-out.push("// Printed by scripts/print-validate-proto.mjs from @bufbuild/protovalidate (Apache-2.0). Do not edit.");
+out.push(
+  "// Printed by scripts/print-validate-proto.mjs from @bufbuild/protovalidate (Apache-2.0). Do not edit.",
+);
 out.push('syntax = "proto2";', `package ${proto.package};`);
 for (const path of proto.dependency) out.push(`import "${path}";`);
 for (const message of proto.messageType) printMessage(message, 0);

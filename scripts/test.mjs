@@ -5,7 +5,8 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 
 const wanted = process.argv.slice(2);
-if (!process.env.HODEI_TEST_NO_BUILD) execFileSync(process.execPath, ["scripts/build.mjs"], { stdio: "inherit" });
+if (!process.env.HODEI_TEST_NO_BUILD)
+  execFileSync(process.execPath, ["scripts/build.mjs"], { stdio: "inherit" });
 
 const files = readdirSync("dist", { recursive: true })
   .filter((name) => name.endsWith(".test.js"))

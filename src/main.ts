@@ -5,8 +5,8 @@ import type { Command } from "commander";
 import { agentSettings } from "./agent/settings.ts";
 import { settingsOptions, type Flags, type SettingsTable } from "./base/settings.ts";
 import { VERSION } from "./base/version.ts";
-import type { ProcessCommand } from "./cli/environment.ts";
 import { runCli } from "./cli/cli.ts";
+import type { ProcessCommand } from "./cli/environment.ts";
 import { processEnvironment } from "./cli/wiring.ts";
 import { serverSettings } from "./server/settings.ts";
 

@@ -3,13 +3,13 @@
  * agent's link does, and holds no job. Started by workers.ts, which reads its reports.
  */
 
+import { dial, ServerLink } from "../../src/agent/server-link.ts";
 import { systemClock } from "../../src/base/clock.ts";
 import { silentLogger } from "../../src/base/log.ts";
 import { systemRandom, uuidV4 } from "../../src/base/random.ts";
 import { HEARTBEAT_INTERVAL_MS } from "../../src/core/lease.ts";
 import { PROTOCOL_VERSION, type WorkerMessage } from "../../src/core/link.ts";
 import type { WorkerInfo } from "../../src/core/worker.ts";
-import { dial, ServerLink } from "../../src/agent/server-link.ts";
 import { workerInfoToWire } from "../../src/protocol/convert-worker.ts";
 
 /** What the parent says: who shall connect where. */

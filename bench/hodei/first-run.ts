@@ -8,7 +8,10 @@ import { durationMs, medianOf, type BenchRow } from "../bench-row.ts";
 import { makeDataDirectory, startBenchServer } from "./bench-server.ts";
 
 async function run(command: string, args: readonly string[], env: Record<string, string>): Promise<void> {
-  const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ["ignore", "ignore", "inherit"] });
+  const child = spawn(command, args, {
+    env: { ...process.env, ...env },
+    stdio: ["ignore", "ignore", "inherit"],
+  });
   const [code] = (await once(child, "exit")) as [number | null];
   if (code !== 0) throw new Error(`${command} ${args.join(" ")} ended with ${code}`);
 }

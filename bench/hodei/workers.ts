@@ -66,7 +66,9 @@ interface Alone {
   cpuPercent: number;
 }
 
-async function withCrowd<T>(measure: (server: BenchServer, alone: Alone, crowd: Crowd) => Promise<T>): Promise<T> {
+async function withCrowd<T>(
+  measure: (server: BenchServer, alone: Alone, crowd: Crowd) => Promise<T>,
+): Promise<T> {
   const server = await startBenchServer(["--max-workers", "0"]);
   const child = fork(fileURLToPath(new URL("./crowd-main.js", import.meta.url)));
   try {
@@ -103,7 +105,10 @@ async function makeWorkers(server: BenchServer): Promise<CrowdOrder["workers"]> 
     random: systemRandom,
     log: silentLogger,
   });
-  const workers = Array.from({ length: WORKERS }, () => ({ id: uuidV7(systemClock, systemRandom), token: uuidV4() }));
+  const workers = Array.from({ length: WORKERS }, () => ({
+    id: uuidV7(systemClock, systemRandom),
+    token: uuidV4(),
+  }));
   for (const { id, token } of workers) {
     const nowMs = systemClock.nowMs();
     const expiresAtMs = nowMs + CONNECT_TIMEOUT_MS;

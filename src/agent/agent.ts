@@ -301,7 +301,10 @@ export class Agent implements Service {
   async #unregister(): Promise<boolean> {
     const headers = { authorization: `Bearer ${this.#sessionToken}` };
     try {
-      await this.#server.client.unregister({ reason: "drained" }, { headers, timeoutMs: UNREGISTER_TIMEOUT_MS });
+      await this.#server.client.unregister(
+        { reason: "drained" },
+        { headers, timeoutMs: UNREGISTER_TIMEOUT_MS },
+      );
       return true;
     } catch (error) {
       this.#options.log.warn({ err: errorMessage(error) }, "could not take leave of the server");

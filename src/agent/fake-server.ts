@@ -18,7 +18,10 @@ import {
 export class FakeStream {
   readonly token: string;
   readonly heard: WorkerMessage[] = [];
-  readonly outbox = new Outbox<ServerMessage>({ maxWaiting: 1_000, overflow: () => new Error("too much to say") });
+  readonly outbox = new Outbox<ServerMessage>({
+    maxWaiting: 1_000,
+    overflow: () => new Error("too much to say"),
+  });
   isOpen = true;
 
   constructor(token: string) {
@@ -30,11 +33,18 @@ export class FakeStream {
   }
 
   welcome(): void {
-    this.send({ type: "welcome", heartbeatIntervalMs: 1, leaseMs: 1, attempts: [], logCreditBytes: 1_000_000 });
+    this.send({
+      type: "welcome",
+      heartbeatIntervalMs: 1,
+      leaseMs: 1,
+      attempts: [],
+      logCreditBytes: 1_000_000,
+    });
   }
 
   async next<T extends WorkerMessage["type"]>(type: T): Promise<Extract<WorkerMessage, { type: T }>> {
-    const isWanted = (message: WorkerMessage): message is Extract<WorkerMessage, { type: T }> => message.type === type;
+    const isWanted = (message: WorkerMessage): message is Extract<WorkerMessage, { type: T }> =>
+      message.type === type;
     return await eventually(() => this.heard.find(isWanted), { what: `message ${type}` });
   }
 }
@@ -113,7 +123,10 @@ export class FakeServer {
     return { workerId: request.worker?.workerId ?? "", sessionToken: `session-${this.registrations.length}` };
   }
 
-  async *#stream(requests: AsyncIterable<WorkerStreamRequest>, headers: Headers): AsyncGenerator<WorkerStreamResponse> {
+  async *#stream(
+    requests: AsyncIterable<WorkerStreamRequest>,
+    headers: Headers,
+  ): AsyncGenerator<WorkerStreamResponse> {
     this.onStream();
     const stream = new FakeStream((headers.get("authorization") ?? "").replace("Bearer ", ""));
     this.streams.push(stream);

@@ -47,7 +47,12 @@ export async function openSession(options: RegistrationOptions, signal: AbortSig
   for (;;) {
     try {
       const answer = await options.server.client.register(
-        { token, worker: workerInfoToWire(options.worker), protocolVersion: PROTOCOL_VERSION, registrationKey },
+        {
+          token,
+          worker: workerInfoToWire(options.worker),
+          protocolVersion: PROTOCOL_VERSION,
+          registrationKey,
+        },
         { signal, timeoutMs: REGISTER_TIMEOUT_MS },
       );
       const session = { workerId: answer.workerId, sessionToken: answer.sessionToken };
@@ -88,7 +93,9 @@ async function readSession(directory: string): Promise<StoredSession | null> {
     return JSON.parse(await readFile(sessionPath(directory), "utf8")) as StoredSession;
   } catch (error) {
     if (systemErrorCode(error) === "ENOENT") return null;
-    throw new AppError("failed_precondition", `read session in ${directory}: ${errorMessage(error)}`, { cause: error });
+    throw new AppError("failed_precondition", `read session in ${directory}: ${errorMessage(error)}`, {
+      cause: error,
+    });
   }
 }
 
@@ -102,7 +109,10 @@ async function writeSession(directory: string, session: StoredSession): Promise<
 async function readToken(options: RegistrationOptions): Promise<string> {
   if (options.token !== null) return options.token;
   if (options.tokenFile === null) {
-    throw new AppError("invalid_argument", "register worker: give a one-time token with --token-file or HODEI_TOKEN_FILE");
+    throw new AppError(
+      "invalid_argument",
+      "register worker: give a one-time token with --token-file or HODEI_TOKEN_FILE",
+    );
   }
   try {
     return (await readFile(options.tokenFile, "utf8")).trim();
@@ -113,7 +123,12 @@ async function readToken(options: RegistrationOptions): Promise<string> {
 
 function isTransient(error: unknown): boolean {
   const { code } = ConnectError.from(error);
-  return code === Code.Unavailable || code === Code.DeadlineExceeded || code === Code.Internal || code === Code.Unknown;
+  return (
+    code === Code.Unavailable ||
+    code === Code.DeadlineExceeded ||
+    code === Code.Internal ||
+    code === Code.Unknown
+  );
 }
 
 function refusal(error: unknown): Error {

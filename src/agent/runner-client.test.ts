@@ -40,14 +40,19 @@ async function setup(t: TestContext) {
       onMessage: (message) => heard.push(message),
     });
     clients.push(client);
-    const hellos = (): number[] => heard.flatMap((message) => (message.type === "hello" ? [message.pid] : []));
+    const hellos = (): number[] =>
+      heard.flatMap((message) => (message.type === "hello" ? [message.pid] : []));
     return { client, heard, hellos };
   };
   return { directory, connect, runnerIdentity };
 }
 
 /** A runner of the test's own making on the socket. */
-async function fakeRunner(t: TestContext, directory: string, onConnect: (socket: Socket) => void): Promise<void> {
+async function fakeRunner(
+  t: TestContext,
+  directory: string,
+  onConnect: (socket: Socket) => void,
+): Promise<void> {
   const sockets: Socket[] = [];
   const server = createServer((socket) => {
     sockets.push(socket);

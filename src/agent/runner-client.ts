@@ -144,7 +144,10 @@ export class RunnerClient implements Service {
       if (socket) return socket;
       await clock.sleep(CONNECT_INTERVAL_MS);
     }
-    throw new AppError("unavailable", `start runner in ${this.#options.directory}: it does not listen, see runner.log`);
+    throw new AppError(
+      "unavailable",
+      `start runner in ${this.#options.directory}: it does not listen, see runner.log`,
+    );
   }
 
   async #startRunner(): Promise<{ exitCode(): number | null }> {

@@ -11,7 +11,12 @@ import { sampleWorker } from "../core/session-fixtures.ts";
 import { FakeServer, refuse } from "./fake-server.ts";
 import { dial, ServerLink, SILENCE_MS } from "./server-link.ts";
 
-const beat = (sequence: number): WorkerMessage => ({ type: "heartbeat", sequence, usage: null, attempts: [] });
+const beat = (sequence: number): WorkerMessage => ({
+  type: "heartbeat",
+  sequence,
+  usage: null,
+  attempts: [],
+});
 
 async function setup(t: TestContext, options: { clock?: Clock } = {}) {
   const server = await FakeServer.start();
@@ -64,7 +69,12 @@ test("lets messages overtake log", async (t) => {
   stream.welcome();
   await eventually(() => heard.length === 1);
   for (let offset = 0; offset < 3; offset += 1) {
-    logs.push({ type: "log_batch", attemptId: "01890a5d-ac96-774b-bcce-b302099a8057", offset, data: new Uint8Array(1) });
+    logs.push({
+      type: "log_batch",
+      attemptId: "01890a5d-ac96-774b-bcce-b302099a8057",
+      offset,
+      data: new Uint8Array(1),
+    });
   }
   link.send(beat(1));
   link.send(beat(2));

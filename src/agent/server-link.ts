@@ -28,8 +28,16 @@ export interface Dialled {
 
 /** HTTP/2 pings would only repeat what the heartbeats on the stream say. */
 export function dial(serverUrl: string): Dialled {
-  const sessionManager = new Http2SessionManager(serverUrl, {}, { settings: { initialWindowSize: 1024 * 1024 } });
-  const transport = createGrpcTransport({ baseUrl: serverUrl, sessionManager, writeMaxBytes: 64 * 1024 * 1024 });
+  const sessionManager = new Http2SessionManager(
+    serverUrl,
+    {},
+    { settings: { initialWindowSize: 1024 * 1024 } },
+  );
+  const transport = createGrpcTransport({
+    baseUrl: serverUrl,
+    sessionManager,
+    writeMaxBytes: 64 * 1024 * 1024,
+  });
   return { client: createClient(WorkerService, transport), close: () => sessionManager.abort() };
 }
 

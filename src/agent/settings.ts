@@ -1,7 +1,7 @@
 /** The settings of `hodei agent`. */
 
-import { defineSettings, setting } from "../base/settings.ts";
 import { LOG_LEVELS } from "../base/log.ts";
+import { defineSettings, setting } from "../base/settings.ts";
 
 export const agentSettings = defineSettings({
   server: setting.url({
@@ -22,7 +22,8 @@ export const agentSettings = defineSettings({
     flag: null,
     default: null,
     secret: true,
-    description: "The one-time token itself; a file is better, because other processes can see an environment.",
+    description:
+      "The one-time token itself; a file is better, because other processes can see an environment.",
   }),
   workerId: setting.string({
     env: "HODEI_WORKER_ID",

@@ -76,25 +76,33 @@ test("reads what was appended to the segment since", async (t) => {
 test("refuses bytes of a segment that was removed", async (t) => {
   const { reader, spool, end } = await setup(t, ["first"], ["second"]);
   await rm(join(spool, segmentName(0)));
-  await assert.rejects(reader.read({ attemptId, offset: 0, maxBytes: 1_000, logEnd: end }), { code: "data_loss" });
+  await assert.rejects(reader.read({ attemptId, offset: 0, maxBytes: 1_000, logEnd: end }), {
+    code: "data_loss",
+  });
 });
 
 test("refuses an attempt whose spool is gone", async (t) => {
   const { reader, spool, end } = await setup(t, ["first"]);
   await rm(spool, { recursive: true });
-  await assert.rejects(reader.read({ attemptId, offset: 0, maxBytes: 1_000, logEnd: end }), { code: "not_found" });
+  await assert.rejects(reader.read({ attemptId, offset: 0, maxBytes: 1_000, logEnd: end }), {
+    code: "not_found",
+  });
 });
 
 test("refuses a spool that is shorter than it was said to be", async (t) => {
   const { reader, end } = await setup(t, ["first"]);
-  await assert.rejects(reader.read({ attemptId, offset: end, maxBytes: 1_000, logEnd: end + 50 }), { code: "data_loss" });
+  await assert.rejects(reader.read({ attemptId, offset: end, maxBytes: 1_000, logEnd: end + 50 }), {
+    code: "data_loss",
+  });
 });
 
 test("keeps no file open of a forgotten attempt, also when it was just read", async (t) => {
   const { reader, directory, end, starts } = await setup(t, ["first"], ["second"]);
   await reader.read({ attemptId, offset: 0, maxBytes: 1_000, logEnd: end });
   assert.equal(await openFiles(directory), 1);
-  const reading = reader.read({ attemptId, offset: starts[1] ?? 0, maxBytes: 1_000, logEnd: end }).catch(() => null);
+  const reading = reader
+    .read({ attemptId, offset: starts[1] ?? 0, maxBytes: 1_000, logEnd: end })
+    .catch(() => null);
   await Promise.all([reading, reader.forget(attemptId)]);
   assert.equal(await openFiles(directory), 0);
 });

@@ -35,7 +35,12 @@ export class SpoolReader {
    * Whole records from `offset` on, at most `maxBytes`; `logEnd` is how long the log is known to
    * be. The bytes are valid until the next read of the same attempt.
    */
-  async read(place: { attemptId: string; offset: number; maxBytes: number; logEnd: number }): Promise<Uint8Array> {
+  async read(place: {
+    attemptId: string;
+    offset: number;
+    maxBytes: number;
+    logEnd: number;
+  }): Promise<Uint8Array> {
     const attempt = this.#attempt(place.attemptId);
     let known = aheadFrom(attempt, place.offset);
     if (known.length < place.maxBytes) {
@@ -44,7 +49,10 @@ export class SpoolReader {
     }
     const length = wholeRecordsLength(known, place.maxBytes);
     if (length === 0) {
-      throw new AppError("data_loss", `read spool of attempt ${place.attemptId}: no record at byte ${place.offset}`);
+      throw new AppError(
+        "data_loss",
+        `read spool of attempt ${place.attemptId}: no record at byte ${place.offset}`,
+      );
     }
     return known.subarray(0, length);
   }
@@ -92,7 +100,10 @@ export class SpoolReader {
       got = (await file.read(buffer, 0, wanted, offset - attempt.segmentStart)).bytesRead;
       if (got > 0) break;
       if (isAgain || attempt.segmentStart === offset) {
-        throw new AppError("data_loss", `read spool of attempt ${place.attemptId}: it ends before byte ${offset}`);
+        throw new AppError(
+          "data_loss",
+          `read spool of attempt ${place.attemptId}: it ends before byte ${offset}`,
+        );
       }
       await this.#closeSegment(attempt);
     }
@@ -116,7 +127,10 @@ export class SpoolReader {
       const index = names.findLastIndex((name) => Number.parseInt(name, 10) <= offset);
       const name = names[index];
       if (name === undefined) {
-        throw new AppError("data_loss", `read spool of attempt ${attemptId}: byte ${offset} is not there any more`);
+        throw new AppError(
+          "data_loss",
+          `read spool of attempt ${attemptId}: byte ${offset} is not there any more`,
+        );
       }
       const next = names[index + 1];
       attempt.segmentStart = Number.parseInt(name, 10);

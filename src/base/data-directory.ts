@@ -10,7 +10,10 @@ import { join } from "node:path";
  * The data directory when nobody chose one: that of the system for root (PostgreSQL runs as
  * another user then, and a home of root is closed to it), else the XDG place of the user.
  */
-export function defaultDataDirectory(env: Record<string, string | undefined>, uid: number | undefined): string {
+export function defaultDataDirectory(
+  env: Record<string, string | undefined>,
+  uid: number | undefined,
+): string {
   if (uid === 0) return "/var/lib/hodei";
   const base = env["XDG_DATA_HOME"] || join(env["HOME"] || homedir(), ".local", "share");
   return join(base, "hodei");

@@ -19,7 +19,8 @@ export function identifyProcess(pid: number): ProcessIdentity {
 /** True while this very process runs. A zombie counts as gone: it runs nothing. */
 export function isProcessAlive(identity: ProcessIdentity): boolean {
   const stat = readStat(identity.pid);
-  if (stat) return stat.state !== "Z" && (identity.startTicks === null || stat.startTicks === identity.startTicks);
+  if (stat)
+    return stat.state !== "Z" && (identity.startTicks === null || stat.startTicks === identity.startTicks);
   if (identity.startTicks !== null) return false;
   return canSignal(identity.pid);
 }

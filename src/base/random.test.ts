@@ -29,7 +29,10 @@ test("bytes that were handed out are never handed out again, nor changed", () =>
   const copies = pieces.map((bytes) => Buffer.from(bytes).toString("hex"));
   assert.equal(new Set(copies).size, 2_000);
   pieces[0]?.fill(0);
-  assert.deepEqual(pieces.slice(1).map((bytes) => Buffer.from(bytes).toString("hex")), copies.slice(1));
+  assert.deepEqual(
+    pieces.slice(1).map((bytes) => Buffer.from(bytes).toString("hex")),
+    copies.slice(1),
+  );
   assert.equal(systemRandom.bytes(5_000).byteLength, 5_000);
 });
 

@@ -61,7 +61,9 @@ async function finishLog(log: Promise<void>, options: AttachOptions, job: JobVie
   const outcome = await Promise.race([log.then(() => "complete" as const), late]);
   abort.abort();
   if (outcome === "late") {
-    await stderr.write(colors.stderr.yellow(`the end of the log has not come; see hodei logs ${options.jobId}\n`));
+    await stderr.write(
+      colors.stderr.yellow(`the end of the log has not come; see hodei logs ${options.jobId}\n`),
+    );
   }
   return { type: "ended", job };
 }
@@ -89,7 +91,8 @@ async function showChange(job: JobView, last: JobView | null, options: AttachOpt
   if (options.isQuiet || last === null || last.state === job.state) return;
   const { stderr, colors } = options.context;
   const isRetry = job.state === "pending" && job.attemptCount > 0;
-  const isNews = isRetry || job.state === "unreachable" || (last.state === "unreachable" && job.state === "running");
+  const isNews =
+    isRetry || job.state === "unreachable" || (last.state === "unreachable" && job.state === "running");
   if (!isNews || stderr.isBroken) return;
   const text = isRetry ? job.message : job.state === "running" ? "the worker is back" : job.message;
   await stderr.write(`${colors.stderr.yellow(`hodei: ${text}`)}\n`);
@@ -106,7 +109,14 @@ async function printLog(options: AttachOptions, follow: FollowContext, spinner: 
     },
     timestamps: options.timestamps,
   });
-  const request = { jobId: options.jobId, attempt: 0, offset: 0n, streams: [], sinceMs: null, onlyAttempt: false };
+  const request = {
+    jobId: options.jobId,
+    attempt: 0,
+    offset: 0n,
+    streams: [],
+    sinceMs: null,
+    onlyAttempt: false,
+  };
   let isBroken = false;
   for await (const response of followLog(request, follow)) {
     if (response.entries.length === 0 || isBroken) continue;

@@ -15,7 +15,9 @@ export async function call<T>(attempted: string, run: () => Promise<T>): Promise
 export function explain(error: unknown, attempted: string): AppError {
   const failure = withoutEcho(fromConnectError(error, attempted), attempted);
   if (failure.code !== "invalid_argument" || "problems" in failure.details) return failure;
-  const why = failure.message.startsWith(`${attempted}: `) ? failure.message.slice(attempted.length + 2) : failure.message;
+  const why = failure.message.startsWith(`${attempted}: `)
+    ? failure.message.slice(attempted.length + 2)
+    : failure.message;
   const problems = why.split("; ").filter((problem) => problem !== "");
   // One problem fits on the line; of several, each gets its own.
   if (problems.length < 2) return failure;

@@ -12,7 +12,10 @@ import { TOKEN, cli, startCli, startFakeServer, type FakeServices } from "./fake
 
 const JOB_ID = "01980000-0000-7000-8000-000000000001";
 
-async function setup(t: { after(run: () => Promise<void>): void }, services: FakeServices = {}): Promise<string> {
+async function setup(
+  t: { after(run: () => Promise<void>): void },
+  services: FakeServices = {},
+): Promise<string> {
   const server = await startFakeServer(services);
   t.after(server.close);
   return server.url;
@@ -37,7 +40,20 @@ function job(id = JOB_ID, state = JobState.RUNNING) {
 test("help lists every command, and help of a command its options", async () => {
   const help = await cli(["--help"]);
   assert.equal(help.exitCode, 0);
-  for (const name of ["run", "submit", "logs", "get", "list", "cancel", "retry", "watch", "events", "workers", "version", "completion"]) {
+  for (const name of [
+    "run",
+    "submit",
+    "logs",
+    "get",
+    "list",
+    "cancel",
+    "retry",
+    "watch",
+    "events",
+    "workers",
+    "version",
+    "completion",
+  ]) {
     assert.match(help.stdout.text, new RegExp(`^  ${name}\\b`, "m"));
   }
   assert.match((await cli(["run", "--help"])).stdout.text, /--working-directory/);
@@ -49,7 +65,10 @@ test("what cannot be understood is exit code 2 with a suggestion", async () => {
   const cases: [string[], RegExp][] = [
     [["lsit"], /^hodei: unknown command 'lsit'\nhint: did you mean list\?\n$/],
     [["list", "--sttae", "x"], /^hodei: unknown option '--sttae'\nhint: did you mean --state\?\n$/],
-    [["list", "--state", "runing"], /^hodei: option --state: "runing" is none of .*\nhint: did you mean running\?\n$/],
+    [
+      ["list", "--state", "runing"],
+      /^hodei: option --state: "runing" is none of .*\nhint: did you mean running\?\n$/,
+    ],
     [["list", "--limit", "x"], /option --limit: "x" is not a whole number/],
     [["list", "--label", "x"], /option --label: "x" is not of the form key=value/],
     [["get"], /missing required argument 'job'/],
@@ -99,12 +118,27 @@ test("a stack trace is shown only when it is asked for", async () => {
 
 test("each refusal of the server has its exit code", async (t) => {
   const cases: [Code, string, number, RegExp][] = [
-    [Code.NotFound, `job ${JOB_ID} not found`, 3, /^hodei: cancel job 01980000: job 01980000-.* not found\n$/],
+    [
+      Code.NotFound,
+      `job ${JOB_ID} not found`,
+      3,
+      /^hodei: cancel job 01980000: job 01980000-.* not found\n$/,
+    ],
     [Code.FailedPrecondition, "the job has succeeded", 5, /the job has succeeded/],
-    [Code.FailedPrecondition, `cancel job ${JOB_ID}: it has ended`, 5, /^hodei: cancel job 01980000-[^:]*: it has ended\n$/],
+    [
+      Code.FailedPrecondition,
+      `cancel job ${JOB_ID}: it has ended`,
+      5,
+      /^hodei: cancel job 01980000-[^:]*: it has ended\n$/,
+    ],
     [Code.PermissionDenied, "no", 6, /hodei: cancel job 01980000: no/],
     [Code.InvalidArgument, "ambiguous: 0198 fits 0198a, 0198b", 2, /ambiguous: 0198 fits 0198a, 0198b/],
-    [Code.InvalidArgument, "definition.name: too long; definition.queue: bad", 2, /refused 2 values\n  definition\.name: too long\n  definition\.queue: bad\n/],
+    [
+      Code.InvalidArgument,
+      "definition.name: too long; definition.queue: bad",
+      2,
+      /refused 2 values\n  definition\.name: too long\n  definition\.queue: bad\n/,
+    ],
     [Code.Internal, "internal error 17", 1, /internal error 17/],
   ];
   let answer = cases[0];
@@ -140,11 +174,17 @@ test("a missing or wrong token is exit code 6, and tokens come from files", asyn
 
 test("a server of the data directory is found, and a dead one's file is not believed", async (t) => {
   const url = await setup(t, { jobs: { getJob: () => ({ job: job() }) } });
-  const alive = await temporaryDirectory({ "server.json": JSON.stringify({ url, pid: 1, instanceId: "x" }), "api-token": TOKEN });
+  const alive = await temporaryDirectory({
+    "server.json": JSON.stringify({ url, pid: 1, instanceId: "x" }),
+    "api-token": TOKEN,
+  });
   const found = await cli(["get", JOB_ID, "--data-dir", alive]);
   assert.equal(found.stderr.text, "");
   assert.equal(found.exitCode, 0);
-  const dead = await temporaryDirectory({ "server.json": JSON.stringify({ url: "http://127.0.0.1:1", pid: 1, instanceId: "x" }), "api-token": TOKEN });
+  const dead = await temporaryDirectory({
+    "server.json": JSON.stringify({ url: "http://127.0.0.1:1", pid: 1, instanceId: "x" }),
+    "api-token": TOKEN,
+  });
   assert.equal((await cli(["cancel", JOB_ID, "--data-dir", dead])).exitCode, 4);
   const torn = await temporaryDirectory({ "server.json": '{"url":' });
   assert.equal((await cli(["cancel", JOB_ID, "--data-dir", torn])).exitCode, 4);
@@ -188,7 +228,10 @@ test("a signal stops the server of the own process, also while it starts", async
 });
 
 test("list shows a table for people and an array for programs, page by page", async (t) => {
-  const ids = Array.from({ length: 1200 }, (_, index) => `0198${String(1200 - index).padStart(4, "0")}-0000-7000-8000-000000000000`);
+  const ids = Array.from(
+    { length: 1200 },
+    (_, index) => `0198${String(1200 - index).padStart(4, "0")}-0000-7000-8000-000000000000`,
+  );
   const requests: { pageSize: number; states: number[]; labels: Record<string, string> }[] = [];
   const url = await setup(t, {
     jobs: {
@@ -203,7 +246,10 @@ test("list shows a table for people and an array for programs, page by page", as
   });
   const all = await cli(["list", "--all", "-o", "json", "--state", "timed-out", "--label", "a=b=c"], { url });
   const listed = JSON.parse(all.stdout.text) as { id: string; state: string; createdAt: string }[];
-  assert.deepEqual(listed.map(({ id }) => id), ids);
+  assert.deepEqual(
+    listed.map(({ id }) => id),
+    ids,
+  );
   assert.equal(listed[0]?.state, "timed_out");
   assert.equal(listed[0]?.createdAt, "2023-11-14T22:13:20.000Z");
   assert.equal(requests.length, 3);
@@ -215,13 +261,21 @@ test("list shows a table for people and an array for programs, page by page", as
   assert.equal(lines.length, 4);
   assert.ok(lines[1]?.startsWith(`${ids[0]}  build`));
 
-  const terminal = await cli(["list", "-n", "3"], { url, isTty: { stdin: true, stdout: true, stderr: true }, variables: { NO_COLOR: "1" } });
+  const terminal = await cli(["list", "-n", "3"], {
+    url,
+    isTty: { stdin: true, stdout: true, stderr: true },
+    variables: { NO_COLOR: "1" },
+  });
   assert.match(terminal.stdout.text, /^01981200-0000 {2}build/m);
   assert.doesNotMatch(terminal.stdout.text, /\u001b/);
 });
 
 test("names of other people cannot move the cursor", async (t) => {
-  const url = await setup(t, { jobs: { listJobs: () => ({ jobs: [{ ...job(), definition: { name: "a\u001b]0;x\u0007\u001b[2Jb\r" } }] }) } });
+  const url = await setup(t, {
+    jobs: {
+      listJobs: () => ({ jobs: [{ ...job(), definition: { name: "a\u001b]0;x\u0007\u001b[2Jb\r" } }] }),
+    },
+  });
   const run = await cli(["list"], { url });
   assert.doesNotMatch(run.stdout.text, /[\u0007\r]|\u001b\[2J|\u001b\]/);
 });
@@ -237,14 +291,39 @@ test("get shows a job with attempts, steps, outputs and summary, or all of it as
     outputs: { version: "1.0", atMs: "5" },
     summary: "# Done\nall well",
     attemptCount: 1,
-    attempts: [{ id: JOB_ID, number: 1, state: JobState.FAILED, cause: Cause.EXIT_CODE, exitCode: 7, startedAt: at(1), finishedAt: at(3), scheduledAt: at(0), logBytes: 2048n, usage: { peakMemoryBytes: 1048576n, cpuMicros: 1_500_000n }, steps: [{ name: "lint", outcome: 2, exitCode: 7, startedAt: at(1), finishedAt: at(2) }] }],
+    attempts: [
+      {
+        id: JOB_ID,
+        number: 1,
+        state: JobState.FAILED,
+        cause: Cause.EXIT_CODE,
+        exitCode: 7,
+        startedAt: at(1),
+        finishedAt: at(3),
+        scheduledAt: at(0),
+        logBytes: 2048n,
+        usage: { peakMemoryBytes: 1048576n, cpuMicros: 1_500_000n },
+        steps: [{ name: "lint", outcome: 2, exitCode: 7, startedAt: at(1), finishedAt: at(2) }],
+      },
+    ],
   };
   const url = await setup(t, { jobs: { getJob: () => ({ job: full }) } });
   const text = (await cli(["get", "01980000"], { url })).stdout.text;
-  for (const expected of [/state +failed/, /result +exit code, exit code 7/, /duration +2\.0 s/, /version=1\.0/, /# Done/, /1 +lint +failed +exit code 7 +1\.0 s/, /1\.0 MiB +1\.50 s +2\.0 KiB/]) {
+  for (const expected of [
+    /state +failed/,
+    /result +exit code, exit code 7/,
+    /duration +2\.0 s/,
+    /version=1\.0/,
+    /# Done/,
+    /1 +lint +failed +exit code 7 +1\.0 s/,
+    /1\.0 MiB +1\.50 s +2\.0 KiB/,
+  ]) {
     assert.match(text, expected);
   }
-  const view = JSON.parse((await cli(["get", "01980000", "-o", "json"], { url })).stdout.text) as Record<string, unknown>;
+  const view = JSON.parse((await cli(["get", "01980000", "-o", "json"], { url })).stdout.text) as Record<
+    string,
+    unknown
+  >;
   assert.equal(view["state"], "failed");
   assert.equal(view["finishedAt"], "2023-11-14T22:13:23.000Z");
   assert.deepEqual(view["outputs"], { version: "1.0", atMs: "5" });
@@ -268,7 +347,10 @@ test("cancel goes on after a failure and ends with its exit code", async (t) => 
   const run = await cli(["cancel", "aaaa", "bbbb", "--reason", "no more"], { url });
   assert.equal(run.exitCode, 3);
   assert.equal(run.stdout.text, `${JOB_ID}  cancelled\n`);
-  assert.deepEqual(seen, [["aaaa", "no more"], ["bbbb", "no more"]]);
+  assert.deepEqual(seen, [
+    ["aaaa", "no more"],
+    ["bbbb", "no more"],
+  ]);
   const retried = await cli(["retry", "cccc", "--force", "-o", "json"], { url });
   assert.equal((JSON.parse(retried.stdout.text) as { state: string }[])[0]?.state, "pending");
   assert.deepEqual(seen.at(-1), ["cccc", "true"]);
@@ -276,17 +358,43 @@ test("cancel goes on after a failure and ends with its exit code", async (t) => 
 
 test("events, workers and versions are shown", async (t) => {
   const url = await setup(t, {
-    jobs: { getJobEvents: () => ({ events: [{ sequence: 1n, time: { seconds: 1_700_000_000n }, type: "queued", state: JobState.PENDING }] }) },
+    jobs: {
+      getJobEvents: () => ({
+        events: [
+          { sequence: 1n, time: { seconds: 1_700_000_000n }, type: "queued", state: JobState.PENDING },
+        ],
+      }),
+    },
     workers: {
-      listWorkers: () => ({ workers: [{ info: { workerId: JOB_ID, name: "w-1", capacity: { jobs: 4 } }, state: WorkerState.READY, pool: "default", provider: "process" }] }),
-      getWorkerInfo: () => ({ worker: { info: { workerId: JOB_ID, name: "w-1", capacity: { jobs: 4, cpuMillis: 2000 } }, state: WorkerState.BUSY } }),
+      listWorkers: () => ({
+        workers: [
+          {
+            info: { workerId: JOB_ID, name: "w-1", capacity: { jobs: 4 } },
+            state: WorkerState.READY,
+            pool: "default",
+            provider: "process",
+          },
+        ],
+      }),
+      getWorkerInfo: () => ({
+        worker: {
+          info: { workerId: JOB_ID, name: "w-1", capacity: { jobs: 4, cpuMillis: 2000 } },
+          state: WorkerState.BUSY,
+        },
+      }),
     },
     server: { getServerInfo: () => ({ version: "9.9.9", databaseVersion: "PostgreSQL 18.4" }) },
   });
-  assert.match((await cli(["events", JOB_ID], { url })).stdout.text, /2023-11-14T22:13:20\.000Z +queued +pending/);
+  assert.match(
+    (await cli(["events", JOB_ID], { url })).stdout.text,
+    /2023-11-14T22:13:20\.000Z +queued +pending/,
+  );
   assert.match((await cli(["workers"], { url })).stdout.text, /w-1 +ready +default +process +0\/4/);
   assert.match((await cli(["workers", "01980000"], { url })).stdout.text, /capacity +4 jobs, 2 CPU/);
-  assert.equal((await cli(["version"], { url })).stdout.text, `client  1.2.3\nserver  9.9.9 (PostgreSQL 18.4) at ${url}\n`);
+  assert.equal(
+    (await cli(["version"], { url })).stdout.text,
+    `client  1.2.3\nserver  9.9.9 (PostgreSQL 18.4) at ${url}\n`,
+  );
   const offline = await cli(["version"]);
   assert.equal(offline.exitCode, 0);
   assert.match(offline.stdout.text, /^client {2}1\.2\.3\nserver {2}not reached: /);
@@ -313,7 +421,9 @@ test("process commands get their own options and give their exit code", async ()
 });
 
 test("the JSON Schema of job files is printed", async () => {
-  const schema = JSON.parse((await cli(["schema"])).stdout.text) as { $defs: { job: { properties: object } } };
+  const schema = JSON.parse((await cli(["schema"])).stdout.text) as {
+    $defs: { job: { properties: object } };
+  };
   assert.ok("steps" in schema.$defs.job.properties);
 });
 
@@ -326,9 +436,12 @@ test("completion scripts are valid for their shells and know commands and option
     assert.equal(result.stderr, "");
     return result.stdout.trim().split("\n");
   };
-  assert.deepEqual(ask('hodei ca', 1), ["cancel"]);
-  assert.deepEqual(ask('hodei run --work', 2), ["--working-directory"]);
-  assert.deepEqual(ask('hodei completion z', 2), ["zsh"]);
+  assert.deepEqual(ask("hodei ca", 1), ["cancel"]);
+  assert.deepEqual(ask("hodei run --work", 2), ["--working-directory"]);
+  assert.deepEqual(ask("hodei completion z", 2), ["zsh"]);
   assert.match((await cli(["completion", "zsh"])).stdout.text, /^#compdef hodei/);
-  assert.match((await cli(["completion", "fish"])).stdout.text, /__fish_seen_subcommand_from run' -l working-directory -r/);
+  assert.match(
+    (await cli(["completion", "fish"])).stdout.text,
+    /__fish_seen_subcommand_from run' -l working-directory -r/,
+  );
 });

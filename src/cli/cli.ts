@@ -78,7 +78,9 @@ class DefaultInterruption {
 
   listen(): void {
     this.stop();
-    this.#stopListening = this.#environment.onInterruption((signal) => this.#end(128 + constants.signals[signal]));
+    this.#stopListening = this.#environment.onInterruption((signal) =>
+      this.#end(128 + constants.signals[signal]),
+    );
   }
 
   stop(): void {
@@ -133,7 +135,14 @@ async function runCommand(
     },
     takeInterruptions: () => interruption.stop(),
     describeProgram: (write) =>
-      buildProgram({ argv, environment, loadAll: true, writeOut: write, writeError: write, onCommand: async () => {} }),
+      buildProgram({
+        argv,
+        environment,
+        loadAll: true,
+        writeOut: write,
+        writeError: write,
+        onCommand: async () => {},
+      }),
   };
   return await found.loaded.run(callOf(found.command, options, argv), context);
 }
@@ -174,7 +183,9 @@ async function buildProgram(options: ProgramOptions): Promise<Command> {
     })
     .addOption(new Option("--server <url>", "address of the server (HODEI_SERVER)"))
     .addOption(new Option("--token-file <file>", "file with the API token (HODEI_API_TOKEN_FILE)"))
-    .addOption(new Option("--data-dir <directory>", "data directory of a server on this machine (HODEI_DATA_DIR)"))
+    .addOption(
+      new Option("--data-dir <directory>", "data directory of a server on this machine (HODEI_DATA_DIR)"),
+    )
     .addOption(new Option("--no-color", "no colours (NO_COLOR)"))
     .addHelpText("after", "\nA first job:  hodei run -- echo hello\nExit codes:   hodei help exit-codes");
   const dashes = argv.indexOf("--");
@@ -213,9 +224,11 @@ function usageError(text: string): string {
 function chooseColors(argv: readonly string[], environment: CliEnvironment): CommandContext["colors"] {
   const { variables, isTty } = environment;
   const dashes = argv.indexOf("--");
-  const isRefused = argv.slice(0, dashes < 0 ? undefined : dashes).includes("--no-color") || Boolean(variables["NO_COLOR"]);
+  const isRefused =
+    argv.slice(0, dashes < 0 ? undefined : dashes).includes("--no-color") || Boolean(variables["NO_COLOR"]);
   const force = variables["FORCE_COLOR"];
   const isForced = force !== undefined && force !== "" && force !== "0";
-  const isOn = (tty: boolean): boolean => !isRefused && (isForced || (tty && force !== "0" && variables["TERM"] !== "dumb"));
+  const isOn = (tty: boolean): boolean =>
+    !isRefused && (isForced || (tty && force !== "0" && variables["TERM"] !== "dumb"));
   return { stdout: pc.createColors(isOn(isTty.stdout)), stderr: pc.createColors(isOn(isTty.stderr)) };
 }

@@ -9,7 +9,12 @@ import { Agent as HttpsAgent } from "node:https";
 import { resolve } from "node:path";
 import { createClient, type Client, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
-import { apiTokenPath, defaultDataDirectory, serverFilePath, type ServerFile } from "../base/data-directory.ts";
+import {
+  apiTokenPath,
+  defaultDataDirectory,
+  serverFilePath,
+  type ServerFile,
+} from "../base/data-directory.ts";
 import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
 import { JobService } from "../protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogService } from "../protocol/gen/hodei/v1/logs_pb.ts";
@@ -49,7 +54,9 @@ export async function connect(
   const dataDirectory = chosenDataDirectory(environment, options);
   const local = await findLocalServer(dataDirectory);
   if (local) {
-    const token = (await chosenToken(environment, options)) ?? (await readToken(apiTokenPath(dataDirectory), environment));
+    const token =
+      (await chosenToken(environment, options)) ??
+      (await readToken(apiTokenPath(dataDirectory), environment));
     return open(local.url, token);
   }
   if (need === "running_server") {
@@ -57,22 +64,36 @@ export async function connect(
       details: { hint: "start one with: hodei dev" },
     });
   }
-  const embedded = await environment.startEmbeddedServer({ readOnly: need === "embedded_to_read", dataDirectory });
+  const embedded = await environment.startEmbeddedServer({
+    readOnly: need === "embedded_to_read",
+    dataDirectory,
+  });
   return open(embedded.url, embedded.token, embedded.stop.bind(embedded));
 }
 
 export function chosenDataDirectory(environment: CliEnvironment, options: ConnectionOptions): string {
   const chosen = options.dataDir ?? environment.variables["HODEI_DATA_DIR"];
-  return chosen ? resolve(environment.cwd, chosen) : defaultDataDirectory(environment.variables, environment.uid);
+  return chosen
+    ? resolve(environment.cwd, chosen)
+    : defaultDataDirectory(environment.variables, environment.uid);
 }
 
 function checkUrl(text: string): string {
   const withScheme = /^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`;
   const url = URL.canParse(withScheme) ? new URL(withScheme) : null;
-  if (!url || (url.protocol !== "http:" && url.protocol !== "https:") || url.username !== "" || url.password !== "") {
-    throw new AppError("invalid_argument", `connect: ${JSON.stringify(text)} is not the address of a server`, {
-      details: { hint: "use an address such as http://127.0.0.1:8080" },
-    });
+  if (
+    !url ||
+    (url.protocol !== "http:" && url.protocol !== "https:") ||
+    url.username !== "" ||
+    url.password !== ""
+  ) {
+    throw new AppError(
+      "invalid_argument",
+      `connect: ${JSON.stringify(text)} is not the address of a server`,
+      {
+        details: { hint: "use an address such as http://127.0.0.1:8080" },
+      },
+    );
   }
   return url.href.replace(/\/+$/, "");
 }
@@ -96,8 +117,13 @@ async function readToken(file: string, environment: CliEnvironment): Promise<str
   } catch (error) {
     const isDenied = systemErrorCode(error) === "EACCES";
     const code = isDenied ? "permission_denied" : "invalid_argument";
-    const hint = isDenied ? "the server belongs to another user; ask for a token and set HODEI_API_TOKEN_FILE" : "";
-    throw new AppError(code, `read the API token: ${errorMessage(error)}`, { cause: error, details: { hint } });
+    const hint = isDenied
+      ? "the server belongs to another user; ask for a token and set HODEI_API_TOKEN_FILE"
+      : "";
+    throw new AppError(code, `read the API token: ${errorMessage(error)}`, {
+      cause: error,
+      details: { hint },
+    });
   }
   return checkToken(text.trim(), path);
 }

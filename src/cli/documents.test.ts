@@ -31,7 +31,10 @@ test("docs/job-file.md names every key", () => {
 test("the examples are job files without a problem", () => {
   for (const name of ["hello", "check", "compile"]) {
     const result = parseJobFile(read(`examples/${name}.yaml`), { fileName: `${name}.yaml` });
-    assert.ok(result.ok, result.ok ? "" : result.problems.map((problem) => formatProblem(problem, name)).join("\n"));
+    assert.ok(
+      result.ok,
+      result.ok ? "" : result.problems.map((problem) => formatProblem(problem, name)).join("\n"),
+    );
     assert.equal(result.jobs[0]?.definition.name, name);
   }
 });

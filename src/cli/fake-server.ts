@@ -42,7 +42,8 @@ export async function startFakeServer(services: FakeServices): Promise<FakeServe
     routes,
     interceptors: [
       (next) => (request) => {
-        if (request.header.get("authorization") !== `Bearer ${TOKEN}`) throw new ConnectError("no valid token", Code.Unauthenticated);
+        if (request.header.get("authorization") !== `Bearer ${TOKEN}`)
+          throw new ConnectError("no valid token", Code.Unauthenticated);
         return next(request);
       },
     ],
@@ -99,7 +100,9 @@ export interface StartedCli {
   interrupt(signal: Interruption): void;
 }
 
-export interface CliOptions extends Partial<Pick<CliEnvironment, "isTty" | "cwd" | "startEmbeddedServer" | "processCommands">> {
+export interface CliOptions extends Partial<
+  Pick<CliEnvironment, "isTty" | "cwd" | "startEmbeddedServer" | "processCommands">
+> {
   url?: string;
   variables?: Record<string, string>;
   stdin?: string | Uint8Array;
@@ -113,7 +116,8 @@ export function startCli(argv: string[], options: CliOptions = {}): StartedCli {
   const stdin = new PassThrough();
   if (options.stdin !== undefined) stdin.end(options.stdin);
   const listeners = new Set<(signal: Interruption) => void>();
-  const server: Record<string, string> = options.url === undefined ? {} : { HODEI_SERVER: options.url, HODEI_API_TOKEN: TOKEN };
+  const server: Record<string, string> =
+    options.url === undefined ? {} : { HODEI_SERVER: options.url, HODEI_API_TOKEN: TOKEN };
   const environment: CliEnvironment = {
     stdout,
     stderr,
@@ -129,11 +133,18 @@ export function startCli(argv: string[], options: CliOptions = {}): StartedCli {
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
-    startEmbeddedServer: options.startEmbeddedServer ?? (() => Promise.reject(new Error("no embedded server in this test"))),
+    startEmbeddedServer:
+      options.startEmbeddedServer ?? (() => Promise.reject(new Error("no embedded server in this test"))),
     processCommands: options.processCommands ?? [],
   };
   const result = runCli(argv, environment).then((exitCode) => ({ exitCode, stdout, stderr }));
-  return { result, stdout, stderr, stdin, interrupt: (signal) => listeners.forEach((listener) => listener(signal)) };
+  return {
+    result,
+    stdout,
+    stderr,
+    stdin,
+    interrupt: (signal) => listeners.forEach((listener) => listener(signal)),
+  };
 }
 
 export async function cli(argv: string[], options: CliOptions = {}): Promise<CliRun> {

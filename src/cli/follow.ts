@@ -54,7 +54,10 @@ export interface LogRequest {
 }
 
 /** A log from a place on, until nothing will be added to it. Ends quietly when `signal` aborts. */
-export async function* followLog(request: LogRequest, context: FollowContext): AsyncGenerator<ReadLogResponse> {
+export async function* followLog(
+  request: LogRequest,
+  context: FollowContext,
+): AsyncGenerator<ReadLogResponse> {
   const reconnect = new Reconnect(context, `read the log of job ${request.jobId}`);
   const { jobId, streams } = request;
   const since = timeToWire(request.sinceMs);
@@ -113,9 +116,11 @@ class Reconnect {
     const nowMs = environment.clock.monotonicMs();
     this.#goneSinceMs ??= nowMs;
     const failure = error === null ? null : explain(error, this.#attempted);
-    const mayReturn = this.#hasWorked && !connection.isEmbedded && nowMs - this.#goneSinceMs < RECONNECT_WINDOW_MS;
+    const mayReturn =
+      this.#hasWorked && !connection.isEmbedded && nowMs - this.#goneSinceMs < RECONNECT_WINDOW_MS;
     if (failure && (!isTransient(failure) || !mayReturn)) throw failure;
-    if (!failure && !mayReturn) throw new AppError("unavailable", `${this.#attempted}: the server ended the stream`);
+    if (!failure && !mayReturn)
+      throw new AppError("unavailable", `${this.#attempted}: the server ended the stream`);
     await environment.clock.sleep(this.#backoff.nextDelayMs(), signal);
   }
 }

@@ -68,7 +68,9 @@ export class Interruptions {
     const { stdin } = context.environment;
     this.#phase = "asking";
     spinner.hide();
-    const choices = connection.isEmbedded ? "cancel (c), or keep watching (k)" : "detach (d), cancel (c), or keep watching (k)";
+    const choices = connection.isEmbedded
+      ? "cancel (c), or keep watching (k)"
+      : "detach (d), cancel (c), or keep watching (k)";
     context.stderr.writeNow(`\n${choices}? `);
     const onData = (data: Buffer | string): void => {
       for (const key of data.toString().toLowerCase()) if (this.#phase === "asking") this.#answer(key);

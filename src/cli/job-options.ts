@@ -1,11 +1,12 @@
 /** The job that a command line describes, for `run` and `submit`. */
 
-import { readFile } from "node:fs/promises";
 import { readFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { AppError, errorMessage } from "../base/errors.ts";
 import { JOB_DEFAULTS, type JobDefinition } from "../core/job.ts";
+import type { ParsedJob } from "../spec/job-file.ts";
 import {
   CPU_EXAMPLES,
   DURATION_EXAMPLES,
@@ -14,15 +15,26 @@ import {
   parseDurationMs,
   parseSizeBytes,
 } from "../spec/quantities.ts";
-import type { ParsedJob } from "../spec/job-file.ts";
 import type { CommandCall } from "./command.ts";
 import type { CliEnvironment } from "./environment.ts";
-import { collect, invalidOption, pairsOption, splitPair, textOption, textsOption, wholeNumberOption } from "./option-values.ts";
+import {
+  collect,
+  invalidOption,
+  pairsOption,
+  splitPair,
+  textOption,
+  textsOption,
+  wholeNumberOption,
+} from "./option-values.ts";
 
 export function addJobOptions(command: Command): void {
   command
     .option("--name <name>", "name of the job")
-    .option("-e, --env <NAME=VALUE>", "environment variable; NAME alone takes it from here (repeatable)", collect)
+    .option(
+      "-e, --env <NAME=VALUE>",
+      "environment variable; NAME alone takes it from here (repeatable)",
+      collect,
+    )
     .option("--working-directory <directory>", "where the job runs; relative to here")
     .option("--timeout <duration>", "the longest time an attempt may run, such as 90s or 1h30m")
     .option("--selector <key=value>", "label that the worker must have (repeatable)", collect)
@@ -81,10 +93,16 @@ async function readAll(stdin: AsyncIterable<unknown>, maxBytes: number): Promise
 export function commandJob(argv: readonly string[]): ParsedJob {
   const [cmd, ...args] = argv;
   if (cmd === undefined || cmd === "") {
-    throw new AppError("invalid_argument", "there is no command after --", { details: { hint: "hodei run -- COMMAND ARGUMENTS…" } });
+    throw new AppError("invalid_argument", "there is no command after --", {
+      details: { hint: "hodei run -- COMMAND ARGUMENTS…" },
+    });
   }
   const definition: JobDefinition = {
-    name: [...basename(cmd)].slice(0, 200).join("").replaceAll(/[\u0000-\u001f\u007f]/g, "?") || "job",
+    name:
+      [...basename(cmd)]
+        .slice(0, 200)
+        .join("")
+        .replaceAll(/[\u0000-\u001f\u007f]/g, "?") || "job",
     command: { kind: "shell", cmd, args },
     steps: [],
     env: {},
@@ -110,7 +128,11 @@ export function commandJob(argv: readonly string[]): ParsedJob {
 }
 
 /** What the options say goes before what the file says; maps are merged. */
-export function applyJobOptions(definition: JobDefinition, call: CommandCall, environment: CliEnvironment): JobDefinition {
+export function applyJobOptions(
+  definition: JobDefinition,
+  call: CommandCall,
+  environment: CliEnvironment,
+): JobDefinition {
   const { options } = call;
   const workingDirectory = textOption(options, "workingDirectory");
   const cpu = textOption(options, "cpu");
@@ -120,25 +142,51 @@ export function applyJobOptions(definition: JobDefinition, call: CommandCall, en
     ...definition,
     name: textOption(options, "name") ?? definition.name,
     env: { ...definition.env, ...envOption(options, environment) },
-    workingDirectory: workingDirectory === undefined ? definition.workingDirectory : resolve(environment.cwd, workingDirectory),
+    workingDirectory:
+      workingDirectory === undefined
+        ? definition.workingDirectory
+        : resolve(environment.cwd, workingDirectory),
     timeoutMs: timeout === undefined ? definition.timeoutMs : timeoutOption(timeout),
     selector: { ...definition.selector, ...pairsOption(options, "selector", "--selector") },
     labels: { ...definition.labels, ...pairsOption(options, "label", "--label") },
     queue: textOption(options, "queue") ?? definition.queue,
-    priority: wholeNumberOption(options, "priority", { option: "--priority", min: -1000, max: 1000 }) ?? definition.priority,
+    priority:
+      wholeNumberOption(options, "priority", { option: "--priority", min: -1000, max: 1000 }) ??
+      definition.priority,
     retry: {
       ...definition.retry,
-      maxRetries: wholeNumberOption(options, "retries", { option: "--retries", min: 0, max: 100 }) ?? definition.retry.maxRetries,
+      maxRetries:
+        wholeNumberOption(options, "retries", { option: "--retries", min: 0, max: 100 }) ??
+        definition.retry.maxRetries,
     },
     resources: {
       ...definition.resources,
-      ...(cpu === undefined ? {} : { cpuMillis: amountOption(parseCpuMillis(cpu), { option: "--cpu", text: cpu, examples: CPU_EXAMPLES }) }),
-      ...(memory === undefined ? {} : { memoryBytes: amountOption(parseSizeBytes(memory), { option: "--memory", text: memory, examples: SIZE_EXAMPLES }) }),
+      ...(cpu === undefined
+        ? {}
+        : {
+            cpuMillis: amountOption(parseCpuMillis(cpu), {
+              option: "--cpu",
+              text: cpu,
+              examples: CPU_EXAMPLES,
+            }),
+          }),
+      ...(memory === undefined
+        ? {}
+        : {
+            memoryBytes: amountOption(parseSizeBytes(memory), {
+              option: "--memory",
+              text: memory,
+              examples: SIZE_EXAMPLES,
+            }),
+          }),
     },
   };
 }
 
-function amountOption(value: number | null, found: { option: string; text: string; examples: string }): number {
+function amountOption(
+  value: number | null,
+  found: { option: string; text: string; examples: string },
+): number {
   if (value !== null) return value;
   throw invalidOption(found.option, `${JSON.stringify(found.text)} is not an amount: ${found.examples}`);
 }
@@ -157,7 +205,8 @@ function envOption(options: Record<string, unknown>, environment: CliEnvironment
       throw invalidOption("--env", `${JSON.stringify(name)} is not the name of an environment variable`);
     }
     const value = given ?? environment.variables[name];
-    if (value === undefined) throw invalidOption("--env", `${name} is not set here`, `give it a value: --env ${name}=…`);
+    if (value === undefined)
+      throw invalidOption("--env", `${name} is not set here`, `give it a value: --env ${name}=…`);
     env[name] = value;
   }
   return env;

@@ -1,8 +1,8 @@
 /** Jobs in words. */
 
 import type { Job } from "../core/job.ts";
-import { exitCodeOfJob } from "./exit-codes.ts";
 import type { Colors } from "./command.ts";
+import { exitCodeOfJob } from "./exit-codes.ts";
 
 /** `0.4 s`, `12.3 s`, `4 min 5 s`, `3 h 20 min`, `2 d 4 h`. */
 export function formatDuration(durationMs: number): string {
@@ -40,7 +40,10 @@ export function ranForMs(job: Pick<Job, "startedAtMs" | "finishedAtMs">, nowMs: 
   return job.startedAtMs === null ? null : Math.max(0, (job.finishedAtMs ?? nowMs) - job.startedAtMs);
 }
 
-type EndedJob = Pick<Job, "id" | "state" | "cause" | "exitCode" | "signal" | "message" | "startedAtMs" | "finishedAtMs">;
+type EndedJob = Pick<
+  Job,
+  "id" | "state" | "cause" | "exitCode" | "signal" | "message" | "startedAtMs" | "finishedAtMs"
+>;
 
 /** The line after the end: `✓ succeeded in 1.2 s`, `✗ failed: exit code 7 (job 0198…)`. */
 export function resultLine(job: EndedJob, colors: Colors, nowMs: number): string {

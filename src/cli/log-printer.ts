@@ -57,10 +57,16 @@ export function createTextPrinter(options: TextPrinterOptions): LogPrinter {
           pending = [];
         }
         pendingFor = target.output;
-        const data = piece.stream === "system" && options.exact !== true ? dimmed(piece.data, target.colors) : piece.data;
-        pending.push(...(options.timestamps ? stamped({ ...piece, data }, isLineStart, target.colors) : [data]));
+        const data =
+          piece.stream === "system" && options.exact !== true
+            ? dimmed(piece.data, target.colors)
+            : piece.data;
+        pending.push(
+          ...(options.timestamps ? stamped({ ...piece, data }, isLineStart, target.colors) : [data]),
+        );
       }
-      if (pendingFor !== null) await pendingFor.write(pending.length === 1 && pending[0] ? pending[0] : Buffer.concat(pending));
+      if (pendingFor !== null)
+        await pendingFor.write(pending.length === 1 && pending[0] ? pending[0] : Buffer.concat(pending));
     },
     finish: async () => {},
   };
@@ -92,7 +98,10 @@ const MAX_JSON_LINE_BYTES = 256 * 1024;
 
 /** One JSON object for each line; bytes that are not UTF-8 stand in `base64` instead of `text`. */
 export function createJsonPrinter(output: Output, streams: readonly LogStreamName[]): LogPrinter {
-  const held = new Map<LogStreamName, { timeMs: number; attempt: number; parts: Uint8Array[]; size: number }>();
+  const held = new Map<
+    LogStreamName,
+    { timeMs: number; attempt: number; parts: Uint8Array[]; size: number }
+  >();
   const format = (stream: LogStreamName): string => {
     const line = held.get(stream);
     held.delete(stream);
@@ -104,7 +113,7 @@ export function createJsonPrinter(output: Output, streams: readonly LogStreamNam
       let text = "";
       for (const { stream, timeMs, data } of pieces) {
         if (!streams.includes(stream)) continue;
-        for (let start = 0; start < data.length; ) {
+        for (let start = 0; start < data.length;) {
           const newline = data.indexOf(NEWLINE, start);
           const end = newline < 0 ? data.length : newline;
           const line = held.get(stream) ?? { timeMs, attempt, parts: [], size: 0 };

@@ -11,7 +11,11 @@ const time = { seconds: 1_700_000_000n, nanos: 123_000_000 };
 
 type ReadLog = NonNullable<NonNullable<FakeServices["logs"]>["readLog"]>;
 
-async function setup(t: { after(run: () => Promise<void>): void }, readLog: ReadLog, jobs?: FakeServices["jobs"]): Promise<string> {
+async function setup(
+  t: { after(run: () => Promise<void>): void },
+  readLog: ReadLog,
+  jobs?: FakeServices["jobs"],
+): Promise<string> {
   const server = await startFakeServer({ logs: { readLog }, ...(jobs ? { jobs } : {}) });
   t.after(server.close);
   return server.url;
@@ -40,12 +44,23 @@ test("streams go where they went, and can be chosen", async (t) => {
   const requests: ReadLogRequest[] = [];
   const url = await setup(t, async function* (request) {
     requests.push(request);
-    yield { attempt: 1, entries: [entry(LogStream.STDOUT, "o\n"), entry(LogStream.SYSTEM, "s\n"), entry(LogStream.STDERR, "e\n")], complete: true };
+    yield {
+      attempt: 1,
+      entries: [
+        entry(LogStream.STDOUT, "o\n"),
+        entry(LogStream.SYSTEM, "s\n"),
+        entry(LogStream.STDERR, "e\n"),
+      ],
+      complete: true,
+    };
   });
   const all = await cli(["logs", JOB_ID], { url });
   assert.equal(all.stdout.text, "o\n");
   assert.equal(all.stderr.text, "s\ne\n");
-  const err = await cli(["logs", JOB_ID, "--stream", "stderr", "--raw", "--attempt", "2", "--since", "2023-01-01T00:00:00Z"], { url });
+  const err = await cli(
+    ["logs", JOB_ID, "--stream", "stderr", "--raw", "--attempt", "2", "--since", "2023-01-01T00:00:00Z"],
+    { url },
+  );
   assert.equal(err.stdout.text, "e\n");
   assert.deepEqual(requests[1]?.streams, [LogStream.STDERR]);
   assert.equal(requests[1]?.attempt, 2);
@@ -54,7 +69,15 @@ test("streams go where they went, and can be chosen", async (t) => {
 
 test("time stamps begin each line once, across pieces and without touching colours", async (t) => {
   const url = await setup(t, async function* () {
-    yield { attempt: 1, entries: [entry(LogStream.STDOUT, "a\nb\u001b[31m"), entry(LogStream.STDOUT, "c\n"), entry(LogStream.STDOUT, "\nd")], complete: true };
+    yield {
+      attempt: 1,
+      entries: [
+        entry(LogStream.STDOUT, "a\nb\u001b[31m"),
+        entry(LogStream.STDOUT, "c\n"),
+        entry(LogStream.STDOUT, "\nd"),
+      ],
+      complete: true,
+    };
   });
   const stamp = "2023-11-14T22:13:20.123Z ";
   const run = await cli(["logs", JOB_ID, "-t"], { url });
@@ -64,11 +87,25 @@ test("time stamps begin each line once, across pieces and without touching colou
 test("JSON has one object for each line, and other bytes in base64", async (t) => {
   const url = await setup(t, async function* () {
     const euro = Buffer.from("€\n");
-    yield { attempt: 1, entries: [entry(LogStream.STDOUT, euro.subarray(0, 1)), entry(LogStream.STDERR, "x\n"), entry(LogStream.STDOUT, euro.subarray(1))] };
-    yield { attempt: 2, entries: [entry(LogStream.STDOUT, Buffer.from([255, 10])), entry(LogStream.STDOUT, "end")], complete: true };
+    yield {
+      attempt: 1,
+      entries: [
+        entry(LogStream.STDOUT, euro.subarray(0, 1)),
+        entry(LogStream.STDERR, "x\n"),
+        entry(LogStream.STDOUT, euro.subarray(1)),
+      ],
+    };
+    yield {
+      attempt: 2,
+      entries: [entry(LogStream.STDOUT, Buffer.from([255, 10])), entry(LogStream.STDOUT, "end")],
+      complete: true,
+    };
   });
   const run = await cli(["logs", JOB_ID, "-o", "json"], { url });
-  const objects = run.stdout.text.trimEnd().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>);
+  const objects = run.stdout.text
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
   const at = "2023-11-14T22:13:20.123Z";
   assert.deepEqual(objects, [
     { time: at, stream: "stderr", attempt: 1, text: "x" },
@@ -81,13 +118,22 @@ test("JSON has one object for each line, and other bytes in base64", async (t) =
 test("tail is exact although the server sends more, also before following", async (t) => {
   const requests: { tail: number; follow: boolean; offset: bigint; attempt: number }[] = [];
   const url = await setup(t, async function* (request) {
-    requests.push({ tail: request.tailLines, follow: request.follow, offset: request.offset, attempt: request.attempt });
+    requests.push({
+      tail: request.tailLines,
+      follow: request.follow,
+      offset: request.offset,
+      attempt: request.attempt,
+    });
     if (request.follow) {
       yield { attempt: 3, nextOffset: 90n, entries: [entry(LogStream.STDOUT, "new\n")], complete: true };
       return;
     }
     yield { attempt: 3, nextOffset: 20n, entries: [entry(LogStream.STDOUT, "1\n2\n3\n")] };
-    yield { attempt: 3, nextOffset: 50n, entries: [entry(LogStream.STDOUT, "4"), entry(LogStream.STDOUT, "4\n5\n")] };
+    yield {
+      attempt: 3,
+      nextOffset: 50n,
+      entries: [entry(LogStream.STDOUT, "4"), entry(LogStream.STDOUT, "4\n5\n")],
+    };
   });
   assert.equal((await cli(["logs", JOB_ID, "-n", "2"], { url })).stdout.text, "44\n5\n");
   assert.equal((await cli(["logs", JOB_ID, "--tail", "0"], { url })).stdout.text, "");
@@ -120,7 +166,8 @@ test("a slow reader slows the log down instead of filling the memory", async (t)
   const count = 400;
   let sent = 0;
   const url = await setup(t, async function* () {
-    for (; sent < count; sent += 1) yield { attempt: 1, entries: [entry(LogStream.STDOUT, Buffer.alloc(size, "x"))] };
+    for (; sent < count; sent += 1)
+      yield { attempt: 1, entries: [entry(LogStream.STDOUT, Buffer.alloc(size, "x"))] };
     yield { attempt: 1, complete: true };
   });
   const run = await cli(["logs", JOB_ID, "--raw"], { url, delayMs: 1 });
@@ -130,7 +177,8 @@ test("a slow reader slows the log down instead of filling the memory", async (t)
 
 test("a reader that goes away ends the command quietly", async (t) => {
   const url = await setup(t, async function* () {
-    for (let index = 0; index < 10_000; index += 1) yield { attempt: 1, entries: [entry(LogStream.STDOUT, "line\n")] };
+    for (let index = 0; index < 10_000; index += 1)
+      yield { attempt: 1, entries: [entry(LogStream.STDOUT, "line\n")] };
   });
   const run = startCli(["logs", JOB_ID], { url });
   run.stdout.destroy(Object.assign(new Error("write EPIPE"), { code: "EPIPE" }));

@@ -27,11 +27,16 @@ export function flagOption(options: Record<string, unknown>, name: string): bool
   return options[name] === true;
 }
 
-export function pairsOption(options: Record<string, unknown>, name: string, option: string): Record<string, string> {
+export function pairsOption(
+  options: Record<string, unknown>,
+  name: string,
+  option: string,
+): Record<string, string> {
   const pairs: Record<string, string> = {};
   for (const text of textsOption(options, name)) {
     const [key, value] = splitPair(text);
-    if (value === null || key === "") throw invalidOption(option, `${JSON.stringify(text)} is not of the form key=value`);
+    if (value === null || key === "")
+      throw invalidOption(option, `${JSON.stringify(text)} is not of the form key=value`);
     pairs[key] = value;
   }
   return pairs;
@@ -52,10 +57,17 @@ export function wholeNumberOption(
   if (text === undefined) return undefined;
   const value = /^-?\d+$/.test(text) ? Number(text) : Number.NaN;
   if (value >= rule.min && value <= rule.max) return value;
-  throw invalidOption(rule.option, `${JSON.stringify(text)} is not a whole number from ${rule.min} to ${rule.max}`);
+  throw invalidOption(
+    rule.option,
+    `${JSON.stringify(text)} is not a whole number from ${rule.min} to ${rule.max}`,
+  );
 }
 
-export function choiceOption<Choice extends string>(text: string, choices: readonly Choice[], option: string): Choice {
+export function choiceOption<Choice extends string>(
+  text: string,
+  choices: readonly Choice[],
+  option: string,
+): Choice {
   const wanted = text.toLowerCase().replaceAll("-", "_");
   const found = choices.find((choice) => choice === wanted);
   if (found !== undefined) return found;
@@ -72,7 +84,10 @@ export function sinceOption(options: Record<string, unknown>, nowMs: number): nu
   if (agoMs !== null) return nowMs - agoMs;
   const timeMs = /^\d{4}-\d{2}-\d{2}/.test(text) ? new Date(text).getTime() : Number.NaN;
   if (!Number.isNaN(timeMs)) return timeMs;
-  throw invalidOption("--since", `${JSON.stringify(text)} is neither a duration (${DURATION_EXAMPLES}) nor a time such as 2026-01-31T12:00:00Z`);
+  throw invalidOption(
+    "--since",
+    `${JSON.stringify(text)} is neither a duration (${DURATION_EXAMPLES}) nor a time such as 2026-01-31T12:00:00Z`,
+  );
 }
 
 export function jsonOutput(options: Record<string, unknown>): boolean {
@@ -86,6 +101,9 @@ const ID_PREFIX = /^[0-9a-fA-F-]{4,36}$/;
 export function checkIds(ids: readonly string[], what: string): void {
   for (const id of ids) {
     if (ID_PREFIX.test(id)) continue;
-    throw new AppError("invalid_argument", `${JSON.stringify(id)} is not the id of a ${what}, nor its beginning (4 characters or more)`);
+    throw new AppError(
+      "invalid_argument",
+      `${JSON.stringify(id)} is not the id of a ${what}, nor its beginning (4 characters or more)`,
+    );
   }
 }

@@ -14,9 +14,15 @@ export function reportError(error: unknown, isDebug: boolean): ReportedError {
   if (!(error instanceof AppError)) {
     const message = error instanceof Error ? error.message : String(error);
     const hint = "this is a fault of hodei; HODEI_DEBUG=1 shows where it happened";
-    return { text: `hodei: unexpected failure: ${oneLine(message)}\nhint: ${hint}\n${stack}`, exitCode: EXIT.failure };
+    return {
+      text: `hodei: unexpected failure: ${oneLine(message)}\nhint: ${hint}\n${stack}`,
+      exitCode: EXIT.failure,
+    };
   }
-  const hint = typeof error.details["hint"] === "string" && error.details["hint"] ? error.details["hint"] : defaultHint(error);
+  const hint =
+    typeof error.details["hint"] === "string" && error.details["hint"]
+      ? error.details["hint"]
+      : defaultHint(error);
   const lines = [`hodei: ${oneLine(error.message)}`];
   const problems = error.details["problems"];
   if (Array.isArray(problems)) lines.push(...problems.map((problem) => `  ${String(problem)}`));

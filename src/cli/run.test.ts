@@ -33,7 +33,13 @@ interface FakeJob {
 /** A server with one job, which ends when `ended` resolves. */
 async function setup(
   t: { after(run: () => Promise<void>): void },
-  options: { ending?: Ending; ended?: Promise<void>; endsOnCancel?: boolean; log?: [LogStream, string | Uint8Array][]; services?: FakeServices },
+  options: {
+    ending?: Ending;
+    ended?: Promise<void>;
+    endsOnCancel?: boolean;
+    log?: [LogStream, string | Uint8Array][];
+    services?: FakeServices;
+  },
 ): Promise<FakeJob> {
   const { ending = succeeded, log = [] } = options;
   const queued: QueueJobRequest[] = [];
@@ -48,7 +54,9 @@ async function setup(
     definition: { name: "x" },
     createdAt: time,
     ...change,
-    ...(change.state >= JobState.SUCCEEDED ? { startedAt: time, finishedAt: { seconds: time.seconds + 1n, nanos: 200_000_000 } } : {}),
+    ...(change.state >= JobState.SUCCEEDED
+      ? { startedAt: time, finishedAt: { seconds: time.seconds + 1n, nanos: 200_000_000 } }
+      : {}),
   });
   const server = await startFakeServer({
     jobs: {
@@ -71,7 +79,10 @@ async function setup(
     logs: {
       async *readLog() {
         for (const [stream, data] of log) {
-          yield { attempt: 1, entries: [{ stream, time, data: typeof data === "string" ? Buffer.from(data) : data }] };
+          yield {
+            attempt: 1,
+            entries: [{ stream, time, data: typeof data === "string" ? Buffer.from(data) : data }],
+          };
         }
         await end;
         yield { attempt: 1, complete: true };
@@ -105,15 +116,50 @@ test("a command runs with what the options say, and its output goes where it wen
       [LogStream.STDOUT, bytes],
     ],
   });
-  const argv = ["run", "--name", "n", "-e", "A=1", "-e", "HERE", "--working-directory", "sub", "--timeout", "5m", "--selector", "os=linux"];
-  argv.push("--label", "team=a", "--queue", "q", "--priority", "-3", "--retries", "2", "--cpu", "500m", "--memory", "1Gi", "--", "echo", "--name", "a b");
+  const argv = [
+    "run",
+    "--name",
+    "n",
+    "-e",
+    "A=1",
+    "-e",
+    "HERE",
+    "--working-directory",
+    "sub",
+    "--timeout",
+    "5m",
+    "--selector",
+    "os=linux",
+  ];
+  argv.push(
+    "--label",
+    "team=a",
+    "--queue",
+    "q",
+    "--priority",
+    "-3",
+    "--retries",
+    "2",
+    "--cpu",
+    "500m",
+    "--memory",
+    "1Gi",
+    "--",
+    "echo",
+    "--name",
+    "a b",
+  );
   const run = await cli(argv, { url: fake.url, cwd: "/work/dir", variables: { HERE: "there" } });
   assert.deepEqual(run.stdout.bytes, Buffer.concat([Buffer.from("out\n"), bytes]));
   assert.equal(run.stderr.text, "▶ step\nerr\n✓ succeeded in 1.2 s\n");
   assert.equal(run.exitCode, 0);
   const definition = fake.queued[0]?.definition;
   assert.equal(definition?.name, "n");
-  assert.deepEqual(definition?.command?.commandType.value, { $typeName: "hodei.v1.ShellCommand", cmd: "echo", args: ["--name", "a b"] });
+  assert.deepEqual(definition?.command?.commandType.value, {
+    $typeName: "hodei.v1.ShellCommand",
+    cmd: "echo",
+    args: ["--name", "a b"],
+  });
   assert.deepEqual(definition?.env, { A: "1", HERE: "there" });
   assert.equal(definition?.workingDirectory, "/work/dir/sub");
   assert.equal(definition?.timeout?.seconds, 300n);
@@ -128,13 +174,21 @@ test("a command runs with what the options say, and its output goes where it wen
 
 test("a job file is sent, and one that is not right is not", async (t) => {
   const fake = await setup(t, {});
-  const cwd = await directoryWith({ "a.yaml": "script: {file: x.sh}\nidempotencyKey: k\n", "x.sh": "echo hi\n", "bad.yaml": "run: a\ntimeot: 3\n", "two.yaml": "run: a\n---\nrun: b\n" });
+  const cwd = await directoryWith({
+    "a.yaml": "script: {file: x.sh}\nidempotencyKey: k\n",
+    "x.sh": "echo hi\n",
+    "bad.yaml": "run: a\ntimeot: 3\n",
+    "two.yaml": "run: a\n---\nrun: b\n",
+  });
   assert.equal((await cli(["run", "a.yaml"], { url: fake.url, cwd })).exitCode, 0);
   assert.equal(fake.queued[0]?.definition?.name, "a");
   assert.equal(fake.queued[0]?.idempotencyKey, "k");
   const bad = await cli(["run", "bad.yaml"], { url: fake.url, cwd });
   assert.equal(bad.exitCode, 2);
-  assert.equal(bad.stderr.text, "hodei: read bad.yaml: 1 problem\n  bad.yaml:2:1: timeot: unknown key `timeot`; did you mean `timeout`?\n");
+  assert.equal(
+    bad.stderr.text,
+    "hodei: read bad.yaml: 1 problem\n  bad.yaml:2:1: timeot: unknown key `timeot`; did you mean `timeout`?\n",
+  );
   const two = await cli(["run", "two.yaml"], { url: fake.url, cwd });
   assert.equal(two.exitCode, 2);
   assert.match(two.stderr.text, /holds 2 jobs.*\nhint: queue them all with: hodei submit two\.yaml/);
@@ -145,10 +199,22 @@ test("a job file is sent, and one that is not right is not", async (t) => {
 
 test("the exit code is the job's own", async (t) => {
   const cases: [Ending, number, RegExp][] = [
-    [{ state: JobState.FAILED, cause: Cause.EXIT_CODE, exitCode: 7 }, 7, /^✗ failed: exit code 7 \(job 01980000-/],
+    [
+      { state: JobState.FAILED, cause: Cause.EXIT_CODE, exitCode: 7 },
+      7,
+      /^✗ failed: exit code 7 \(job 01980000-/,
+    ],
     [{ state: JobState.FAILED, cause: Cause.SIGNAL, signal: "SIGKILL" }, 137, /^✗ failed: ended by SIGKILL/],
-    [{ state: JobState.FAILED, cause: Cause.OUT_OF_MEMORY, signal: "SIGKILL" }, 137, /^✗ failed: out of memory/],
-    [{ state: JobState.FAILED, cause: Cause.START_FAILED, message: "command not found: x" }, 1, /^✗ failed: start failed: command not found: x/],
+    [
+      { state: JobState.FAILED, cause: Cause.OUT_OF_MEMORY, signal: "SIGKILL" },
+      137,
+      /^✗ failed: out of memory/,
+    ],
+    [
+      { state: JobState.FAILED, cause: Cause.START_FAILED, message: "command not found: x" },
+      1,
+      /^✗ failed: start failed: command not found: x/,
+    ],
     [{ state: JobState.FAILED, cause: Cause.LOG_QUOTA, exitCode: 0 }, 1, /^✗ failed: log quota/],
     [{ state: JobState.TIMED_OUT, cause: Cause.TIMEOUT }, 124, /^✗ timed out/],
     [{ state: JobState.CANCELLED, cause: Cause.CANCELLED }, 130, /^✗ cancelled/],
@@ -164,7 +230,11 @@ test("the exit code is the job's own", async (t) => {
 });
 
 test("quiet, detached and JSON runs print only what was asked for", async (t) => {
-  const log: [LogStream, string][] = [[LogStream.SYSTEM, "sys\n"], [LogStream.STDOUT, "out\n"], [LogStream.STDERR, "err\n"]];
+  const log: [LogStream, string][] = [
+    [LogStream.SYSTEM, "sys\n"],
+    [LogStream.STDOUT, "out\n"],
+    [LogStream.STDERR, "err\n"],
+  ];
   const fake = await setup(t, { log });
   const quiet = await cli(["run", "--quiet", "--", "x"], { url: fake.url });
   assert.equal(quiet.stdout.text, "out\n");
@@ -280,16 +350,34 @@ test("a broken connection is made again, and nothing of the log is lost or twice
         async *readLog(request) {
           requests.push([request.attempt, request.offset]);
           if (requests.length === 1) {
-            yield { attempt: 2, nextOffset: 40n, entries: [{ stream: LogStream.STDOUT, time, data: Buffer.from("one\n") }] };
+            yield {
+              attempt: 2,
+              nextOffset: 40n,
+              entries: [{ stream: LogStream.STDOUT, time, data: Buffer.from("one\n") }],
+            };
             throw new ConnectError("going away", Code.Unavailable);
           }
           if (request.attempt === 0) {
             // The log of the attempt that was read, and of one after it.
-            yield { attempt: 2, nextOffset: 40n, entries: [{ stream: LogStream.STDOUT, time, data: Buffer.from("one\ntwo\n") }] };
-            yield { attempt: 3, nextOffset: 40n, entries: [{ stream: LogStream.STDOUT, time, data: Buffer.from("three\n") }], complete: true };
+            yield {
+              attempt: 2,
+              nextOffset: 40n,
+              entries: [{ stream: LogStream.STDOUT, time, data: Buffer.from("one\ntwo\n") }],
+            };
+            yield {
+              attempt: 3,
+              nextOffset: 40n,
+              entries: [{ stream: LogStream.STDOUT, time, data: Buffer.from("three\n") }],
+              complete: true,
+            };
             return;
           }
-          yield { attempt: 2, nextOffset: 80n, entries: [{ stream: LogStream.STDOUT, time, data: Buffer.from("two\n") }], complete: true };
+          yield {
+            attempt: 2,
+            nextOffset: 80n,
+            entries: [{ stream: LogStream.STDOUT, time, data: Buffer.from("two\n") }],
+            complete: true,
+          };
         },
       },
     },
@@ -297,13 +385,20 @@ test("a broken connection is made again, and nothing of the log is lost or twice
   const run = await cli(["run", "--", "x"], { url: fake.url });
   assert.equal(run.exitCode, 0, run.stderr.text);
   assert.equal(run.stdout.text, "one\ntwo\nthree\n");
-  assert.deepEqual(requests, [[0, 0n], [2, 40n], [0, 0n]]);
+  assert.deepEqual(requests, [
+    [0, 0n],
+    [2, 40n],
+    [0, 0n],
+  ]);
 });
 
 test("the job goes on when the reader of its output has gone", async (t) => {
   const fake = await setup(t, {
     ending: { state: JobState.FAILED, cause: Cause.EXIT_CODE, exitCode: 3 },
-    log: [[LogStream.STDOUT, "a\n"], [LogStream.STDOUT, "b\n"]],
+    log: [
+      [LogStream.STDOUT, "a\n"],
+      [LogStream.STDOUT, "b\n"],
+    ],
   });
   const run = startCli(["run", "--", "x"], { url: fake.url });
   run.stdout.destroy(Object.assign(new Error("write EPIPE"), { code: "EPIPE" }));
@@ -325,12 +420,17 @@ test("five thousand jobs are submitted in batches, in order", async (t) => {
       },
     },
   });
-  const lines = Array.from({ length: 5000 }, (_, index) => JSON.stringify({ name: `job-${index}`, run: "true" }));
+  const lines = Array.from({ length: 5000 }, (_, index) =>
+    JSON.stringify({ name: `job-${index}`, run: "true" }),
+  );
   const run = await cli(["submit", "-", "--queue", "bulk"], { url: fake.url, stdin: lines.join("\n") });
   assert.equal(run.exitCode, 0, run.stderr.text);
   assert.deepEqual(sizes, [1000, 1000, 1000, 1000, 1000]);
   assert.equal(names[4999], "job-4999");
-  assert.deepEqual(run.stdout.text.trimEnd().split("\n"), names.map((_, index) => `id-${index}`));
+  assert.deepEqual(
+    run.stdout.text.trimEnd().split("\n"),
+    names.map((_, index) => `id-${index}`),
+  );
   assert.equal(run.stderr.text, "");
 });
 

@@ -5,9 +5,21 @@ import Table from "cli-table3";
 /** Columns two spaces apart, without lines. Cells may hold colours and wide characters. */
 export function formatTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const none = {
-    top: "", "top-mid": "", "top-left": "", "top-right": "",
-    bottom: "", "bottom-mid": "", "bottom-left": "", "bottom-right": "",
-    left: "", "left-mid": "", mid: "", "mid-mid": "", right: "", "right-mid": "", middle: "  ",
+    top: "",
+    "top-mid": "",
+    "top-left": "",
+    "top-right": "",
+    bottom: "",
+    "bottom-mid": "",
+    "bottom-left": "",
+    "bottom-right": "",
+    left: "",
+    "left-mid": "",
+    mid: "",
+    "mid-mid": "",
+    right: "",
+    "right-mid": "",
+    middle: "  ",
   };
   const table = new Table({
     head: [...head],

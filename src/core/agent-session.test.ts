@@ -29,7 +29,13 @@ const welcome: ServerMessage = {
 };
 
 function runJob(attemptId: string): ServerMessage {
-  return { type: "run_job", attemptId, jobId: `job of ${attemptId}`, attemptNumber: 1, definition: sampleDefinition };
+  return {
+    type: "run_job",
+    attemptId,
+    jobId: `job of ${attemptId}`,
+    attemptNumber: 1,
+    definition: sampleDefinition,
+  };
 }
 
 /** A session that is online and runs these attempts. */
@@ -78,7 +84,9 @@ describe("the agent's half of the session", () => {
       0,
     );
     assert.ok(toServer(again).includes("result"));
-    assert.deepEqual(toRunner(onServerMessage(session, { type: "result_ack", attemptId: "a" }, 0)), ["forget"]);
+    assert.deepEqual(toRunner(onServerMessage(session, { type: "result_ack", attemptId: "a" }, 0)), [
+      "forget",
+    ]);
     assert.equal(session.attempts.size, 0);
   });
 
@@ -197,14 +205,22 @@ describe("the agent's half of the session", () => {
     const actions = onServerMessage(session, welcome, 19_000);
     assert.deepEqual(actions, [{ to: "runner", message: { type: "lease_renewed", agoMs: 18_000 } }]);
     onStreamClosed(session);
-    assert.deepEqual(onServerMessage(session, welcome, 20_000), [], "a welcome that no hello asked for renews nothing");
+    assert.deepEqual(
+      onServerMessage(session, welcome, 20_000),
+      [],
+      "a welcome that no hello asked for renews nothing",
+    );
   });
 
   test("lists what it holds in hello and heartbeat", () => {
     const session = setup("a");
     onLogGrown(session, { attemptId: "a", logEnd: 7 });
     const held = [{ attemptId: "a", phase: "accepted", logEnd: 7 }];
-    assert.deepEqual(helloMessage(session, sampleWorker, 0), { type: "hello", worker: sampleWorker, attempts: held });
+    assert.deepEqual(helloMessage(session, sampleWorker, 0), {
+      type: "hello",
+      worker: sampleWorker,
+      attempts: held,
+    });
     const [beat] = onHeartbeatDue(session, 0);
     assert.ok(beat?.to === "server" && beat.message.type === "heartbeat");
     assert.deepEqual(beat.message.attempts, held);

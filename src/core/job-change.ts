@@ -6,6 +6,7 @@
  * harmless wherever it comes from.
  */
 
+import { nextJobState, type JobTransition } from "./job-state.ts";
 import {
   isFinal,
   type Attempt,
@@ -16,7 +17,6 @@ import {
   type JobEventRecord,
   type Progress,
 } from "./job.ts";
-import { nextJobState, type JobTransition } from "./job-state.ts";
 import {
   CANCEL_VERIFY_MS,
   PAUSE_MAX_MS,
@@ -92,11 +92,7 @@ function isStale(job: Job, attemptId: string): boolean {
   return attemptId !== job.attemptId || job.state === "pending";
 }
 
-function assign(
-  job: Job,
-  input: Extract<JobInput, { type: "assign" }>,
-  context: ChangeContext,
-): JobChange {
+function assign(job: Job, input: Extract<JobInput, { type: "assign" }>, context: ChangeContext): JobChange {
   const change = nextJobState(job.state, "assign");
   if (!change.ok || context.nowMs < job.notBeforeMs) return refuse(job);
   const attempt: Attempt = {
@@ -141,8 +137,7 @@ function start(job: Job, input: Extract<JobInput, { type: "start" }>, context: C
     ...job,
     state: change.state,
     startedAtMs,
-    deadlineAtMs:
-      change.state === "cancelling" ? job.deadlineAtMs : runningDeadline(job, context.nowMs),
+    deadlineAtMs: change.state === "cancelling" ? job.deadlineAtMs : runningDeadline(job, context.nowMs),
     message: "",
   };
   const type = job.state === "unreachable" ? "reachable" : "started";
@@ -246,7 +241,12 @@ function finish(job: Job, reported: AttemptResult, context: ChangeContext): JobC
  */
 function resultOf(job: Job, reported: AttemptResult): AttemptResult {
   if (reported.state === "cancelled" && job.state !== "cancelling") {
-    return { ...reported, state: "failed", cause: "worker_lost", message: "the worker was stopped while the job ran" };
+    return {
+      ...reported,
+      state: "failed",
+      cause: "worker_lost",
+      message: "the worker was stopped while the job ran",
+    };
   }
   const cause = reported.state === "succeeded" ? null : (reported.cause ?? CAUSE_OF_END[reported.state]);
   return { ...reported, cause };

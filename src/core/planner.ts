@@ -101,7 +101,10 @@ function waitForPool(
   const reserved = fitting.find((entry) => entry.slots > 0);
   if (reserved) {
     reserved.slots -= 1;
-    setReason(context.result, job, { impossible: false, message: `waiting for a worker of pool ${reserved.pool.name} to connect` });
+    setReason(context.result, job, {
+      impossible: false,
+      message: `waiting for a worker of pool ${reserved.pool.name} to connect`,
+    });
     return;
   }
   const growing = fitting.find((entry) => entry.room > 0);
@@ -109,7 +112,10 @@ function waitForPool(
     growing.room -= 1;
     growing.wanted += 1;
     growing.slots += growing.pool.capacity.jobs - 1;
-    setReason(context.result, job, { impossible: false, message: `a worker of pool ${growing.pool.name} is being made` });
+    setReason(context.result, job, {
+      impossible: false,
+      message: `a worker of pool ${growing.pool.name} is being made`,
+    });
     return;
   }
   setReason(context.result, job, explainNoFit(job, fitting, context));
@@ -123,7 +129,10 @@ function explainNoFit(
   const couldRun = context.workers.some((worker) => hasLabels(worker.labels, job.selector));
   const failing = fitting.find(({ pool }) => pool.problem !== null);
   if (failing) {
-    return { impossible: false, message: `pool ${failing.pool.name} cannot make a worker: ${failing.pool.problem}` };
+    return {
+      impossible: false,
+      message: `pool ${failing.pool.name} cannot make a worker: ${failing.pool.problem}`,
+    };
   }
   if (fitting.length > 0) {
     const names = fitting.map(({ pool }) => pool.name).join(", ");
@@ -141,7 +150,10 @@ function explainNoFit(
     const labels = missing.map(([key, value]) => `${key}=${value}`).join(", ");
     return { impossible: true, message: `no worker and no pool has the label ${labels}` };
   }
-  return { impossible: true, message: "no worker and no pool is large enough for its resources, or has all its labels" };
+  return {
+    impossible: true,
+    message: "no worker and no pool is large enough for its resources, or has all its labels",
+  };
 }
 
 function setReason(result: Plan, job: PlannedJob, reason: WaitReason): void {

@@ -1,13 +1,10 @@
 /** Whether and when an attempt that ended badly is followed by another one. */
 
-import {
-  isInfrastructureCause,
-  type Cause,
-  type FinalJobState,
-  type JobDefinition,
-} from "./job.ts";
+import { isInfrastructureCause, type Cause, type FinalJobState, type JobDefinition } from "./job.ts";
 
-export type RetryDecision = { retry: false } | { retry: true; kind: "user" | "infrastructure"; delayMs: number };
+export type RetryDecision =
+  | { retry: false }
+  | { retry: true; kind: "user" | "infrastructure"; delayMs: number };
 
 export interface EndedAttempt {
   state: FinalJobState;
@@ -53,7 +50,12 @@ function isRetriedExitCode(wanted: readonly number[], exitCode: number | null): 
  * Exponential backoff with equal jitter: half of the delay is fixed, so that a retry is never at
  * once, and half is chance, so that a thousand jobs that failed together do not return together.
  */
-export function backoffDelay(options: { baseMs: number; maxMs: number; retries: number; jitter: number }): number {
+export function backoffDelay(options: {
+  baseMs: number;
+  maxMs: number;
+  retries: number;
+  jitter: number;
+}): number {
   const { baseMs, maxMs, retries, jitter } = options;
   const exponential = Math.min(maxMs, baseMs * 2 ** Math.min(retries, 40));
   return Math.round(exponential / 2 + (exponential / 2) * jitter);

@@ -161,10 +161,22 @@ export function onWorkerMessage(
       return [];
     case "started":
       return [
-        { type: "apply", attemptId, jobId, input: { type: "start", attemptId, startedAtMs: message.startedAtMs } },
+        {
+          type: "apply",
+          attemptId,
+          jobId,
+          input: { type: "start", attemptId, startedAtMs: message.startedAtMs },
+        },
       ];
     case "progress":
-      return [{ type: "apply", attemptId, jobId, input: { type: "progress", attemptId, progress: message.progress } }];
+      return [
+        {
+          type: "apply",
+          attemptId,
+          jobId,
+          input: { type: "progress", attemptId, progress: message.progress },
+        },
+      ];
     case "log_batch":
       return [{ type: "append_log", attemptId, offset: message.offset, data: message.data }];
     case "result":
@@ -224,7 +236,9 @@ function onControlAck(
   const isPausing = message.action === "pause" || message.action === "resume";
   if (message.error || !isPausing) return [];
   const { attemptId, jobId } = attempt;
-  return [{ type: "apply", attemptId, jobId, input: { type: message.action as "pause" | "resume", attemptId } }];
+  return [
+    { type: "apply", attemptId, jobId, input: { type: message.action as "pause" | "resume", attemptId } },
+  ];
 }
 
 /** The log is on disk up to here. */

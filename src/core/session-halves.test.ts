@@ -85,7 +85,9 @@ class Pair {
     if (!message || !this.#server) return;
     if (message.type === "hello") {
       const isLive = this.job.finishedAtMs === null;
-      const live = isLive ? [{ attemptId: "a-1", attemptNumber: 1, job: this.job, logDurable: this.logLength }] : [];
+      const live = isLive
+        ? [{ attemptId: "a-1", attemptNumber: 1, job: this.job, logDurable: this.logLength }]
+        : [];
       this.#performServer(onHello(this.#server, { held: message.attempts, live, nowMs: 0 }));
     } else {
       this.#performServer(onWorkerMessage(this.#server, message, 0));
@@ -108,7 +110,9 @@ class Pair {
       onLogGrown(this.agent, { attemptId: "a-1", logEnd: this.#logEnd });
     } else if (this.#phase === "running") {
       this.#phase = "finished";
-      this.#performAgent(onAttemptResult(this.agent, { attemptId: "a-1", result: sampleResult({ logEnd: LOG_BYTES }) }));
+      this.#performAgent(
+        onAttemptResult(this.agent, { attemptId: "a-1", result: sampleResult({ logEnd: LOG_BYTES }) }),
+      );
     }
   }
 
@@ -120,7 +124,12 @@ class Pair {
     const range = nextLogRange(this.agent, null);
     if (!range) return null;
     onLogSent(this.agent, { attemptId: range.attemptId, logSent: range.offset + range.maxBytes });
-    return { type: "log_batch", attemptId: range.attemptId, offset: range.offset, data: new Uint8Array(range.maxBytes) };
+    return {
+      type: "log_batch",
+      attemptId: range.attemptId,
+      offset: range.offset,
+      data: new Uint8Array(range.maxBytes),
+    };
   }
 
   #performAgent(actions: AgentAction[]): void {
@@ -148,7 +157,11 @@ class Pair {
       }
       if (action.type !== "apply") continue;
       assert.notEqual(action.input.type, "lose", "a healthy attempt was given up");
-      const change = changeJob(this.job, action.input, { nowMs: 0, jitter: 0, attempt: null as Attempt | null });
+      const change = changeJob(this.job, action.input, {
+        nowMs: 0,
+        jitter: 0,
+        attempt: null as Attempt | null,
+      });
       if (change.ok) {
         this.job = change.job;
         if (action.input.type === "start" && change.event.type === "started") this.starts += 1;
@@ -164,7 +177,9 @@ class Pair {
     this.deliverToServer();
     this.deliverToAgent();
     if (this.#server) {
-      this.#performServer(onAssigned(this.#server, { attemptId: "a-1", attemptNumber: 1, job: this.job, logDurable: 0 }));
+      this.#performServer(
+        onAssigned(this.#server, { attemptId: "a-1", attemptNumber: 1, job: this.job, logDurable: 0 }),
+      );
     }
   }
 }

@@ -7,6 +7,12 @@ import { HEARTBEAT_INTERVAL_MS } from "../core/lease.ts";
 import type { HeldAttempt, ServerMessage, WorkerMessage } from "../core/link.ts";
 import type { AttemptPhase, ControlAction } from "../core/worker.ts";
 import {
+  workerInfoFromWire,
+  workerInfoToWire,
+  workerUsageFromWire,
+  workerUsageToWire,
+} from "./convert-worker.ts";
+import {
   definitionFromWire,
   definitionToWire,
   inverse,
@@ -16,7 +22,6 @@ import {
   resultToWire,
   timeFromWire,
 } from "./convert.ts";
-import { workerInfoFromWire, workerInfoToWire, workerUsageFromWire, workerUsageToWire } from "./convert-worker.ts";
 import { JobDefinitionSchema } from "./gen/hodei/v1/jobs_pb.ts";
 import * as pb from "./gen/hodei/v1/workers_pb.ts";
 
@@ -77,11 +82,17 @@ function workerMessageBody(message: WorkerMessage): RequestBody {
       return { case: "accepted", value: create(pb.AcceptedSchema, { attemptId: message.attemptId }) };
     case "started": {
       const startedAt = timestampFromMs(message.startedAtMs);
-      return { case: "started", value: create(pb.StartedSchema, { attemptId: message.attemptId, startedAt }) };
+      return {
+        case: "started",
+        value: create(pb.StartedSchema, { attemptId: message.attemptId, startedAt }),
+      };
     }
     case "progress": {
       const progress = progressToWire(message.progress);
-      return { case: "progress", value: create(pb.ProgressSchema, { attemptId: message.attemptId, progress }) };
+      return {
+        case: "progress",
+        value: create(pb.ProgressSchema, { attemptId: message.attemptId, progress }),
+      };
     }
     case "log_batch": {
       const { attemptId, offset, data } = message;
@@ -171,7 +182,10 @@ function serverMessageBody(message: ServerMessage): ResponseBody {
     case "run_job": {
       const { attemptId, jobId, attemptNumber } = message;
       const definition = definitionToWire(message.definition);
-      return { case: "runJob", value: create(pb.RunJobSchema, { attemptId, jobId, attemptNumber, definition }) };
+      return {
+        case: "runJob",
+        value: create(pb.RunJobSchema, { attemptId, jobId, attemptNumber, definition }),
+      };
     }
     case "control": {
       const { attemptId } = message;

@@ -82,7 +82,9 @@ export function workerUsageFromWire(message: pb.WorkerUsage): WorkerUsage {
 }
 
 export function workerToWire(worker: Worker, attemptIds: readonly string[]): pb.Worker {
-  const info = worker.info ? workerInfoToWire(worker.info) : create(pb.WorkerInfoSchema, { name: worker.name });
+  const info = worker.info
+    ? workerInfoToWire(worker.info)
+    : create(pb.WorkerInfoSchema, { name: worker.name });
   info.workerId = worker.id;
   return create(pb.WorkerSchema, {
     info,

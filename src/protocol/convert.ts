@@ -276,26 +276,25 @@ export function jobToWire(job: Job, attempts: readonly Attempt[]): pb.Job {
 }
 
 /** What a client knows of a job: the parts of `Job` that are on the wire. */
-export interface JobView
-  extends Pick<
-    Job,
-    | "id"
-    | "definition"
-    | "state"
-    | "cause"
-    | "message"
-    | "exitCode"
-    | "signal"
-    | "createdAtMs"
-    | "startedAtMs"
-    | "finishedAtMs"
-    | "workerId"
-    | "progress"
-    | "outputs"
-    | "summary"
-    | "attemptCount"
-    | "version"
-  > {
+export interface JobView extends Pick<
+  Job,
+  | "id"
+  | "definition"
+  | "state"
+  | "cause"
+  | "message"
+  | "exitCode"
+  | "signal"
+  | "createdAtMs"
+  | "startedAtMs"
+  | "finishedAtMs"
+  | "workerId"
+  | "progress"
+  | "outputs"
+  | "summary"
+  | "attemptCount"
+  | "version"
+> {
   attempts: Omit<Attempt, "jobId">[];
 }
 
@@ -425,7 +424,9 @@ function stepResultFromWire(message: pb.StepResult): StepResult {
 }
 
 /** The fields of an AttemptResult message; the caller adds the attempt id. */
-export function resultToWire(result: AttemptResult): Omit<PbAttemptResult, "$typeName" | "$unknown" | "attemptId"> {
+export function resultToWire(
+  result: AttemptResult,
+): Omit<PbAttemptResult, "$typeName" | "$unknown" | "attemptId"> {
   return {
     state: jobStateToWire(result.state),
     cause: causeToWire(result.cause),

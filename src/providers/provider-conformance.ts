@@ -31,7 +31,10 @@ export function sampleSpec(): WorkerSpec {
 }
 
 /** `setup` makes a provider without workers, and removes everything after the test. */
-export function providerConformance(name: string, setup: (t: TestContext) => Promise<ProviderUnderTest>): void {
+export function providerConformance(
+  name: string,
+  setup: (t: TestContext) => Promise<ProviderUnderTest>,
+): void {
   describe(`provider ${name}`, () => {
     test("creates a worker that runs, lists it, and destroys it", async (t) => {
       const { provider } = await setup(t);

@@ -1,9 +1,26 @@
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, linkSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { AttemptDirectories, attemptPaths, attemptsDirectory, emptyScript, type AttemptPaths } from "./attempt-directory.ts";
+import {
+  AttemptDirectories,
+  attemptPaths,
+  attemptsDirectory,
+  emptyScript,
+  type AttemptPaths,
+} from "./attempt-directory.ts";
 
 interface Setup {
   directories: AttemptDirectories;

@@ -7,7 +7,16 @@
  * Whatever is not exactly as it was made is never used again but removed.
  */
 
-import { constants, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, truncateSync, unlinkSync } from "node:fs";
+import {
+  constants,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  truncateSync,
+  unlinkSync,
+} from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { systemErrorCode } from "../base/errors.ts";

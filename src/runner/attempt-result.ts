@@ -34,7 +34,8 @@ export function makeResult(facts: EndFacts): AttemptResult {
   const { usage, files, unkillable } = facts;
   const verdict = verdictOf(facts);
   const notes = [...files.problems];
-  if (facts.lostLogBytes > 0) notes.push(`${facts.lostLogBytes} bytes of log could not be written to the worker's disk`);
+  if (facts.lostLogBytes > 0)
+    notes.push(`${facts.lostLogBytes} bytes of log could not be written to the worker's disk`);
   if (unkillable.length > 0) {
     notes.push(`${unkillable.length} processes could not be killed (${unkillable.slice(0, 10).join(", ")})`);
   }
@@ -72,14 +73,21 @@ function verdictOf({ sequence, ending, usage, unkillable }: EndFacts): Verdict {
   if (failure !== null) {
     const isOutOfMemory = usage.oomKills > 0 && (failure.cause === "signal" || failure.cause === "exit_code");
     if (!isOutOfMemory) return failure;
-    return { ...failure, cause: "out_of_memory", message: `out of memory: the kernel killed a process (${failure.message})` };
+    return {
+      ...failure,
+      cause: "out_of_memory",
+      message: `out of memory: the kernel killed a process (${failure.message})`,
+    };
   }
   const state = unkillable.length > 0 ? "failed" : "succeeded";
   return { state, cause: null, exitCode: lastExit?.exitCode ?? null, signal: null, message: "" };
 }
 
 /** For what went wrong on the worker before or between the commands. */
-export function sequenceEndOfError(message: string, cause: "server_error" | "worker_lost" = "server_error"): SequenceEnd {
+export function sequenceEndOfError(
+  message: string,
+  cause: "server_error" | "worker_lost" = "server_error",
+): SequenceEnd {
   const failure: Failure = { state: "failed", cause, exitCode: null, signal: null, message };
   return { steps: [], failure, lastExit: null };
 }

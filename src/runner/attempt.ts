@@ -18,7 +18,12 @@ import { workerGivesUpAtMs } from "../core/lease.ts";
 import type { AttemptPhase, ControlAction } from "../core/worker.ts";
 import type { AgentToRunner, RunnerAttempt, RunnerToAgent } from "../protocol/runner-link.ts";
 import { spoolDirectory } from "../protocol/spool-layout.ts";
-import { attemptPaths, emptyScript, type AttemptDirectories, type AttemptPaths } from "./attempt-directory.ts";
+import {
+  attemptPaths,
+  emptyScript,
+  type AttemptDirectories,
+  type AttemptPaths,
+} from "./attempt-directory.ts";
 import { AttemptLog } from "./attempt-log.ts";
 import { makeResult, sequenceEndOfError, type Ending } from "./attempt-result.ts";
 import { jobEnvironment, type Environment } from "./job-environment.ts";
@@ -171,7 +176,10 @@ export class Attempt {
 
   /** Removes everything that is left of a finished attempt. */
   async remove(): Promise<void> {
-    await Promise.all([this.#log.remove(), this.#context.directories.remove(this.#paths, { verified: this.#isVerified })]);
+    await Promise.all([
+      this.#log.remove(),
+      this.#context.directories.remove(this.#paths, { verified: this.#isVerified }),
+    ]);
   }
 
   async #live(): Promise<void> {
@@ -213,7 +221,8 @@ export class Attempt {
     if (this.order.definition.command?.kind === "script") emptyScript(this.#paths);
     const files = await this.#readFiles();
     for (const problem of files.problems) this.#log.system(problem);
-    if (leftovers > 0) this.#log.system(`${leftovers} leftover ${leftovers === 1 ? "process was" : "processes were"} killed`);
+    if (leftovers > 0)
+      this.#log.system(`${leftovers} leftover ${leftovers === 1 ? "process was" : "processes were"} killed`);
     if (ending !== null) this.#log.system(`✖ ${ending.message}`);
     const lostLogBytes = await this.#log.close();
     return makeResult({
@@ -300,7 +309,11 @@ export class Attempt {
   }
 
   #timer(durationMs: number, run: () => void): PausableTimer {
-    const timer = new PausableTimer(this.#context.clock, { durationMs, run, paused: this.#phase === "paused" });
+    const timer = new PausableTimer(this.#context.clock, {
+      durationMs,
+      run,
+      paused: this.#phase === "paused",
+    });
     this.#timers.add(timer);
     return timer;
   }
@@ -348,7 +361,11 @@ export class Attempt {
     try {
       if (this.#graceEndsAtMs > clock.monotonicMs()) tree.signal("SIGTERM");
       this.#thaw();
-      for (let pollMs = 2; clock.monotonicMs() < this.#graceEndsAtMs; pollMs = Math.min(pollMs * 2, MAX_GRACE_POLL_MS)) {
+      for (
+        let pollMs = 2;
+        clock.monotonicMs() < this.#graceEndsAtMs;
+        pollMs = Math.min(pollMs * 2, MAX_GRACE_POLL_MS)
+      ) {
         if (tree.members().length === 0) return;
         await clock.sleep(Math.min(pollMs, this.#graceEndsAtMs - clock.monotonicMs()));
       }
@@ -393,7 +410,8 @@ export class Attempt {
   }
 
   #enter(phase: AttemptPhase): void {
-    if (!NEXT_PHASES[this.#phase].includes(phase)) throw new Error(`attempt cannot go from ${this.#phase} to ${phase}`);
+    if (!NEXT_PHASES[this.#phase].includes(phase))
+      throw new Error(`attempt cannot go from ${this.#phase} to ${phase}`);
     this.#phase = phase;
   }
 }

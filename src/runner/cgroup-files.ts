@@ -1,9 +1,18 @@
 /** Reading and writing the files of cgroup hierarchies, alike for v1 and v2. */
 
-import { closeSync, openSync, readdirSync, readSync, rmdirSync, statSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
-import { AppError, systemErrorCode } from "../base/errors.ts";
 import type { Clock } from "../base/clock.ts";
+import { AppError, systemErrorCode } from "../base/errors.ts";
 
 /** A directory in a hierarchy that this process can fork into. */
 export interface CgroupHome {

@@ -38,7 +38,9 @@ export function parseCgroupMounts(cgroupText: string, mountText: string): Cgroup
       continue;
     }
     const names = controllers.split(",");
-    const mount = mounts.find(({ type, options }) => type === "cgroup" && names.every((name) => options.includes(name)));
+    const mount = mounts.find(
+      ({ type, options }) => type === "cgroup" && names.every((name) => options.includes(name)),
+    );
     if (mount) for (const name of names) result.v1.set(name, directoryIn(mount, path));
   }
   return result;

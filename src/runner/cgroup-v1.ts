@@ -18,7 +18,13 @@ import {
   writeCgroupFile,
   type CgroupHome,
 } from "./cgroup-files.ts";
-import { killUntilEmpty, sendSignal, type ProcessTree, type ProcessTrees, type TreeUsage } from "./process-tree.ts";
+import {
+  killUntilEmpty,
+  sendSignal,
+  type ProcessTree,
+  type ProcessTrees,
+  type TreeUsage,
+} from "./process-tree.ts";
 
 const CONTROLLERS = ["freezer", "cpuacct", "memory"] as const;
 type Controller = (typeof CONTROLLERS)[number];
@@ -62,7 +68,10 @@ export class CgroupV1Trees implements ProcessTrees {
       mkdirSync(own, { recursive: true });
       return { controller, home, directory: own };
     });
-    return new CgroupV1Tree(places, { clock: this.#clock, removed: (directory) => this.#removeSoon(directory) });
+    return new CgroupV1Tree(places, {
+      clock: this.#clock,
+      removed: (directory) => this.#removeSoon(directory),
+    });
   }
 
   async killStrays(): Promise<number> {
@@ -78,7 +87,9 @@ export class CgroupV1Trees implements ProcessTrees {
   }
 
   #removeSoon(directory: string): void {
-    const removal: Promise<void> = removeCgroupSoon(directory, this.#clock).finally(() => this.#removals.delete(removal));
+    const removal: Promise<void> = removeCgroupSoon(directory, this.#clock).finally(() =>
+      this.#removals.delete(removal),
+    );
     this.#removals.add(removal);
   }
 }

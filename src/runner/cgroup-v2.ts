@@ -54,7 +54,8 @@ export class CgroupV2Trees implements ProcessTrees {
     this.#home = openCgroupHome(options.path, "cgroup.procs");
     try {
       forkInside([{ home: this.#home, directory: this.#directory }], () => null);
-      if (!existsSync(join(this.#directory, "cgroup.freeze"))) throw new Error("this kernel cannot freeze cgroups");
+      if (!existsSync(join(this.#directory, "cgroup.freeze")))
+        throw new Error("this kernel cannot freeze cgroups");
     } catch (error) {
       closeCgroupHome(this.#home);
       throw error;
@@ -86,7 +87,9 @@ export class CgroupV2Trees implements ProcessTrees {
   }
 
   #removeSoon(directory: string): void {
-    const removal: Promise<void> = removeCgroupSoon(directory, this.#clock).finally(() => this.#removals.delete(removal));
+    const removal: Promise<void> = removeCgroupSoon(directory, this.#clock).finally(() =>
+      this.#removals.delete(removal),
+    );
     this.#removals.add(removal);
   }
 }
@@ -178,6 +181,9 @@ function killCgroup(directory: string): number[] {
 /** Sums the lines `8:0 rbytes=1 wbytes=2 …` over all devices. */
 export function parseIoStat(text: string): { read: number; write: number } {
   const sum = (key: string) =>
-    [...text.matchAll(new RegExp(`\\b${key}=(\\d+)`, "g"))].reduce((total, match) => total + Number(match[1]), 0);
+    [...text.matchAll(new RegExp(`\\b${key}=(\\d+)`, "g"))].reduce(
+      (total, match) => total + Number(match[1]),
+      0,
+    );
   return { read: sum("rbytes"), write: sum("wbytes") };
 }

@@ -72,7 +72,9 @@ async function explainFailure(options: CommandOptions, error: unknown): Promise<
   }
   const message =
     (await directoryProblem(options.workingDirectory)) ??
-    (code === "E2BIG" ? `cannot start ${file}: arguments and environment are too long for this system` : null) ??
+    (code === "E2BIG"
+      ? `cannot start ${file}: arguments and environment are too long for this system`
+      : null) ??
     (file.includes("/") ? await fileProblem(options, file) : await lookupProblem(options, file)) ??
     `cannot start ${file}: ${code === "ENOENT" ? "the interpreter in its first line, or its loader, is missing" : errorMessage(error)}`;
   return { ok: false, cause: "start_failed", message };

@@ -33,7 +33,10 @@ describe("shell commands", { concurrency: true }, () => {
 
   test("an exit code and a signal are told apart", async () => {
     const code = await agent.finish(shell("bash", "-c", "exit 7"));
-    assert.deepEqual([code.state, code.cause, code.exitCode, code.message], ["failed", "exit_code", 7, "exit code 7"]);
+    assert.deepEqual(
+      [code.state, code.cause, code.exitCode, code.message],
+      ["failed", "exit_code", 7, "exit code 7"],
+    );
     const signal = await agent.finish(shell("bash", "-c", "kill -KILL $$"));
     assert.deepEqual([signal.cause, signal.exitCode, signal.signal], ["signal", null, "SIGKILL"]);
   });
@@ -59,7 +62,9 @@ describe("shell commands", { concurrency: true }, () => {
     const broken = join(setup.directory, "broken");
     await writeFile(broken, "#!/no/such/interpreter\n", { mode: 0o755 });
     const messages = await Promise.all(
-      [plain, setup.directory, broken, "/no/such/file", ""].map(async (file) => (await agent.finish(shell(file))).message),
+      [plain, setup.directory, broken, "/no/such/file", ""].map(
+        async (file) => (await agent.finish(shell(file))).message,
+      ),
     );
     assert.deepEqual(messages, [
       `command is not executable: ${plain}`,
@@ -72,7 +77,10 @@ describe("shell commands", { concurrency: true }, () => {
 
   test("arguments that are too long, or hold a zero byte, do not start", async () => {
     const long = await agent.finish(shell("true", "x".repeat(3_000_000)));
-    assert.deepEqual([long.cause, long.message], ["start_failed", "cannot start true: arguments and environment are too long for this system"]);
+    assert.deepEqual(
+      [long.cause, long.message],
+      ["start_failed", "cannot start true: arguments and environment are too long for this system"],
+    );
     const zero = await agent.finish(shell("true", "a\0b"));
     assert.equal(zero.cause, "start_failed");
   });
@@ -95,7 +103,9 @@ describe("shell commands", { concurrency: true }, () => {
   });
 
   test("outputs that are opened again by their name work", async () => {
-    const end = await agent.finish(shell("bash", "-c", "echo one > /dev/stdout; echo two > /dev/stderr; echo three | tee /dev/stderr"));
+    const end = await agent.finish(
+      shell("bash", "-c", "echo one > /dev/stdout; echo two > /dev/stderr; echo three | tee /dev/stderr"),
+    );
     assert.equal(end.state, "succeeded", end.log);
     assert.equal(await agent.logBytes(end.attemptId, "stderr").then(String), "two\nthree\n");
   });
@@ -121,7 +131,12 @@ describe("scripts", { concurrency: true }, () => {
 
   test("an interpreter may be a name, a path, or env with arguments", async () => {
     const content = "console.log(1 + 1, process.argv.length)";
-    for (const interpreter of ["node", process.execPath, "/usr/bin/env node", "/usr/bin/env -S node --no-warnings"]) {
+    for (const interpreter of [
+      "node",
+      process.execPath,
+      "/usr/bin/env node",
+      "/usr/bin/env -S node --no-warnings",
+    ]) {
       const end = await agent.finish(script(interpreter, content));
       assert.equal(end.log, "2 2\n", interpreter);
     }
@@ -143,11 +158,17 @@ describe("scripts", { concurrency: true }, () => {
   });
 
   test("a script can run itself again, is private, and its text is gone afterwards", async () => {
-    const end = await agent.finish(bash(`[ $# = 1 ] || { stat -c %a "$0" "$(dirname "$0")"; echo "$0"; "$0" again; }`));
+    const end = await agent.finish(
+      bash(`[ $# = 1 ] || { stat -c %a "$0" "$(dirname "$0")"; echo "$0"; "$0" again; }`),
+    );
     assert.equal(end.state, "succeeded", end.log);
     const [mode, directoryMode, path] = end.log.split("\n");
     assert.deepEqual([mode, directoryMode], ["700", "700"]);
-    assert.equal(await readFile(path ?? "", "utf8").catch(() => ""), "", "it is empty, or not there any more");
+    assert.equal(
+      await readFile(path ?? "", "utf8").catch(() => ""),
+      "",
+      "it is empty, or not there any more",
+    );
   });
 
   test("the first line names the interpreter in a way that a kernel can follow", () => {
@@ -170,7 +191,11 @@ describe("the environment", () => {
       env: { A: "job", B: "job" },
       name: "my job",
     });
-    const found = new Map(end.log.split("\n").map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]));
+    const found = new Map(
+      end.log
+        .split("\n")
+        .map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]),
+    );
     const expected = {
       A: "job",
       B: "step",

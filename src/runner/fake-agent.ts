@@ -87,7 +87,13 @@ export class FakeAgent {
   /** Orders an attempt and returns its id. */
   run(changes: Partial<JobDefinition>): string {
     const attemptId = uuidV7(systemClock, systemRandom);
-    this.send({ type: "run", attemptId, jobId: `job-of-${attemptId}`, attemptNumber: 1, definition: makeDefinition(changes) });
+    this.send({
+      type: "run",
+      attemptId,
+      jobId: `job-of-${attemptId}`,
+      attemptNumber: 1,
+      definition: makeDefinition(changes),
+    });
     return attemptId;
   }
 
@@ -119,12 +125,16 @@ export class FakeAgent {
   /** The payloads in the spool, of one stream or of all. */
   async logBytes(attemptId: string, stream?: LogStreamName): Promise<Buffer> {
     const records = [...decodeRecords(await this.spoolBytes(attemptId))];
-    return Buffer.concat(records.filter((record) => !stream || record.stream === stream).map(({ data }) => data));
+    return Buffer.concat(
+      records.filter((record) => !stream || record.stream === stream).map(({ data }) => data),
+    );
   }
 
   async spoolBytes(attemptId: string): Promise<Buffer> {
     const directory = spoolDirectory(this.directory, attemptId);
-    const names = (await readdir(directory).catch(() => [] as string[])).toSorted((a, b) => Number.parseInt(a) - Number.parseInt(b));
+    const names = (await readdir(directory).catch(() => [] as string[])).toSorted(
+      (a, b) => Number.parseInt(a) - Number.parseInt(b),
+    );
     return Buffer.concat(await Promise.all(names.map((name) => readFile(join(directory, name)))));
   }
 
@@ -157,7 +167,11 @@ export async function startRunnerUnderTest(options: Partial<RunnerOptions> = {})
     random: systemRandom,
     log: silentLogger,
     version: "test",
-    environment: { PATH: `${dirname(process.execPath)}:/usr/bin:/bin`, HOME: tmpdir(), HODEI_TOKEN: "not for jobs" },
+    environment: {
+      PATH: `${dirname(process.execPath)}:/usr/bin:/bin`,
+      HOME: tmpdir(),
+      HODEI_TOKEN: "not for jobs",
+    },
     ...options,
   });
   const agent = await FakeAgent.connect(directory);

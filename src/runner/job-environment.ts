@@ -8,7 +8,9 @@ import type { AttemptPaths } from "./attempt-directory.ts";
  * agent whatever the provider gave it, tokens included.
  */
 const INHERITED = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ"] as const;
-const DEFAULT_PATH = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].join(delimiter);
+const DEFAULT_PATH = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].join(
+  delimiter,
+);
 
 export type Environment = Record<string, string>;
 
@@ -27,7 +29,12 @@ export function inheritedEnvironment(own: Readonly<Record<string, string | undef
  */
 export function jobEnvironment(options: {
   inherited: Environment;
-  order: { attemptId: string; jobId: string; attemptNumber: number; definition: { name: string; env: Environment } };
+  order: {
+    attemptId: string;
+    jobId: string;
+    attemptNumber: number;
+    definition: { name: string; env: Environment };
+  };
   paths: AttemptPaths;
   step: Environment;
 }): Environment {

@@ -31,7 +31,9 @@ describe("what a job tells Hodei", { concurrency: true }, () => {
     const end = await agent.finish(bash(`for i in $(seq 1200); do echo "k$i=v"; done > "$HODEI_OUTPUT"`));
     assert.equal(Object.keys(end.outputs).length, 1_000);
     assert.match(end.message, /only 1000 keys are kept; 200 more were ignored/);
-    const long = await agent.finish(bash(`(echo a=1; head -c 1100000 /dev/zero | tr '\\0' x; echo; echo b=2) > "$HODEI_OUTPUT"`));
+    const long = await agent.finish(
+      bash(`(echo a=1; head -c 1100000 /dev/zero | tr '\\0' x; echo; echo b=2) > "$HODEI_OUTPUT"`),
+    );
     assert.deepEqual(long.outputs, { a: "1" });
     assert.match(long.message, /what lies beyond 1048576 was ignored/);
   });
@@ -52,14 +54,23 @@ describe("what a job tells Hodei", { concurrency: true }, () => {
   });
 
   test("progress is told while the job runs, and the last one before the result", async () => {
-    const attemptId = agent.run(bash(`echo "10 first" > "$HODEI_PROGRESS"; while ! [ -e go ]; do sleep 0.02; done; echo 100% >> "$HODEI_PROGRESS"`));
+    const attemptId = agent.run(
+      bash(
+        `echo "10 first" > "$HODEI_PROGRESS"; while ! [ -e go ]; do sleep 0.02; done; echo 100% >> "$HODEI_PROGRESS"`,
+      ),
+    );
     const told = await agent.next("progress", (message) => message.attemptId === attemptId);
     assert.deepEqual(told.progress, { percent: 10, message: "first" });
     const release = bash(`touch "${setup.directory}/attempts/${attemptId}/workspace/go"`);
     await agent.finish(release);
     await agent.result(attemptId);
-    const kinds = agent.heard.filter((message) => "attemptId" in message && message.attemptId === attemptId).map(({ type }) => type);
-    assert.deepEqual(kinds.filter((type) => type === "progress" || type === "result"), ["progress", "progress", "result"]);
+    const kinds = agent.heard
+      .filter((message) => "attemptId" in message && message.attemptId === attemptId)
+      .map(({ type }) => type);
+    assert.deepEqual(
+      kinds.filter((type) => type === "progress" || type === "result"),
+      ["progress", "progress", "result"],
+    );
   });
 });
 
@@ -85,7 +96,10 @@ describe("output lines", () => {
   test("every problem names its line", () => {
     const { outputs, problems } = parseOutputs("1a=x\nok=1\nopen<<END\nlost\n");
     assert.deepEqual(outputs, { ok: "1" });
-    assert.deepEqual(problems.map((text) => text.slice(0, 21)), ["HODEI_OUTPUT line 1: ", "HODEI_OUTPUT line 3: ", "HODEI_OUTPUT line 4: "]);
+    assert.deepEqual(
+      problems.map((text) => text.slice(0, 21)),
+      ["HODEI_OUTPUT line 1: ", "HODEI_OUTPUT line 3: ", "HODEI_OUTPUT line 4: "],
+    );
   });
 
   test("a key named like a property of every object is only a key", () => {

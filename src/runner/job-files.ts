@@ -2,8 +2,8 @@
 
 import { constants, readdirSync } from "node:fs";
 import { open } from "node:fs/promises";
-import type { Progress } from "../core/job.ts";
 import { errorMessage, systemErrorCode } from "../base/errors.ts";
+import type { Progress } from "../core/job.ts";
 import { OUTPUT_FILE, PROGRESS_FILE, SUMMARY_FILE, type AttemptPaths } from "./attempt-directory.ts";
 import { MAX_OUTPUT_BYTES, parseOutputs } from "./output-file.ts";
 import { PROGRESS_TAIL_BYTES, parseProgress } from "./progress-file.ts";
@@ -40,7 +40,9 @@ async function readOutputs(path: string, files: JobFiles): Promise<void> {
   files.outputs = parsed.outputs;
   files.problems.push(...parsed.problems);
   if (cut) {
-    files.problems.push(`HODEI_OUTPUT has ${part.size} bytes; what lies beyond ${MAX_OUTPUT_BYTES} was ignored`);
+    files.problems.push(
+      `HODEI_OUTPUT has ${part.size} bytes; what lies beyond ${MAX_OUTPUT_BYTES} was ignored`,
+    );
   }
 }
 

@@ -24,9 +24,19 @@ export async function runnerMain({ environment, version }: RunnerMainOptions): P
   // Each fork copies the page tables of this process, so its memory is the price of a start: with a
   // young generation that does not grow, a start takes a third of the time it takes otherwise.
   setFlagsFromString("--semi-space-growth-factor=1");
-  const log = createLogger({ level: readLogLevel(environment["HODEI_LOG_LEVEL"]), fields: { process: "runner" } });
+  const log = createLogger({
+    level: readLogLevel(environment["HODEI_LOG_LEVEL"]),
+    fields: { process: "runner" },
+  });
   try {
-    const runner = await startRunner({ ...readSettings(environment), clock: systemClock, random: systemRandom, log, version, environment });
+    const runner = await startRunner({
+      ...readSettings(environment),
+      clock: systemClock,
+      random: systemRandom,
+      log,
+      version,
+      environment,
+    });
     process.on("SIGINT", ignoreSignal);
     process.on("SIGHUP", ignoreSignal);
     process.on("SIGTERM", () => void runner.stop());
@@ -49,7 +59,8 @@ function readSettings(environment: RunnerMainOptions["environment"]): {
   spoolLimitBytes?: number;
 } {
   const directory = environment["HODEI_WORKER_DIR"];
-  if (directory === undefined || directory === "") throw new Error("HODEI_WORKER_DIR is not set: the worker's directory");
+  if (directory === undefined || directory === "")
+    throw new Error("HODEI_WORKER_DIR is not set: the worker's directory");
   const cgroup = environment["HODEI_CGROUP"] || "auto";
   const mode = (["auto", ...CGROUP_MODES] as const).find((name) => name === cgroup);
   if (mode === undefined) throw new Error(`HODEI_CGROUP is ${cgroup}: it must be auto, v1, v2 or none`);

@@ -39,7 +39,8 @@ export function parseOutputs(text: string): ParsedOutputs {
     if (values.size >= MAX_OUTPUT_KEYS && !values.has(entry.key)) ignored += 1;
     else values.set(entry.key, entry.value);
   }
-  if (ignored > 0) problems.push(`HODEI_OUTPUT: only ${MAX_OUTPUT_KEYS} keys are kept; ${ignored} more were ignored`);
+  if (ignored > 0)
+    problems.push(`HODEI_OUTPUT: only ${MAX_OUTPUT_KEYS} keys are kept; ${ignored} more were ignored`);
   const hidden = problems.length - MAX_REPORTED_PROBLEMS;
   if (hidden > 0) problems.splice(MAX_REPORTED_PROBLEMS, hidden, `HODEI_OUTPUT: ${hidden} more problems`);
   return { outputs: Object.fromEntries(values), problems };

@@ -30,7 +30,10 @@ test("a pipe is used again, and each user hears only its own output", () =>
       writeSync(pipe.writeFd, `rest ${index}`);
       pool.release(pipe);
     }
-    assert.deepEqual(heard, heard.map((_, index) => [`live ${index}`, `rest ${index}`]));
+    assert.deepEqual(
+      heard,
+      heard.map((_, index) => [`live ${index}`, `rest ${index}`]),
+    );
     assert.equal(paths.size, 1);
   }));
 

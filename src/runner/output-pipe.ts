@@ -76,7 +76,9 @@ export class PipePool {
   }
 
   async #make(): Promise<void> {
-    const paths = Array.from({ length: PIPES_PER_CALL }, (_, index) => join(this.#directory, String(this.#made + index)));
+    const paths = Array.from({ length: PIPES_PER_CALL }, (_, index) =>
+      join(this.#directory, String(this.#made + index)),
+    );
     try {
       await mkdir(this.#directory, { recursive: true, mode: 0o700 });
       await promisify(execFile)("mkfifo", ["-m", "600", ...paths]);
@@ -107,7 +109,12 @@ export class OutputPipe {
     }
     // `onread` is documented for connect() and works for any socket; the types leave it out here.
     const onread = { buffer: readBuffer, callback: (count: number) => this.#read(count) };
-    this.#socket = new Socket({ fd: this.#readFd, readable: true, writable: false, onread } as SocketConstructorOpts);
+    this.#socket = new Socket({
+      fd: this.#readFd,
+      readable: true,
+      writable: false,
+      onread,
+    } as SocketConstructorOpts);
     this.#socket.on("error", () => {
       // Reading a pipe that is open at both ends does not fail; `drain` reads what may be left.
     });
@@ -173,7 +180,7 @@ export class OutputPipe {
 
   /** True if nobody holds the writing end open. */
   #readRest(): boolean {
-    for (let total = 0; total < MAX_DRAIN_BYTES; ) {
+    for (let total = 0; total < MAX_DRAIN_BYTES;) {
       try {
         const count = readSync(this.#readFd, readBuffer, 0, readBuffer.byteLength, null);
         if (count === 0) return true;

@@ -9,7 +9,10 @@ import { SEGMENT_BYTES, spoolDirectory } from "../protocol/spool-layout.ts";
 import { bash, startRunnerUnderTest, type RunnerUnderTest } from "./fake-agent.ts";
 import type { RunnerOptions } from "./runner.ts";
 
-async function withRunner(options: Partial<RunnerOptions>, run: (setup: RunnerUnderTest) => Promise<void>): Promise<void> {
+async function withRunner(
+  options: Partial<RunnerOptions>,
+  run: (setup: RunnerUnderTest) => Promise<void>,
+): Promise<void> {
   const setup = await startRunnerUnderTest(options);
   try {
     await run(setup);
@@ -37,14 +40,19 @@ fs.writeFileSync(process.env.HODEI_OUTPUT, "stdout=" + hash[1].digest("hex") + "
 
 test("a hundred mebibytes on two streams arrive byte for byte, in whole records and closed segments", async () => {
   await withRunner({}, async ({ agent, directory }) => {
-    const attemptId = agent.run({ command: { kind: "script", interpreter: "node", content: PRINTER, safetyHeaders: true } });
+    const attemptId = agent.run({
+      command: { kind: "script", interpreter: "node", content: PRINTER, safetyHeaders: true },
+    });
     const result = await agent.result(attemptId);
     assert.equal(result.state, "succeeded");
     assert.equal(sha256(await agent.logBytes(attemptId, "stdout")), result.outputs["stdout"]);
     assert.equal(sha256(await agent.logBytes(attemptId, "stderr")), result.outputs["stderr"]);
     assert.equal((await agent.spoolBytes(attemptId)).length, result.logEnd);
     const told = agent.heard.filter((message) => message.type === "log").map(({ logEnd }) => logEnd);
-    assert.deepEqual(told, told.toSorted((a, b) => a - b));
+    assert.deepEqual(
+      told,
+      told.toSorted((a, b) => a - b),
+    );
     assert.equal(told.at(-1), result.logEnd);
     const names = (await readdir(spoolDirectory(directory, attemptId))).toSorted();
     assert.ok(names.length > 5 && names.length <= result.logEnd / SEGMENT_BYTES + 1, String(names));
@@ -56,7 +64,8 @@ test("a job that prints more than the server takes waits, and goes on when it is
   await withRunner({ spoolLimitBytes }, async ({ agent, directory }) => {
     const total = 6 * 1024 * 1024;
     const attemptId = agent.run(bash(`head -c ${total} /dev/zero; echo end >&2`));
-    const logEnd = () => agent.heard.findLast((message) => message.type === "log" && message.attemptId === attemptId);
+    const logEnd = () =>
+      agent.heard.findLast((message) => message.type === "log" && message.attemptId === attemptId);
     const end = () => {
       const message = logEnd();
       return message?.type === "log" ? message.logEnd : 0;
@@ -65,8 +74,15 @@ test("a job that prints more than the server takes waits, and goes on when it is
     // Nothing more may come: the limit, what had been read when it was reached, and no end.
     await systemClock.sleep(300);
     assert.ok(end() < spoolLimitBytes + 512 * 1024, `${end()} bytes in the spool`);
-    assert.equal(agent.heard.some((message) => message.type === "result"), false);
-    for (let acked = 0; !agent.heard.some((message) => message.type === "result"); await systemClock.sleep(2)) {
+    assert.equal(
+      agent.heard.some((message) => message.type === "result"),
+      false,
+    );
+    for (
+      let acked = 0;
+      !agent.heard.some((message) => message.type === "result");
+      await systemClock.sleep(2)
+    ) {
       if (end() > acked) agent.send({ type: "log_acked", attemptId, logAcked: (acked = end()) });
     }
     const result = await agent.result(attemptId);

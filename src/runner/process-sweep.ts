@@ -41,7 +41,9 @@ export class SweptTrees implements ProcessTrees {
   async killStrays(): Promise<number> {
     const marker = `HODEI_WORKSPACE=${this.#attemptsDirectory}/`;
     const killRound = () => {
-      const pids = listProcesses(0).filter(({ pid }) => hasInEnvironment(pid, marker)).map(({ pid }) => pid);
+      const pids = listProcesses(0)
+        .filter(({ pid }) => hasInEnvironment(pid, marker))
+        .map(({ pid }) => pid);
       for (const pid of pids) sendSignal(pid, "SIGKILL");
       return pids;
     };
@@ -142,7 +144,7 @@ function listProcesses(notBeforeTick: number): Listed[] {
 }
 
 function addDescendants(members: Set<number>, candidates: readonly Listed[]): void {
-  for (let before = -1; before !== members.size; ) {
+  for (let before = -1; before !== members.size;) {
     before = members.size;
     for (const { pid, stat } of candidates) if (members.has(stat.parent)) members.add(pid);
   }

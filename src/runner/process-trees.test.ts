@@ -8,9 +8,9 @@ import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
 import { silentLogger } from "../base/log.ts";
 import { LEASE_MARGIN_MS } from "../core/lease.ts";
-import { FakeAgent, bash, startRunnerUnderTest, type RunnerUnderTest } from "./fake-agent.ts";
 import { readCgroupMounts } from "./cgroup-mounts.ts";
 import { detectProcessTrees } from "./detect-process-trees.ts";
+import { FakeAgent, bash, startRunnerUnderTest, type RunnerUnderTest } from "./fake-agent.ts";
 import { CGROUP_MODES, type CgroupMode } from "./process-tree.ts";
 
 /** A process that did all it can to get away, and holds the output open. */
@@ -46,7 +46,12 @@ function environmentOf(pid: string): string {
 
 async function reasonToSkip(mode: CgroupMode): Promise<string | false> {
   try {
-    const trees = detectProcessTrees(mode, { name: `hodei-probe-${mode}`, attemptsDirectory: "/nowhere", clock: systemClock, log: silentLogger });
+    const trees = detectProcessTrees(mode, {
+      name: `hodei-probe-${mode}`,
+      attemptsDirectory: "/nowhere",
+      clock: systemClock,
+      log: silentLogger,
+    });
     await trees.close();
     return false;
   } catch (error) {
@@ -58,167 +63,192 @@ const skips = new Map<CgroupMode, string | false>();
 for (const mode of CGROUP_MODES) skips.set(mode, await reasonToSkip(mode));
 
 describe("process trees", { concurrency: true }, () => {
-  for (const mode of CGROUP_MODES) describe(`in mode ${mode}`, { skip: skips.get(mode) ?? false }, () => testMode(mode));
+  for (const mode of CGROUP_MODES)
+    describe(`in mode ${mode}`, { skip: skips.get(mode) ?? false }, () => testMode(mode));
 });
 
 function testMode(mode: CgroupMode): void {
+  let setup: RunnerUnderTest;
+  let agent: FakeAgent;
+  before(async () => {
+    setup = await startRunnerUnderTest({ cgroup: mode });
+    agent = setup.agent;
+  });
+  after(() => setup.stop());
 
-    let setup: RunnerUnderTest;
-    let agent: FakeAgent;
-    before(async () => {
-      setup = await startRunnerUnderTest({ cgroup: mode });
-      agent = setup.agent;
-    });
-    after(() => setup.stop());
+  test("the hello names the mode", async () => {
+    const hello = await agent.next("hello");
+    assert.ok(hello.capabilities.includes(`cgroup_${mode}`), String(hello.capabilities));
+  });
 
-    test("the hello names the mode", async () => {
-      const hello = await agent.next("hello");
-      assert.ok(hello.capabilities.includes(`cgroup_${mode}`), String(hello.capabilities));
-    });
+  test("what outlives the command is killed and counted before the result, and holds up nothing", async () => {
+    const end = await agent.finish(bash(`${FUGITIVE}echo end`));
+    assert.equal(end.state, "succeeded");
+    assert.ok(end.usage.leftoverProcesses >= 2, `${end.usage.leftoverProcesses} leftovers`);
+    assert.match(end.log, /end\n/);
+    assert.match(end.log, /leftover processes were killed/);
+    assert.deepEqual(processesOf(end.attemptId), []);
+  });
 
-    test("what outlives the command is killed and counted before the result, and holds up nothing", async () => {
-      const end = await agent.finish(bash(`${FUGITIVE}echo end`));
-      assert.equal(end.state, "succeeded");
-      assert.ok(end.usage.leftoverProcesses >= 2, `${end.usage.leftoverProcesses} leftovers`);
-      assert.match(end.log, /end\n/);
-      assert.match(end.log, /leftover processes were killed/);
-      assert.deepEqual(processesOf(end.attemptId), []);
-    });
+  test("a cancel gives the job its grace to tidy up", async () => {
+    const attemptId = agent.run(
+      bash(`trap 'echo tidy; exit 3' TERM\necho ready\nwhile :; do sleep 0.02; done`),
+    );
+    await eventually(async () => (await agent.logBytes(attemptId)).includes("ready"));
+    agent.send({ type: "control", attemptId, action: "cancel" });
+    const result = await agent.result(attemptId);
+    assert.deepEqual([result.state, result.cause, result.exitCode], ["cancelled", "cancelled", 3]);
+    assert.match((await agent.logBytes(attemptId)).toString(), /tidy/);
+    assert.equal((await agent.next("control_ack", (ack) => ack.attemptId === attemptId)).error, "");
+  });
 
-    test("a cancel gives the job its grace to tidy up", async () => {
-      const attemptId = agent.run(bash(`trap 'echo tidy; exit 3' TERM\necho ready\nwhile :; do sleep 0.02; done`));
-      await eventually(async () => (await agent.logBytes(attemptId)).includes("ready"));
-      agent.send({ type: "control", attemptId, action: "cancel" });
-      const result = await agent.result(attemptId);
-      assert.deepEqual([result.state, result.cause, result.exitCode], ["cancelled", "cancelled", 3]);
-      assert.match((await agent.logBytes(attemptId)).toString(), /tidy/);
-      assert.equal((await agent.next("control_ack", (ack) => ack.attemptId === attemptId)).error, "");
+  test("a cancel kills what ignores SIGTERM when the grace is over", async () => {
+    const attemptId = agent.run({
+      ...bash(`trap '' TERM\n${FUGITIVE}echo ready\nwhile :; do sleep 0.02; done`),
+      graceMs: 200,
     });
+    await eventually(async () => (await agent.logBytes(attemptId)).includes("ready"));
+    agent.send({ type: "control", attemptId, action: "cancel" });
+    const result = await agent.result(attemptId);
+    assert.deepEqual([result.state, result.cause, result.signal], ["cancelled", "cancelled", "SIGKILL"]);
+    assert.deepEqual(processesOf(attemptId), []);
+  });
 
-    test("a cancel kills what ignores SIGTERM when the grace is over", async () => {
-      const attemptId = agent.run({ ...bash(`trap '' TERM\n${FUGITIVE}echo ready\nwhile :; do sleep 0.02; done`), graceMs: 200 });
-      await eventually(async () => (await agent.logBytes(attemptId)).includes("ready"));
-      agent.send({ type: "control", attemptId, action: "cancel" });
-      const result = await agent.result(attemptId);
-      assert.deepEqual([result.state, result.cause, result.signal], ["cancelled", "cancelled", "SIGKILL"]);
-      assert.deepEqual(processesOf(attemptId), []);
+  test("a kill does not wait for the grace", async () => {
+    const attemptId = agent.run({
+      ...bash(`trap '' TERM\n${FUGITIVE}while :; do sleep 0.02; done`),
+      graceMs: 600_000,
     });
+    await agent.started(attemptId);
+    agent.send({ type: "control", attemptId, action: "cancel" });
+    agent.send({ type: "control", attemptId, action: "kill" });
+    const result = await agent.result(attemptId);
+    assert.equal(result.state, "cancelled");
+    assert.deepEqual(processesOf(attemptId), []);
+  });
 
-    test("a kill does not wait for the grace", async () => {
-      const attemptId = agent.run({ ...bash(`trap '' TERM\n${FUGITIVE}while :; do sleep 0.02; done`), graceMs: 600_000 });
-      await agent.started(attemptId);
-      agent.send({ type: "control", attemptId, action: "cancel" });
-      agent.send({ type: "control", attemptId, action: "kill" });
-      const result = await agent.result(attemptId);
-      assert.equal(result.state, "cancelled");
-      assert.deepEqual(processesOf(attemptId), []);
-    });
+  test("the time-out ends the job", async () => {
+    const end = await agent.finish({ ...bash(`${FUGITIVE}sleep 60`), timeoutMs: 400, graceMs: 100 });
+    assert.deepEqual([end.state, end.cause], ["timed_out", "timeout"]);
+    assert.equal(end.message, "timed out after 0.4 s");
+    assert.deepEqual(processesOf(end.attemptId), []);
+  });
 
-    test("the time-out ends the job", async () => {
-      const end = await agent.finish({ ...bash(`${FUGITIVE}sleep 60`), timeoutMs: 400, graceMs: 100 });
-      assert.deepEqual([end.state, end.cause], ["timed_out", "timeout"]);
-      assert.equal(end.message, "timed out after 0.4 s");
-      assert.deepEqual(processesOf(end.attemptId), []);
-    });
+  test("a pause stops every process and the clock of the time-out; a resume goes on", async () => {
+    const loop = "i=0; while ! [ -e go ]; do i=$((i+1)); echo $i; sleep 0.02; done; echo end";
+    const attemptId = agent.run({ ...bash(loop), timeoutMs: 4_000 });
+    await eventually(async () => (await agent.logBytes(attemptId)).length > 0);
+    agent.send({ type: "control", attemptId, action: "pause" });
+    await agent.next("phase", (message) => message.attemptId === attemptId && message.phase === "paused");
+    await systemClock.sleep(100);
+    const paused = (await agent.logBytes(attemptId)).length;
+    // Longer than the time-out: it must not fire.
+    await systemClock.sleep(4_100);
+    assert.equal((await agent.logBytes(attemptId)).length, paused, "it printed while paused");
+    writeFileSync(join(setup.directory, "attempts", attemptId, "workspace", "go"), "");
+    agent.send({ type: "control", attemptId, action: "resume" });
+    const result = await agent.result(attemptId);
+    assert.equal(result.state, "succeeded");
+    assert.match((await agent.logBytes(attemptId)).toString(), /\nend\n$/);
+  });
 
-    test("a pause stops every process and the clock of the time-out; a resume goes on", async () => {
-      const loop = "i=0; while ! [ -e go ]; do i=$((i+1)); echo $i; sleep 0.02; done; echo end";
-      const attemptId = agent.run({ ...bash(loop), timeoutMs: 4_000 });
-      await eventually(async () => (await agent.logBytes(attemptId)).length > 0);
-      agent.send({ type: "control", attemptId, action: "pause" });
-      await agent.next("phase", (message) => message.attemptId === attemptId && message.phase === "paused");
-      await systemClock.sleep(100);
-      const paused = (await agent.logBytes(attemptId)).length;
-      // Longer than the time-out: it must not fire.
-      await systemClock.sleep(4_100);
-      assert.equal((await agent.logBytes(attemptId)).length, paused, "it printed while paused");
-      writeFileSync(join(setup.directory, "attempts", attemptId, "workspace", "go"), "");
-      agent.send({ type: "control", attemptId, action: "resume" });
-      const result = await agent.result(attemptId);
-      assert.equal(result.state, "succeeded");
-      assert.match((await agent.logBytes(attemptId)).toString(), /\nend\n$/);
-    });
+  test("a cancel reaches a paused job", async () => {
+    const attemptId = agent.run(
+      bash(`trap 'echo tidy; exit 0' TERM\necho ready\nwhile :; do sleep 0.02; done`),
+    );
+    await eventually(async () => (await agent.logBytes(attemptId)).includes("ready"));
+    agent.send({ type: "control", attemptId, action: "pause" });
+    await agent.next("phase", (message) => message.attemptId === attemptId && message.phase === "paused");
+    agent.send({ type: "control", attemptId, action: "cancel" });
+    assert.equal((await agent.result(attemptId)).state, "cancelled");
+    assert.match((await agent.logBytes(attemptId)).toString(), /tidy/);
+  });
 
-    test("a cancel reaches a paused job", async () => {
-      const attemptId = agent.run(bash(`trap 'echo tidy; exit 0' TERM\necho ready\nwhile :; do sleep 0.02; done`));
-      await eventually(async () => (await agent.logBytes(attemptId)).includes("ready"));
-      agent.send({ type: "control", attemptId, action: "pause" });
-      await agent.next("phase", (message) => message.attemptId === attemptId && message.phase === "paused");
-      agent.send({ type: "control", attemptId, action: "cancel" });
-      assert.equal((await agent.result(attemptId)).state, "cancelled");
-      assert.match((await agent.logBytes(attemptId)).toString(), /tidy/);
-    });
+  test("an attempt whose lease is not renewed is killed, and says so", async () => {
+    const end = await agent.finish({ ...bash(`${FUGITIVE}sleep 60`), leaseMs: LEASE_MARGIN_MS + 300 });
+    assert.deepEqual([end.state, end.cause], ["failed", "worker_lost"]);
+    assert.match(end.message, /lease of 15.3 s was not renewed/);
+    assert.deepEqual(processesOf(end.attemptId), []);
+  });
 
-    test("an attempt whose lease is not renewed is killed, and says so", async () => {
-      const end = await agent.finish({ ...bash(`${FUGITIVE}sleep 60`), leaseMs: LEASE_MARGIN_MS + 300 });
-      assert.deepEqual([end.state, end.cause], ["failed", "worker_lost"]);
-      assert.match(end.message, /lease of 15.3 s was not renewed/);
-      assert.deepEqual(processesOf(end.attemptId), []);
-    });
+  test("the lease of a late order counts from the last renewal before it", async () => {
+    const own = await startRunnerUnderTest({ cgroup: mode });
+    try {
+      own.agent.send({ type: "lease_renewed", agoMs: 60_000 });
+      const result = await own.agent.finish({ ...bash("sleep 60"), leaseMs: LEASE_MARGIN_MS + 60_300 });
+      assert.deepEqual([result.state, result.cause], ["failed", "worker_lost"]);
+    } finally {
+      await own.stop();
+    }
+  });
 
-    test("the lease of a late order counts from the last renewal before it", async () => {
-      const own = await startRunnerUnderTest({ cgroup: mode });
-      try {
-        own.agent.send({ type: "lease_renewed", agoMs: 60_000 });
-        const result = await own.agent.finish({ ...bash("sleep 60"), leaseMs: LEASE_MARGIN_MS + 60_300 });
-        assert.deepEqual([result.state, result.cause], ["failed", "worker_lost"]);
-      } finally {
-        await own.stop();
-      }
-    });
+  test("a renewed lease keeps the job alive", async () => {
+    // With a runner of its own: a renewal is for every attempt, also for those of other tests.
+    const own = await startRunnerUnderTest({ cgroup: mode });
+    const leaseMs = LEASE_MARGIN_MS + 1_500;
+    const attemptId = own.agent.run({ ...bash("sleep 2"), leaseMs });
+    const callOff = repeat(100, () => own.agent.send({ type: "lease_renewed", agoMs: 10 }));
+    try {
+      const result = await own.agent.result(attemptId);
+      assert.equal(result.state, "succeeded", result.message);
+    } finally {
+      callOff();
+      await own.stop();
+    }
+  });
 
-    test("a renewed lease keeps the job alive", async () => {
-      // With a runner of its own: a renewal is for every attempt, also for those of other tests.
-      const own = await startRunnerUnderTest({ cgroup: mode });
-      const leaseMs = LEASE_MARGIN_MS + 1_500;
-      const attemptId = own.agent.run({ ...bash("sleep 2"), leaseMs });
-      const callOff = repeat(100, () => own.agent.send({ type: "lease_renewed", agoMs: 10 }));
-      try {
-        const result = await own.agent.result(attemptId);
-        assert.equal(result.state, "succeeded", result.message);
-      } finally {
-        callOff();
-        await own.stop();
-      }
+  test("a new runner kills what a killed runner left running", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "hodei-runner-"));
+    const main = JSON.stringify(new URL("./main.js", import.meta.url).href);
+    const program = `const { runnerMain } = await import(${main}); await runnerMain({ environment: process.env, version: "test" });`;
+    const child = spawn(process.execPath, ["--input-type=module", "-e", program], {
+      env: {
+        PATH: process.env["PATH"],
+        HODEI_WORKER_DIR: directory,
+        HODEI_CGROUP: mode,
+        HODEI_LOG_LEVEL: "silent",
+      },
+      stdio: "inherit",
     });
-
-    test("a new runner kills what a killed runner left running", async () => {
-      const directory = mkdtempSync(join(tmpdir(), "hodei-runner-"));
-      const main = JSON.stringify(new URL("./main.js", import.meta.url).href);
-      const program = `const { runnerMain } = await import(${main}); await runnerMain({ environment: process.env, version: "test" });`;
-      const child = spawn(process.execPath, ["--input-type=module", "-e", program], {
-        env: { PATH: process.env["PATH"], HODEI_WORKER_DIR: directory, HODEI_CGROUP: mode, HODEI_LOG_LEVEL: "silent" },
-        stdio: "inherit",
-      });
-      const first = await FakeAgent.connect(directory);
-      const attemptId = first.run(bash(`${FUGITIVE}echo ready; sleep 60`));
-      await eventually(async () => (await first.logBytes(attemptId)).includes("ready"));
-      child.kill("SIGKILL");
-      await eventually(() => !first.isConnected);
-      assert.ok(processesOf(attemptId).length >= 2, "the processes outlive their runner");
-      const second = await startRunnerUnderTest({ cgroup: mode, directory });
-      assert.deepEqual(processesOf(attemptId), []);
-      assert.deepEqual((await second.agent.next("hello")).attempts, []);
-      await second.stop();
-      rmSync(directory, { recursive: true, force: true });
-    });
+    const first = await FakeAgent.connect(directory);
+    const attemptId = first.run(bash(`${FUGITIVE}echo ready; sleep 60`));
+    await eventually(async () => (await first.logBytes(attemptId)).includes("ready"));
+    child.kill("SIGKILL");
+    await eventually(() => !first.isConnected);
+    assert.ok(processesOf(attemptId).length >= 2, "the processes outlive their runner");
+    const second = await startRunnerUnderTest({ cgroup: mode, directory });
+    assert.deepEqual(processesOf(attemptId), []);
+    assert.deepEqual((await second.agent.next("hello")).attempts, []);
+    await second.stop();
+    rmSync(directory, { recursive: true, force: true });
+  });
 }
 
-test("the cgroup figures of an attempt are real, and a process killed for want of memory is named", { skip: canLimitMemory() }, async () => {
-  const setup = await startRunnerUnderTest({ cgroup: "v1" });
-  try {
-    const busy = await setup.agent.finish(bash(`x=$(head -c 30000000 /dev/zero | tr '\\0' x); i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done`));
-    assert.ok(busy.usage.peakMemoryBytes > 30_000_000, `${busy.usage.peakMemoryBytes} bytes`);
-    assert.ok(busy.usage.cpuMicros > 20_000, `${busy.usage.cpuMicros} µs`);
-    const starved = await setup.agent.finish(bash(`
+test(
+  "the cgroup figures of an attempt are real, and a process killed for want of memory is named",
+  { skip: canLimitMemory() },
+  async () => {
+    const setup = await startRunnerUnderTest({ cgroup: "v1" });
+    try {
+      const busy = await setup.agent.finish(
+        bash(
+          `x=$(head -c 30000000 /dev/zero | tr '\\0' x); i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done`,
+        ),
+      );
+      assert.ok(busy.usage.peakMemoryBytes > 30_000_000, `${busy.usage.peakMemoryBytes} bytes`);
+      assert.ok(busy.usage.cpuMicros > 20_000, `${busy.usage.cpuMicros} µs`);
+      const starved = await setup.agent.finish(
+        bash(`
       dir=$(find /sys/fs/cgroup/memory -type d -name "$HODEI_ATTEMPT_ID")
       echo 20000000 > "$dir/memory.limit_in_bytes"
-      x=$(head -c 60000000 /dev/zero | tr '\\0' x); echo "\${#x}"`));
-    assert.deepEqual([starved.state, starved.cause], ["failed", "out_of_memory"]);
-  } finally {
-    await setup.stop();
-  }
-});
+      x=$(head -c 60000000 /dev/zero | tr '\\0' x); echo "\${#x}"`),
+      );
+      assert.deepEqual([starved.state, starved.cause], ["failed", "out_of_memory"]);
+    } finally {
+      await setup.stop();
+    }
+  },
+);
 
 test("the cgroups of a runner are gone with it", { skip: await reasonToSkip("v1") }, async () => {
   const setup = await startRunnerUnderTest({ cgroup: "v1" });
@@ -231,7 +261,9 @@ test("the cgroups of a runner are gone with it", { skip: await reasonToSkip("v1"
 });
 
 function canLimitMemory(): string | false {
-  return readCgroupMounts().v1.has("memory") && process.getuid?.() === 0 ? false : "needs root and the v1 memory controller";
+  return readCgroupMounts().v1.has("memory") && process.getuid?.() === 0
+    ? false
+    : "needs root and the v1 memory controller";
 }
 
 /** Runs again and again until the returned function is called. */

@@ -10,10 +10,20 @@ import { eventually } from "../base/eventually.ts";
 import { silentLogger } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { runnerSocketPath, spoolDirectory } from "../protocol/spool-layout.ts";
-import { FakeAgent, bash, makeDefinition, makeStep, startRunnerUnderTest, type RunnerUnderTest } from "./fake-agent.ts";
+import {
+  FakeAgent,
+  bash,
+  makeDefinition,
+  makeStep,
+  startRunnerUnderTest,
+  type RunnerUnderTest,
+} from "./fake-agent.ts";
 import { startRunner, type RunnerOptions } from "./runner.ts";
 
-async function setup(options: Partial<RunnerOptions>, run: (setup: RunnerUnderTest) => Promise<void>): Promise<void> {
+async function setup(
+  options: Partial<RunnerOptions>,
+  run: (setup: RunnerUnderTest) => Promise<void>,
+): Promise<void> {
   const started = await startRunnerUnderTest(options);
   try {
     await run(started);
@@ -26,7 +36,13 @@ describe("the runner", { concurrency: true }, () => {
   test("greets with what it can do, and is private", () =>
     setup({}, async ({ agent, directory, runner }) => {
       const hello = await agent.next("hello");
-      assert.deepEqual(hello.capabilities, ["shell", "script", "steps", "pause", `cgroup_${runner.cgroupMode}`]);
+      assert.deepEqual(hello.capabilities, [
+        "shell",
+        "script",
+        "steps",
+        "pause",
+        `cgroup_${runner.cgroupMode}`,
+      ]);
       assert.deepEqual([hello.pid, hello.version, hello.attempts], [process.pid, "test", []]);
       assert.equal(statSync(runnerSocketPath(directory)).mode & 0o777, 0o600);
       assert.equal(statSync(directory).mode & 0o777, 0o700);
@@ -46,7 +62,11 @@ describe("the runner", { concurrency: true }, () => {
   test("a job goes on while no agent is there, and the next one learns everything from the hello", () =>
     setup({}, async ({ agent, directory }) => {
       const ended = await agent.finish(bash("echo done; exit 2"));
-      const attemptId = agent.run(bash(`echo "5 on it" > "$HODEI_PROGRESS"; echo before; while ! [ -e go ]; do sleep 0.01; done; echo after`));
+      const attemptId = agent.run(
+        bash(
+          `echo "5 on it" > "$HODEI_PROGRESS"; echo before; while ! [ -e go ]; do sleep 0.01; done; echo after`,
+        ),
+      );
       await agent.next("progress");
       agent.close();
       await agent.started(attemptId);
@@ -92,7 +112,10 @@ describe("the runner", { concurrency: true }, () => {
       const ack = await agent.next("control_ack", (message) => message.attemptId === end.attemptId);
       assert.equal(ack.error, "it is finished, not running");
       agent.send({ type: "control", attemptId: end.attemptId, action: "cancel" });
-      const late = await agent.next("control_ack", (message) => message.action === "cancel" && message.attemptId === end.attemptId);
+      const late = await agent.next(
+        "control_ack",
+        (message) => message.action === "cancel" && message.attemptId === end.attemptId,
+      );
       assert.equal(late.error, "", "a cancel of what has ended has nothing to do");
     }));
 
@@ -132,13 +155,24 @@ describe("the runner", { concurrency: true }, () => {
 
   test("many attempts at once keep their output apart", () =>
     setup({}, async ({ agent }) => {
-      const ends = await Promise.all(Array.from({ length: 40 }, (_, index) => agent.finish(bash(`echo ${index}`))));
-      assert.deepEqual(ends.map(({ log }) => log), ends.map((_, index) => `${index}\n`));
+      const ends = await Promise.all(
+        Array.from({ length: 40 }, (_, index) => agent.finish(bash(`echo ${index}`))),
+      );
+      assert.deepEqual(
+        ends.map(({ log }) => log),
+        ends.map((_, index) => `${index}\n`),
+      );
     }));
 
   test("two runners cannot serve one directory", () =>
     setup({}, async ({ directory }) => {
-      const options = { directory, clock: systemClock, random: systemRandom, log: silentLogger, version: "test" };
+      const options = {
+        directory,
+        clock: systemClock,
+        random: systemRandom,
+        log: silentLogger,
+        version: "test",
+      };
       await assert.rejects(startRunner(options), { code: "already_exists" });
       // The question whether somebody listens has taken the place of the agent; it comes again.
       const again = await FakeAgent.connect(directory);
@@ -162,9 +196,13 @@ describe("the runner", { concurrency: true }, () => {
       await agent.finish(bash("true"));
       agent.close();
       await systemClock.sleep(1_300);
-      assert.equal(await Promise.race([runner.done.then(() => "done"), systemClock.sleep(0).then(() => "waits")]), "waits");
+      assert.equal(
+        await Promise.race([runner.done.then(() => "done"), systemClock.sleep(0).then(() => "waits")]),
+        "waits",
+      );
       const second = await FakeAgent.connect(directory);
-      for (const { attemptId } of (await second.next("hello")).attempts) second.send({ type: "forget", attemptId });
+      for (const { attemptId } of (await second.next("hello")).attempts)
+        second.send({ type: "forget", attemptId });
       second.send({ type: "control", attemptId: "unknown", action: "cancel" });
       await second.next("control_ack");
       second.close();
@@ -182,8 +220,12 @@ test("the process ignores what a terminal sends, and ends its jobs on SIGTERM", 
   });
   const exited = new Promise<number | null>((resolve) => child.once("exit", (code) => resolve(code)));
   const agent = await FakeAgent.connect(directory);
-  const attemptId = agent.run({ steps: [makeStep("long", `echo $$ > "$HODEI_WORKSPACE/../../../pid"; sleep 60`)] });
-  const pid = await eventually(() => existsSync(join(directory, "pid")) && Number(readFileSync(join(directory, "pid"), "utf8")));
+  const attemptId = agent.run({
+    steps: [makeStep("long", `echo $$ > "$HODEI_WORKSPACE/../../../pid"; sleep 60`)],
+  });
+  const pid = await eventually(
+    () => existsSync(join(directory, "pid")) && Number(readFileSync(join(directory, "pid"), "utf8")),
+  );
   child.kill("SIGINT");
   child.kill("SIGHUP");
   agent.send({ type: "control", attemptId: "unknown", action: "cancel" });

@@ -16,9 +16,9 @@ import type { Service } from "../base/service.ts";
 import type { AgentToRunner, RunnerToAgent } from "../protocol/runner-link.ts";
 import { runnerSocketPath } from "../protocol/spool-layout.ts";
 import { AgentSocket } from "./agent-socket.ts";
-import { Attempt, type AttemptContext, type AttemptOrder } from "./attempt.ts";
 import { AttemptDirectories, attemptsDirectory } from "./attempt-directory.ts";
 import { makeResult, sequenceEndOfError } from "./attempt-result.ts";
+import { Attempt, type AttemptContext, type AttemptOrder } from "./attempt.ts";
 import { bootClock } from "./boot-clock.ts";
 import { detectProcessTrees } from "./detect-process-trees.ts";
 import { inheritedEnvironment } from "./job-environment.ts";
@@ -230,7 +230,9 @@ class RunnerProcess implements Runner {
   }
 
   #refuse(order: AttemptOrder): void {
-    const reason = this.#stopping ? "the runner is going away" : `the worker holds ${MAX_ATTEMPTS} attempts already`;
+    const reason = this.#stopping
+      ? "the runner is going away"
+      : `the worker holds ${MAX_ATTEMPTS} attempts already`;
     const result = makeResult({
       sequence: sequenceEndOfError(reason),
       ending: null,
@@ -302,7 +304,8 @@ class RunnerProcess implements Runner {
   #exitIfDone(): void {
     const silentMs = this.#socket.silentMs;
     const isEmpty = this.#attempts.size === 0;
-    const isAbandoned = [...this.#attempts.values()].every((attempt) => attempt.isFinished) && silentMs > ABANDONED_EXIT_MS;
+    const isAbandoned =
+      [...this.#attempts.values()].every((attempt) => attempt.isFinished) && silentMs > ABANDONED_EXIT_MS;
     const isIdle = isEmpty && silentMs >= (this.#options.idleExitMs ?? IDLE_EXIT_MS);
     if ((isEmpty && this.#shuttingDown) || isIdle || isAbandoned) void this.stop();
   }

@@ -24,12 +24,18 @@ export interface ScriptPlan {
 }
 
 /** A script that begins with a shebang of its own is run by that; else by `interpreter`. */
-export function planScript(spec: { interpreter: string; content: string; safetyHeaders: boolean }): ScriptPlan {
+export function planScript(spec: {
+  interpreter: string;
+  content: string;
+  safetyHeaders: boolean;
+}): ScriptPlan {
   const own = /^#![ \t]*(\S+)[ \t]*(.*?)[ \t\r]*(?:\n|$)/.exec(spec.content);
   const shebang = own ? own[0].trimEnd() : makeShebang(spec.interpreter);
   const body = own ? spec.content.slice(own[0].length) : spec.content;
   // The kernel passes everything after the interpreter as one argument (execve(2)).
-  const words = own ? [own[1] ?? "", own[2] ?? ""].filter((word) => word !== "") : splitWords(spec.interpreter);
+  const words = own
+    ? [own[1] ?? "", own[2] ?? ""].filter((word) => word !== "")
+    : splitWords(spec.interpreter);
   const interpreter = withoutEnv(words);
   const header = spec.safetyHeaders ? SAFETY_HEADERS[basename(interpreter[0] ?? "")] : undefined;
   const lines = header === undefined ? [shebang] : [shebang, header];

@@ -10,8 +10,8 @@ import { unlink, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Cause, CommandSpec, FinalJobState, JobDefinition, Step, StepResult } from "../core/job.ts";
-import type { AttemptLog } from "./attempt-log.ts";
 import { SCRIPT_WRITE_FLAGS, type AttemptPaths } from "./attempt-directory.ts";
+import type { AttemptLog } from "./attempt-log.ts";
 import { startCommand, type CommandExit, type CommandStart } from "./command-start.ts";
 import type { Environment } from "./job-environment.ts";
 import type { PausableTimer } from "./pausable-timer.ts";
@@ -99,7 +99,10 @@ async function runSingle(host: SequenceHost, command: CommandSpec, end: Sequence
   if (!run.start.ok) host.log.system(`✖ ${run.start.message}`);
 }
 
-async function runStep(host: SequenceHost, at: { step: Step; index: number; end: SequenceEnd }): Promise<void> {
+async function runStep(
+  host: SequenceHost,
+  at: { step: Step; index: number; end: SequenceEnd },
+): Promise<void> {
   const { step, index, end } = at;
   const title = `step ${index + 1}/${host.definition.steps.length}: ${step.name}`;
   host.log.system(`▶ ${title}`);
@@ -108,7 +111,13 @@ async function runStep(host: SequenceHost, at: { step: Step; index: number; end:
   const failure = failureOf(run);
   end.lastExit = run.exit;
   const interrupted = host.isEnding() && !run.timedOut;
-  const outcome = interrupted ? host.endedOutcome() : run.timedOut ? "timed_out" : failure ? "failed" : "succeeded";
+  const outcome = interrupted
+    ? host.endedOutcome()
+    : run.timedOut
+      ? "timed_out"
+      : failure
+        ? "failed"
+        : "succeeded";
   end.steps.push({
     name: step.name,
     outcome,
@@ -149,7 +158,10 @@ async function runCommand(host: SequenceHost, plan: CommandPlan): Promise<Comman
   run.start = await startCommand({
     argv,
     kind: command.kind === "script" ? "interpreter" : "command",
-    workingDirectory: resolve(host.paths.workspace, plan.workingDirectory || host.definition.workingDirectory),
+    workingDirectory: resolve(
+      host.paths.workspace,
+      plan.workingDirectory || host.definition.workingDirectory,
+    ),
     environment: host.environment(plan.env),
     stdoutFd: host.log.stdoutFd,
     stderrFd: host.log.stderrFd,
@@ -189,7 +201,11 @@ function scriptPathOf(paths: AttemptPaths, index: number): string {
   return index === 0 ? paths.script : join(paths.root, `script-${index + 1}`);
 }
 
-async function makeArguments(command: CommandSpec, paths: AttemptPaths, scriptPath: string | null): Promise<string[]> {
+async function makeArguments(
+  command: CommandSpec,
+  paths: AttemptPaths,
+  scriptPath: string | null,
+): Promise<string[]> {
   if (command.kind === "shell" || scriptPath === null) {
     return command.kind === "shell" ? [command.cmd, ...command.args] : [];
   }
@@ -224,7 +240,13 @@ function removeInBackground(path: string): void {
 function failureOf(run: CommandRun): Failure | null {
   const exitCode = run.exit?.exitCode ?? null;
   const signal = run.exit?.signal ?? null;
-  const fail = (cause: Cause, message: string): Failure => ({ state: "failed", cause, exitCode, signal, message });
+  const fail = (cause: Cause, message: string): Failure => ({
+    state: "failed",
+    cause,
+    exitCode,
+    signal,
+    message,
+  });
   if (!run.start.ok) return fail(run.start.cause, run.start.message);
   if (run.timedOut) {
     return { ...fail("timeout", `timed out after ${(run.timeoutMs ?? 0) / 1000} s`), state: "timed_out" };

@@ -15,7 +15,12 @@ async function streamCall(calls: ActiveCalls, signal: AbortSignal): Promise<Asyn
 }
 
 async function isIdle(calls: ActiveCalls): Promise<boolean> {
-  return await Promise.race([calls.idle().then(() => true), Promise.resolve().then(() => Promise.resolve()).then(() => false)]);
+  return await Promise.race([
+    calls.idle().then(() => true),
+    Promise.resolve()
+      .then(() => Promise.resolve())
+      .then(() => false),
+  ]);
 }
 
 test("a stream counts until its last message, and once", async () => {
@@ -45,7 +50,9 @@ test("a stream that nobody reads counts until its caller has left", async () => 
 test("a call that fails counts no longer", async () => {
   const calls = new ActiveCalls();
   const request = { stream: false, method: { name: "GetJob" }, signal: new AbortController().signal };
-  const call = calls.interceptor(() => Promise.reject(new Error("refused")))(request as unknown as UnaryRequest);
+  const call = calls.interceptor(() => Promise.reject(new Error("refused")))(
+    request as unknown as UnaryRequest,
+  );
   await assert.rejects(call, /refused/);
   await calls.idle();
 });

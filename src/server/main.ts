@@ -3,7 +3,12 @@
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { systemClock } from "../base/clock.ts";
-import { apiTokenPath, defaultDataDirectory, serverFilePath, type ServerFile } from "../base/data-directory.ts";
+import {
+  apiTokenPath,
+  defaultDataDirectory,
+  serverFilePath,
+  type ServerFile,
+} from "../base/data-directory.ts";
 import { AppError } from "../base/errors.ts";
 import { eventually } from "../base/eventually.ts";
 import { createLogger, type LogLevel } from "../base/log.ts";

@@ -18,7 +18,8 @@ export const serverSettings = defineSettings({
     defaultText: "a private PostgreSQL in the data directory",
     protocols: ["postgres", "postgresql"],
     secret: true,
-    description: "A PostgreSQL of your own, version 15 to 18; the environment keeps its password out of the process list.",
+    description:
+      "A PostgreSQL of your own, version 15 to 18; the environment keeps its password out of the process list.",
   }),
   host: setting.string({
     env: "HODEI_HOST",

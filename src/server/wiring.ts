@@ -16,6 +16,7 @@ import { LogService } from "../protocol/gen/hodei/v1/logs_pb.ts";
 import { ServerService } from "../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
 import { ProcessProvider } from "../providers/process/process-provider.ts";
+import type { Provider } from "../providers/provider.ts";
 import { openDirectoryBlobStore } from "../storage/directory-blob-store.ts";
 import type { PostgresConnection } from "../storage/postgres/database.ts";
 import { openPostgresStore } from "../storage/postgres/open-postgres-store.ts";
@@ -86,7 +87,7 @@ export async function startControlPlane(
     if (options.expectsJob) makeFirstWorker(provisioner);
     const loops = startLoops(options, parts, provisioner);
     // Workers that shall end are not told to look for another server first.
-    started.push(connections, { stop: () => endWorkers(options, provisioner) }, loops);
+    started.push(connections, { stop: () => endWorkers(options, provisioner, parts.pool.provider) }, loops);
   }
   const http = await startHttpServer({ ...rpc, port: options.httpPort });
   const announcement = await announce(dataDirectory, {
@@ -180,7 +181,17 @@ async function openParts(
 
 function addRoutes(router: ConnectRouter, options: ServerOptions, parts: Parts): void {
   const { clock, random, log } = options;
-  const { store, logs, heartbeats, jobs: events, connections, onJobChanged, onRoom, onIdle, instanceId } = parts;
+  const {
+    store,
+    logs,
+    heartbeats,
+    jobs: events,
+    connections,
+    onJobChanged,
+    onRoom,
+    onIdle,
+    instanceId,
+  } = parts;
   const onQueued = (): void => parts.hints.scheduling();
   const onCancelled = (job: Job): void => {
     if (job.state === "cancelling" && job.workerId !== null && job.attemptId !== null) {
@@ -188,7 +199,18 @@ function addRoutes(router: ConnectRouter, options: ServerOptions, parts: Parts):
     }
     onJobChanged(job);
   };
-  const link = linkApi({ store, logs, heartbeats, clock, random, log, connections, onJobChanged, onRoom, onIdle });
+  const link = linkApi({
+    store,
+    logs,
+    heartbeats,
+    clock,
+    random,
+    log,
+    connections,
+    onJobChanged,
+    onRoom,
+    onIdle,
+  });
   router.service(JobService, jobsApi({ store, clock, random, events, onQueued, onCancelled }));
   router.service(LogService, logsApi({ store, logs, events, clock }));
   router.service(WorkerService, { ...workersApi({ store }), ...link });
@@ -242,9 +264,15 @@ function makeFirstWorker(provisioner: Provisioner): void {
   if (pool && pool.room > 0 && pool.arriving === 0) provisioner.provision([{ pool: pool.name, count: 1 }]);
 }
 
-async function endWorkers(options: ServerOptions, provisioner: Provisioner): Promise<void> {
+async function endWorkers(
+  options: ServerOptions,
+  provisioner: Provisioner,
+  provider: Provider,
+): Promise<void> {
   if (options.endWorkersOnStop) await provisioner.destroyAll();
   else provisioner.stopListening();
+  // An agent that dies from here on is the next server's to start again.
+  await provider.close();
 }
 
 /** Leaves word for the command line on this machine. */

@@ -1,7 +1,7 @@
 /** Turns a checked job of a file into the definition that the API takes. */
 
-import { JOB_DEFAULTS, type CommandSpec, type JobDefinition, type Step } from "../core/job.ts";
 import { errorMessage } from "../base/errors.ts";
+import { JOB_DEFAULTS, type CommandSpec, type JobDefinition, type Step } from "../core/job.ts";
 import type { RuleBreach } from "./job-rules.ts";
 import { MAX_SCRIPT_BYTES, type JobSpec, type StepSpec } from "./job-schema.ts";
 import type { ValuePath } from "./problem.ts";
@@ -65,11 +65,14 @@ const MAX_DERIVED_NAME_CHARS = 60;
 
 /** A step without a name is called by the first line that does something. */
 function stepName(command: CommandSpec | null, index: number): string {
-  const text = command?.kind === "shell" ? [command.cmd, ...command.args].join(" ") : (command?.content ?? "");
+  const text =
+    command?.kind === "shell" ? [command.cmd, ...command.args].join(" ") : (command?.content ?? "");
   const lines = text.split("\n").map((line) => line.replaceAll(/[\u0000-\u001f\u007f]+/g, " ").trim());
   const line = lines.find((candidate) => candidate !== "" && !candidate.startsWith("#"));
   if (line === undefined) return `step ${index + 1}`;
-  return [...line].length > MAX_DERIVED_NAME_CHARS ? `${[...line].slice(0, MAX_DERIVED_NAME_CHARS - 1).join("")}…` : line;
+  return [...line].length > MAX_DERIVED_NAME_CHARS
+    ? `${[...line].slice(0, MAX_DERIVED_NAME_CHARS - 1).join("")}…`
+    : line;
 }
 
 function toCommand(

@@ -39,7 +39,13 @@ test("a text to run is a bash script with defaults around it, named for its file
       queueTimeoutMs: 86_400_000,
       graceMs: 10_000,
       leaseMs: 900_000,
-      retry: { maxRetries: 0, maxInfrastructureRetries: 2, backoffMs: 1000, maxBackoffMs: 300_000, exitCodes: [] },
+      retry: {
+        maxRetries: 0,
+        maxInfrastructureRetries: 2,
+        backoffMs: 1000,
+        maxBackoffMs: 300_000,
+        exitCodes: [],
+      },
       priority: 0,
       queue: "default",
       labels: {},
@@ -79,7 +85,13 @@ idempotencyKey: k-1
     queueTimeoutMs: 90_000,
     graceMs: 0,
     leaseMs: 120_000,
-    retry: { maxRetries: 3, maxInfrastructureRetries: 0, backoffMs: 250, maxBackoffMs: 60_000, exitCodes: [1, 75] },
+    retry: {
+      maxRetries: 3,
+      maxInfrastructureRetries: 0,
+      backoffMs: 250,
+      maxBackoffMs: 60_000,
+      exitCodes: [1, 75],
+    },
     priority: -5,
     queue: "builds",
     labels: { team: "a/b" },
@@ -115,7 +127,12 @@ steps:
     timeoutMs: 30_000,
     continueOnError: true,
   });
-  assert.deepEqual(steps[2]?.command, { kind: "script", interpreter: "python3", content: "print(1)", safetyHeaders: false });
+  assert.deepEqual(steps[2]?.command, {
+    kind: "script",
+    interpreter: "python3",
+    content: "print(1)",
+    safetyHeaders: false,
+  });
 });
 
 test("a script file is read through the given function, and its problems have a place", () => {
@@ -129,7 +146,12 @@ test("a script file is read through the given function, and its problems have a 
   const text = "script:\n  interpreter: sh\n  file: a.sh\n";
   const good = parseJobFile(text, options(Buffer.from("echo ä\n")));
   assert.ok(good.ok);
-  assert.deepEqual(good.jobs[0]?.definition.command, { kind: "script", interpreter: "sh", content: "echo ä\n", safetyHeaders: true });
+  assert.deepEqual(good.jobs[0]?.definition.command, {
+    kind: "script",
+    interpreter: "sh",
+    content: "echo ä\n",
+    safetyHeaders: true,
+  });
   for (const [content, expected] of [
     [null, "x.yaml:3:9: script.file: cannot read a.sh: no such file: a.sh"],
     [new Uint8Array(), "x.yaml:3:9: script.file: a.sh is empty"],
@@ -139,7 +161,10 @@ test("a script file is read through the given function, and its problems have a 
   ] as const) {
     const bad = parseJobFile(text, options(content));
     assert.ok(!bad.ok);
-    assert.deepEqual(bad.problems.map((p) => formatProblem(p, "x.yaml")), [expected]);
+    assert.deepEqual(
+      bad.problems.map((p) => formatProblem(p, "x.yaml")),
+      [expected],
+    );
   }
 });
 
@@ -260,24 +285,88 @@ test("names come from the file without directory and extension", () => {
 });
 
 test("the JSON Schema describes each key and refuses unknown ones", () => {
-  const schema = jobFileJsonSchema() as { $defs: { job: { properties: Record<string, { description?: string }>; additionalProperties: boolean } } };
+  const schema = jobFileJsonSchema() as {
+    $defs: { job: { properties: Record<string, { description?: string }>; additionalProperties: boolean } };
+  };
   const { job } = schema.$defs;
   assert.equal(job.additionalProperties, false);
-  for (const key of ["name", "run", "script", "command", "steps", "env", "timeout", "retry", "idempotencyKey"]) {
+  for (const key of [
+    "name",
+    "run",
+    "script",
+    "command",
+    "steps",
+    "env",
+    "timeout",
+    "retry",
+    "idempotencyKey",
+  ]) {
     assert.ok(job.properties[key], key);
   }
   assert.deepEqual(JSON.parse(JSON.stringify(schema)), schema);
 });
 
 test("no text makes the parser throw, and what is refused has a reason", () => {
-  const words = fc.constantFrom("run", ":", "- ", "\n", "  ", "{", "}", "[", "]", "&a", "*a", "'", '"', "|", ">", "---", "!!x", "jobs", "steps", "env", "0", "#", "\t", "? ", ",", "\\", "<<", "__proto__", "%YAML", "\r");
-  const text = fc.oneof(fc.string({ unit: "grapheme" }), fc.array(words, { maxLength: 40 }).map((list) => list.join("")));
-  fc.assert(fc.property(fc.oneof(text, fc.uint8Array({ maxLength: 200 })), holdsItsPromise), { numRuns: 3000 });
+  const words = fc.constantFrom(
+    "run",
+    ":",
+    "- ",
+    "\n",
+    "  ",
+    "{",
+    "}",
+    "[",
+    "]",
+    "&a",
+    "*a",
+    "'",
+    '"',
+    "|",
+    ">",
+    "---",
+    "!!x",
+    "jobs",
+    "steps",
+    "env",
+    "0",
+    "#",
+    "\t",
+    "? ",
+    ",",
+    "\\",
+    "<<",
+    "__proto__",
+    "%YAML",
+    "\r",
+  );
+  const text = fc.oneof(
+    fc.string({ unit: "grapheme" }),
+    fc.array(words, { maxLength: 40 }).map((list) => list.join("")),
+  );
+  fc.assert(fc.property(fc.oneof(text, fc.uint8Array({ maxLength: 200 })), holdsItsPromise), {
+    numRuns: 3000,
+  });
 });
 
 test("no value makes the parser throw, and JSON and YAML readers agree", () => {
-  const keys = ["name", "run", "script", "command", "steps", "env", "resources", "timeout", "retry", "labels", "jobs", "queue", "if"];
-  const job = fc.dictionary(fc.oneof(fc.constantFrom(...keys), fc.string()), fc.jsonValue({ maxDepth: 3 }), { maxKeys: 6 });
+  const keys = [
+    "name",
+    "run",
+    "script",
+    "command",
+    "steps",
+    "env",
+    "resources",
+    "timeout",
+    "retry",
+    "labels",
+    "jobs",
+    "queue",
+    "if",
+  ];
+  const job = fc.dictionary(fc.oneof(fc.constantFrom(...keys), fc.string()), fc.jsonValue({ maxDepth: 3 }), {
+    maxKeys: 6,
+  });
   fc.assert(
     fc.property(job, (value) => {
       holdsItsPromise(JSON.stringify(value));

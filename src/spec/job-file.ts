@@ -38,7 +38,8 @@ export function parseJobFile(source: string | Uint8Array, options: JobFileOption
 
   const problems: Problem[] = [];
   const entries = read.values.flatMap((value) => jobEntries(value, problems));
-  if (entries.length === 0 && problems.length === 0) problems.push(wholeFile("has no job", "write at least `run: …`"));
+  if (entries.length === 0 && problems.length === 0)
+    problems.push(wholeFile("has no job", "write at least `run: …`"));
   const jobs: ParsedJob[] = [];
   for (const [index, entry] of entries.entries()) {
     const defaultName = jobNameFromFile(options.fileName) + (entries.length > 1 ? `-${index + 1}` : "");
@@ -50,7 +51,12 @@ export function parseJobFile(source: string | Uint8Array, options: JobFileOption
   return { ok: true, jobs };
 }
 
-function wholeFile(message: string, hint: string, line: number | null = null, column: number | null = null): Problem {
+function wholeFile(
+  message: string,
+  hint: string,
+  line: number | null = null,
+  column: number | null = null,
+): Problem {
   return { path: "", line, column, message, hint };
 }
 
@@ -59,7 +65,10 @@ function decode(source: string | Uint8Array): string | Problem {
   if (size > MAX_JOB_FILE_BYTES) return wholeFile("is larger than 32 MiB", "split it into several files");
   let text: string;
   try {
-    text = typeof source === "string" ? source.replace(/^\uFEFF/, "") : new TextDecoder("utf-8", { fatal: true }).decode(source);
+    text =
+      typeof source === "string"
+        ? source.replace(/^\uFEFF/, "")
+        : new TextDecoder("utf-8", { fatal: true }).decode(source);
   } catch {
     // The decoder does not say where; the first bad byte is found again for the message.
     return wholeFile("is not UTF-8 text", "save it as UTF-8", lineOfBadByte(source as Uint8Array), 1);
@@ -67,7 +76,12 @@ function decode(source: string | Uint8Array): string | Problem {
   const nul = text.indexOf("\0");
   if (nul < 0) return text;
   const before = text.slice(0, nul).split("\n");
-  return wholeFile("has a NUL byte: it is not a text file", "remove it", before.length, (before.at(-1)?.length ?? 0) + 1);
+  return wholeFile(
+    "has a NUL byte: it is not a text file",
+    "remove it",
+    before.length,
+    (before.at(-1)?.length ?? 0) + 1,
+  );
 }
 
 function lineOfBadByte(bytes: Uint8Array): number {
@@ -96,10 +110,20 @@ function jobEntries(source: SourceValue, problems: Problem[]): JobEntry[] {
   for (const key of Object.keys(value)) {
     if (key === "jobs") continue;
     const place = source.locateKey([key]);
-    problems.push({ path: formatPath([key]), ...place, message: "cannot stand beside `jobs`", hint: "move it into the jobs" });
+    problems.push({
+      path: formatPath([key]),
+      ...place,
+      message: "cannot stand beside `jobs`",
+      hint: "move it into the jobs",
+    });
   }
   if (Array.isArray(value["jobs"])) return listEntries(source, value["jobs"], ["jobs"]);
-  problems.push({ path: "jobs", ...source.locateKey(["jobs"]), message: "must be a list of jobs", hint: "begin each job with `- `" });
+  problems.push({
+    path: "jobs",
+    ...source.locateKey(["jobs"]),
+    message: "must be a list of jobs",
+    hint: "begin each job with `- `",
+  });
   return [];
 }
 
@@ -119,7 +143,11 @@ function parseJob(
   if (parsed) breaches.push(...checkJobRules(entry.value));
   let definition: JobDefinition | null = null;
   if (parsed?.success) {
-    definition = toJobDefinition(parsed.data, { defaultName: context.defaultName, readFile: context.readFile, breaches });
+    definition = toJobDefinition(parsed.data, {
+      defaultName: context.defaultName,
+      readFile: context.readFile,
+      breaches,
+    });
   }
   context.problems.push(...breaches.map((breach) => toProblem(entry, breach)));
   if (breaches.length > 0 || definition === null) return null;

@@ -38,7 +38,9 @@ function exactlyOne(
   const [second] = present.slice(1);
   if (second === undefined) {
     const keys = `${rule.keys.slice(0, -1).join(", ")} or ${rule.keys.at(-1)}`;
-    return [{ path, message: `nothing to run: ${rule.what} needs ${keys}`, hint: `add \`${rule.keys[0]}:\`` }];
+    return [
+      { path, message: `nothing to run: ${rule.what} needs ${keys}`, hint: `add \`${rule.keys[0]}:\`` },
+    ];
   }
   const message = `${present.join(" and ")} are given, but ${rule.what} has only one of ${rule.keys.join(", ")}`;
   return [{ path: [...path, second], message, hint: "keep one of them" }];
@@ -55,12 +57,17 @@ export function checkEveryValue(value: unknown): RuleBreach[] {
     left -= 1;
     if (left < 0 || breaches.length >= 100) return;
     if (typeof node === "string" && node.includes("\0")) {
-      breaches.push({ path, message: "has a NUL character, which no program can be given", hint: "remove it" });
+      breaches.push({
+        path,
+        message: "has a NUL character, which no program can be given",
+        hint: "remove it",
+      });
     } else if (Array.isArray(node)) {
       node.forEach((item, index) => visit(item, [...path, index]));
     } else if (isMapping(node)) {
       for (const [key, item] of Object.entries(node)) {
-        if (key === "__proto__") breaches.push({ path: [...path, key], message: "is not a possible name", hint: "rename it" });
+        if (key === "__proto__")
+          breaches.push({ path: [...path, key], message: "is not a possible name", hint: "rename it" });
         else visit(item, [...path, key]);
       }
     }

@@ -6,8 +6,8 @@
  * check them as long as anything else is wrong, and every problem should be told at once.
  */
 
-import { formatDurationMs } from "../base/quantities.ts";
 import { z } from "zod";
+import { formatDurationMs } from "../base/quantities.ts";
 import { STEP_CONDITIONS } from "../core/job.ts";
 import {
   CPU_EXAMPLES,
@@ -72,14 +72,24 @@ const longText = textValue.refine((text) => utf8Length(text) <= MAX_TEXT_BYTES, 
 });
 
 const env = z
-  .record(z.string().max(256, "must have 256 characters at most").regex(ENV_NAME, "must be letters, digits and _, and not begin with a digit"), longText, {
-    error: "must be a mapping of names to values",
-  })
+  .record(
+    z
+      .string()
+      .max(256, "must have 256 characters at most")
+      .regex(ENV_NAME, "must be letters, digits and _, and not begin with a digit"),
+    longText,
+    {
+      error: "must be a mapping of names to values",
+    },
+  )
   .refine((map) => Object.keys(map).length <= 1000, { error: "must have 1000 entries at most" });
 
 const labels = z
   .record(
-    z.string().max(128, "must have 128 characters at most").regex(LABEL_KEY, "must be letters, digits and . _ / - and begin and end with a letter or digit"),
+    z
+      .string()
+      .max(128, "must have 128 characters at most")
+      .regex(LABEL_KEY, "must be letters, digits and . _ / - and begin and end with a letter or digit"),
     textValue.refine((text) => text.length <= 256 && !CONTROL_CHARACTERS.test(text), {
       error: "must be one line of 256 characters at most",
     }),
@@ -102,10 +112,14 @@ const argv = z
   .array(longText, { error: "must be a list: the program and its arguments" })
   .min(1, "must name a program")
   .max(10_001, "must have 10,000 arguments at most")
-  .refine((list) => list[0] !== "" && utf8Length(list[0] ?? "") <= 4096, { error: "must begin with the name of a program" });
+  .refine((list) => list[0] !== "" && utf8Length(list[0] ?? "") <= 4096, {
+    error: "must begin with the name of a program",
+  });
 
 const run = z
-  .union([scriptText, argv], { error: "must be a script (text) or a command (a list of program and arguments)" })
+  .union([scriptText, argv], {
+    error: "must be a script (text) or a command (a list of program and arguments)",
+  })
   .describe("What to run: text is a bash script, a list is a program and its arguments");
 
 export const scriptSchema = z
@@ -118,8 +132,15 @@ export const scriptSchema = z
         .optional()
         .describe("A name or path such as bash, sh, python3 or /usr/bin/env node; bash by default"),
       content: scriptText.optional().describe("The text of the script"),
-      file: z.string("must be text").min(1, "must not be empty").optional().describe("A file with the script, relative to this file"),
-      safetyHeaders: z.boolean("must be true or false").optional().describe("false leaves out set -euo pipefail"),
+      file: z
+        .string("must be text")
+        .min(1, "must not be empty")
+        .optional()
+        .describe("A file with the script, relative to this file"),
+      safetyHeaders: z
+        .boolean("must be true or false")
+        .optional()
+        .describe("false leaves out set -euo pipefail"),
     },
     { error: "must be a mapping with content or file" },
   )
@@ -142,8 +163,13 @@ export const stepSchema = z.strictObject(
       .enum(STEP_CONDITIONS, { error: `must be ${STEP_CONDITIONS.join(", ")}` })
       .optional()
       .describe("When the step runs: success (every step before it went well), failure or always"),
-    timeout: duration({ minMs: 1, maxMs: YEAR_MS }).optional().describe("The longest time this step may take"),
-    continueOnError: z.boolean("must be true or false").optional().describe("The job goes on as if the step had gone well"),
+    timeout: duration({ minMs: 1, maxMs: YEAR_MS })
+      .optional()
+      .describe("The longest time this step may take"),
+    continueOnError: z
+      .boolean("must be true or false")
+      .optional()
+      .describe("The job goes on as if the step had gone well"),
   },
   { error: "must be a mapping" },
 );
@@ -166,9 +192,15 @@ export const resourcesSchema = z.strictObject(
 
 export const retrySchema = z.strictObject(
   {
-    max: wholeNumber(0, 100).optional().describe("New attempts after a failure of the job itself; 0 by default"),
-    infrastructure: wholeNumber(0, 100).optional().describe("New attempts after a failure of the infrastructure; 2 by default"),
-    backoff: duration({ minMs: 0, maxMs: DAY_MS }).optional().describe("The wait before the first new attempt; 1s by default"),
+    max: wholeNumber(0, 100)
+      .optional()
+      .describe("New attempts after a failure of the job itself; 0 by default"),
+    infrastructure: wholeNumber(0, 100)
+      .optional()
+      .describe("New attempts after a failure of the infrastructure; 2 by default"),
+    backoff: duration({ minMs: 0, maxMs: DAY_MS })
+      .optional()
+      .describe("The wait before the first new attempt; 1s by default"),
     maxBackoff: duration({ minMs: 0, maxMs: DAY_MS }).optional().describe("The longest wait; 5m by default"),
     exitCodes: z
       .array(wholeNumber(0, 255), { error: "must be a list of exit codes" })
@@ -200,9 +232,15 @@ export const jobSchema = z.strictObject(
     workingDirectory: workingDirectory.optional(),
     resources: resourcesSchema.optional().describe("What the job needs from its worker"),
     selector: labels.optional().describe("Labels that the worker must have"),
-    timeout: duration({ minMs: 1, maxMs: YEAR_MS }).optional().describe("The longest time an attempt may run; 1h by default"),
-    queueTimeout: duration({ minMs: 1, maxMs: YEAR_MS }).optional().describe("The longest wait for a worker; 24h by default"),
-    grace: duration({ minMs: 0, maxMs: DAY_MS }).optional().describe("From SIGTERM to SIGKILL; 10s by default"),
+    timeout: duration({ minMs: 1, maxMs: YEAR_MS })
+      .optional()
+      .describe("The longest time an attempt may run; 1h by default"),
+    queueTimeout: duration({ minMs: 1, maxMs: YEAR_MS })
+      .optional()
+      .describe("The longest wait for a worker; 24h by default"),
+    grace: duration({ minMs: 0, maxMs: DAY_MS })
+      .optional()
+      .describe("From SIGTERM to SIGKILL; 10s by default"),
     lease: duration({ minMs: 40 * SECOND_MS, maxMs: 7 * DAY_MS })
       .optional()
       .describe("How long an attempt stays valid without a sign of its worker; 15m by default"),
@@ -211,7 +249,10 @@ export const jobSchema = z.strictObject(
     queue: z
       .string("must be text")
       .max(128, "must have 128 characters at most")
-      .regex(/^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$/, "must be letters, digits and . _ - and begin and end with a letter or digit")
+      .regex(
+        /^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$/,
+        "must be letters, digits and . _ - and begin and end with a letter or digit",
+      )
       .optional()
       .describe("The queue; default by default"),
     labels: labels.optional().describe("Shown and used as a filter; no effect on scheduling"),

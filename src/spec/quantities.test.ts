@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { closestName } from "./closest-name.ts";
 import { formatDurationMs } from "../base/quantities.ts";
+import { closestName } from "./closest-name.ts";
 import { parseCpuMillis, parseDurationMs, parseSizeBytes } from "./quantities.ts";
 
 test("durations are read with units, or as seconds", () => {
@@ -27,7 +27,11 @@ test("durations are read with units, or as seconds", () => {
 });
 
 test("a duration that was printed reads as itself", () => {
-  fc.assert(fc.property(fc.nat({ max: 2 ** 31 - 1 }), (ms) => assert.equal(parseDurationMs(formatDurationMs(ms)), ms)));
+  fc.assert(
+    fc.property(fc.nat({ max: 2 ** 31 - 1 }), (ms) =>
+      assert.equal(parseDurationMs(formatDurationMs(ms)), ms),
+    ),
+  );
 });
 
 test("sizes know powers of 1000 and of 1024", () => {

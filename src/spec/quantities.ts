@@ -9,7 +9,8 @@ export const DURATION_EXAMPLES = "90s, 5m, 1h30m or a number of seconds";
 
 /** Milliseconds in a text such as `1h30m`, `250ms` or `90` (seconds), or in a number of seconds. */
 export function parseDurationMs(value: string | number): number | null {
-  if (typeof value === "number") return Number.isFinite(value) && value >= 0 ? Math.round(value * 1000) : null;
+  if (typeof value === "number")
+    return Number.isFinite(value) && value >= 0 ? Math.round(value * 1000) : null;
   const text = value.trim();
   return /^\d+(?:\.\d+)?$/.test(text) ? parseDurationMs(Number(text)) : parseDurationText(text);
 }
@@ -26,7 +27,8 @@ export const CPU_EXAMPLES = "500m (thousandths of a core) or 1.5 (cores)";
 
 /** Thousandths of a core in a text such as `500m` or `1.5`, or in a number of cores. */
 export function parseCpuMillis(value: string | number): number | null {
-  if (typeof value === "number") return Number.isFinite(value) && value >= 0 ? Math.round(value * 1000) : null;
+  if (typeof value === "number")
+    return Number.isFinite(value) && value >= 0 ? Math.round(value * 1000) : null;
   const match = /^(\d+(?:\.\d+)?)(m?)$/.exec(value.trim());
   if (!match) return null;
   const amount = Number(match[1]);

@@ -24,10 +24,14 @@ function explainIssue(issue: z.core.$ZodIssue, job: unknown): SchemaBreach[] {
   }
   if (issue.code === "invalid_union") {
     const inner = innerIssues(issue, valueAt(job, path));
-    if (inner.length > 0) return inner.flatMap((deeper) => explainIssue({ ...deeper, path: [...issue.path, ...deeper.path] }, job));
+    if (inner.length > 0)
+      return inner.flatMap((deeper) =>
+        explainIssue({ ...deeper, path: [...issue.path, ...deeper.path] }, job),
+      );
   }
   const value = valueAt(job, path);
-  const isShown = issue.code === "invalid_type" || issue.code === "invalid_union" || issue.code === "invalid_value";
+  const isShown =
+    issue.code === "invalid_type" || issue.code === "invalid_union" || issue.code === "invalid_value";
   const found = isShown ? `, not ${describe(value)}` : "";
   return [{ path, message: `${issue.message}${found}`, hint: "", isKey: false }];
 }
@@ -38,7 +42,9 @@ function explainIssue(issue: z.core.$ZodIssue, job: unknown): SchemaBreach[] {
  */
 function innerIssues(issue: z.core.$ZodIssueInvalidUnion, value: unknown): z.core.$ZodIssue[] {
   if (!Array.isArray(value) && typeof value !== "string") return [];
-  const meant = issue.errors.find((branch) => !branch.some((inner) => inner.path.length === 0 && inner.code === "invalid_type"));
+  const meant = issue.errors.find(
+    (branch) => !branch.some((inner) => inner.path.length === 0 && inner.code === "invalid_type"),
+  );
   return meant ?? [];
 }
 
@@ -71,6 +77,7 @@ function describe(value: unknown): string {
   if (value === undefined || value === null) return "nothing";
   if (Array.isArray(value)) return "a list";
   if (typeof value === "object") return "a mapping";
-  if (typeof value === "string") return `the text ${JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value)}`;
+  if (typeof value === "string")
+    return `the text ${JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value)}`;
   return `${typeof value} ${JSON.stringify(value)}`;
 }

@@ -5,7 +5,18 @@
  * strangers, so everything that costs more than the text is long has a limit.
  */
 
-import { Composer, Lexer, LineCounter, Parser, isAlias, isMap, isScalar, isSeq, type Document, type Node } from "yaml";
+import {
+  Composer,
+  Lexer,
+  LineCounter,
+  Parser,
+  isAlias,
+  isMap,
+  isScalar,
+  isSeq,
+  type Document,
+  type Node,
+} from "yaml";
 import { errorMessage } from "../base/errors.ts";
 import { JsonScanError, scanJson } from "./json-scan.ts";
 import { MAX_PROBLEMS, type Problem, type ValuePath } from "./problem.ts";
@@ -88,7 +99,10 @@ function lazyPlaces(text: string, lineOffset: number): Pick<SourceValue, "locate
     places ??= (read.ok ? read.values[0] : undefined) ?? { locate: () => start, locateKey: () => start };
     return places;
   };
-  return { locate: (path) => (places ?? load()).locate(path), locateKey: (path) => (places ?? load()).locateKey(path) };
+  return {
+    locate: (path) => (places ?? load()).locate(path),
+    locateKey: (path) => (places ?? load()).locateKey(path),
+  };
 }
 
 // ── YAML ───────────────────────────────────────────────────────────────────────────────────────
@@ -107,10 +121,17 @@ function readYaml(text: string, lineOffset: number): SourceResult {
     const message = `nested more than ${MAX_NESTING} levels deep`;
     return { ok: false, problems: [{ path: "", ...at(error.offset), message, hint: "" }] };
   }
-  const problems = documents.flatMap((document) => document.errors).map((error) => {
-    const message = error.message.split("\n")[0] ?? "not valid YAML";
-    return { path: "", ...at(error.pos[0]), message: `not valid YAML: ${message}`, hint: yamlHint(error.code) };
-  });
+  const problems = documents
+    .flatMap((document) => document.errors)
+    .map((error) => {
+      const message = error.message.split("\n")[0] ?? "not valid YAML";
+      return {
+        path: "",
+        ...at(error.pos[0]),
+        message: `not valid YAML: ${message}`,
+        hint: yamlHint(error.code),
+      };
+    });
   if (problems.length > 0) return { ok: false, problems: problems.slice(0, MAX_PROBLEMS) };
   return toValues(documents, at);
 }
@@ -132,7 +153,12 @@ class TooDeepError extends Error {
 /** The parser's own stack is a list, so the depth can be checked before anything recursive runs. */
 function composeWithinDepth(text: string, lines: LineCounter): Document.Parsed[] {
   const parser = new Parser(lines.addNewLine);
-  const composer = new Composer({ lineCounter: lines, prettyErrors: false, stringKeys: true, logLevel: "silent" });
+  const composer = new Composer({
+    lineCounter: lines,
+    prettyErrors: false,
+    stringKeys: true,
+    logLevel: "silent",
+  });
   const documents: Document.Parsed[] = [];
   lines.addNewLine(0);
   for (const lexeme of new Lexer().lex(text)) {
@@ -150,12 +176,20 @@ function toValues(documents: readonly Document.Parsed[], at: (offset: number) =>
     if (document.contents === null || isEmpty(document.contents)) continue;
     keepTexts(document.contents);
     try {
-      values.push({ value: document.toJS({ maxAliasCount: MAX_ALIAS_COUNT }) as unknown, ...places(document, at) });
+      values.push({
+        value: document.toJS({ maxAliasCount: MAX_ALIAS_COUNT }) as unknown,
+        ...places(document, at),
+      });
     } catch (error) {
       const place = at(document.range?.[0] ?? 0);
       const tooMany = errorMessage(error).startsWith("Excessive alias count");
-      const message = tooMany ? "aliases expand to too many values" : `not valid YAML: ${errorMessage(error)}`;
-      return { ok: false, problems: [{ path: "", ...place, message, hint: tooMany ? "write the values out" : "" }] };
+      const message = tooMany
+        ? "aliases expand to too many values"
+        : `not valid YAML: ${errorMessage(error)}`;
+      return {
+        ok: false,
+        problems: [{ path: "", ...place, message, hint: tooMany ? "write the values out" : "" }],
+      };
     }
   }
   return { ok: true, values };

@@ -12,7 +12,10 @@ export const cancelCommand: CliCommand = {
       .argument("<job...>", "ids of jobs, or their beginnings")
       .option("--reason <text>", "kept with the job")
       .option("-o, --output <format>", "json: an array of the jobs")
-      .addHelpText("after", "\nA job that runs gets SIGTERM, and after its grace SIGKILL; it is `cancelled` when its processes are gone.");
+      .addHelpText(
+        "after",
+        "\nA job that runs gets SIGTERM, and after its grace SIGKILL; it is `cancelled` when its processes are gone.",
+      );
   },
   async run({ options, operands }, context) {
     checkIds(operands, "job");

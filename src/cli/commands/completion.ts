@@ -9,23 +9,26 @@ const SHELLS = ["bash", "zsh", "fish"] as const;
 
 export const completionCommand: CliCommand = {
   configure(command) {
-    command
-      .argument("<shell>", SHELLS.join(", "))
-      .addHelpText(
-        "after",
-        `
+    command.argument("<shell>", SHELLS.join(", ")).addHelpText(
+      "after",
+      `
 bash:  source <(hodei completion bash)
 zsh:   hodei completion zsh > "\${fpath[1]}/_hodei"
 fish:  hodei completion fish > ~/.config/fish/completions/hodei.fish`,
-      );
+    );
   },
   async run({ operands }, context) {
     const shell = SHELLS.find((known) => known === operands[0]);
     if (!shell) {
-      throw new AppError("invalid_argument", `completion: ${JSON.stringify(operands[0] ?? "")} is none of ${SHELLS.join(", ")}`);
+      throw new AppError(
+        "invalid_argument",
+        `completion: ${JSON.stringify(operands[0] ?? "")} is none of ${SHELLS.join(", ")}`,
+      );
     }
     const program = await context.describeProgram(() => {});
-    await context.stdout.write({ bash: bashScript, zsh: zshScript, fish: fishScript }[shell](commandTree(program)));
+    await context.stdout.write(
+      { bash: bashScript, zsh: zshScript, fish: fishScript }[shell](commandTree(program)),
+    );
     return EXIT.ok;
   },
 };
@@ -73,7 +76,13 @@ function bashScript(commands: readonly CommandWords[]): string {
     const words = options.flatMap(({ flags }) => flags).join(" ");
     return `    ${name}) words="${words}" ;;`;
   });
-  const takers = [...new Set(commands.flatMap(({ options }) => options.filter((option) => option.takesValue).flatMap(({ flags }) => flags)))];
+  const takers = [
+    ...new Set(
+      commands.flatMap(({ options }) =>
+        options.filter((option) => option.takesValue).flatMap(({ flags }) => flags),
+      ),
+    ),
+  ];
   return `# bash completion for hodei
 _hodei() {
   local current="\${COMP_WORDS[COMP_CWORD]}" previous="\${COMP_WORDS[COMP_CWORD-1]}" name="" word words=""
@@ -98,12 +107,15 @@ complete -o filenames -F _hodei hodei
 }
 
 function zshScript(commands: readonly CommandWords[]): string {
-  const described = (name: string, description: string): string => quoted(`${name}:${description.replaceAll(":", "\\:")}`);
+  const described = (name: string, description: string): string =>
+    quoted(`${name}:${description.replaceAll(":", "\\:")}`);
   const names = commands.map(({ name, description }) => `    ${described(name, description)}`).join("\n");
   const cases = commands.map(({ name, options }) => {
     const rest = name === "completion" ? quoted(`1:shell:(${SHELLS.join(" ")})`) : quoted("*:file:_files");
     const specs = options.flatMap(({ flags, description, takesValue }) =>
-      flags.map((flag) => quoted(`*${flag}[${description.replaceAll(/[[\]:]/g, " ")}]${takesValue ? ":value:_files" : ""}`)),
+      flags.map((flag) =>
+        quoted(`*${flag}[${description.replaceAll(/[[\]:]/g, " ")}]${takesValue ? ":value:_files" : ""}`),
+      ),
     );
     return `    ${name}) _arguments ${[...specs, rest].join(" ")} ;;`;
   });
@@ -131,11 +143,18 @@ function fishScript(commands: readonly CommandWords[]): string {
   const lines = ["# fish completion for hodei", "complete -c hodei -f -n __fish_use_subcommand"];
   for (const { name, description, options } of commands) {
     lines.push(`complete -c hodei -n __fish_use_subcommand -a ${name} -d ${quoted(description)}`);
-    if (name === "completion") lines.push(`complete -c hodei -f -n '__fish_seen_subcommand_from completion' -a ${quoted(SHELLS.join(" "))}`);
+    if (name === "completion")
+      lines.push(
+        `complete -c hodei -f -n '__fish_seen_subcommand_from completion' -a ${quoted(SHELLS.join(" "))}`,
+      );
     for (const option of options) {
-      const flags = option.flags.map((flag) => (flag.startsWith("--") ? `-l ${flag.slice(2)}` : `-s ${flag.slice(1)}`)).join(" ");
+      const flags = option.flags
+        .map((flag) => (flag.startsWith("--") ? `-l ${flag.slice(2)}` : `-s ${flag.slice(1)}`))
+        .join(" ");
       const value = option.takesValue ? " -r" : "";
-      lines.push(`complete -c hodei -n '__fish_seen_subcommand_from ${name}' ${flags}${value} -d ${quoted(option.description)}`);
+      lines.push(
+        `complete -c hodei -n '__fish_seen_subcommand_from ${name}' ${flags}${value} -d ${quoted(option.description)}`,
+      );
     }
   }
   return `${lines.join("\n")}\n`;

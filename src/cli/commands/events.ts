@@ -11,14 +11,18 @@ import { formatTable } from "../table.ts";
 
 export const eventsCommand: CliCommand = {
   configure(command) {
-    command.argument("<job>", "id of the job, or its beginning").option("-o, --output <format>", "json: an array");
+    command
+      .argument("<job>", "id of the job, or its beginning")
+      .option("-o, --output <format>", "json: an array");
   },
   async run({ options, operands }, context) {
     checkIds(operands, "job");
     const isJson = jsonOutput(options);
     const jobId = operands[0] ?? "";
     const connection = await context.connect("embedded_to_read");
-    const response = await call(`get the events of job ${jobId}`, () => connection.jobs.getJobEvents({ jobId }));
+    const response = await call(`get the events of job ${jobId}`, () =>
+      connection.jobs.getJobEvents({ jobId }),
+    );
     const events = response.events.map(eventFromWire);
     if (isJson) {
       await context.stdout.write(toJsonText(events));

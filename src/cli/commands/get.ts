@@ -1,8 +1,8 @@
 /** `hodei get`: everything about a job. */
 
+import { formatDurationMs } from "../../base/quantities.ts";
 import { isFinal } from "../../core/job.ts";
 import { jobFromWire, type JobView } from "../../protocol/convert.ts";
-import { formatDurationMs } from "../../base/quantities.ts";
 import { call } from "../call.ts";
 import type { CliCommand, Colors } from "../command.ts";
 import { EXIT } from "../exit-codes.ts";
@@ -23,7 +23,9 @@ export const getCommand: CliCommand = {
     const { job } = await call(`get job ${jobId}`, () => connection.jobs.getJob({ jobId }));
     if (!job) throw new Error("the server sent no job");
     const view = jobFromWire(job);
-    const text = isJson ? toJsonText(view) : describeJob(view, context.colors.stdout, context.environment.clock.nowMs());
+    const text = isJson
+      ? toJsonText(view)
+      : describeJob(view, context.colors.stdout, context.environment.clock.nowMs());
     await context.stdout.write(text);
     return EXIT.ok;
   },
@@ -50,7 +52,9 @@ function describeJob(job: JobView, colors: Colors, nowMs: number): string {
     ["duration", ranMs === null ? "" : formatDuration(ranMs)],
     ["worker", job.workerId ?? ""],
   ];
-  const shown = lines.filter(([, value]) => value !== "").map(([name, value]) => `${colors.dim(name.padEnd(9))} ${printable(value)}`);
+  const shown = lines
+    .filter(([, value]) => value !== "")
+    .map(([name, value]) => `${colors.dim(name.padEnd(9))} ${printable(value)}`);
   return [`${shown.join("\n")}\n`, ...attemptTexts(job, colors), ...resultTexts(job, colors)].join("\n");
 }
 
@@ -60,12 +64,16 @@ function exitText(job: Pick<JobView, "exitCode" | "signal">): string {
 }
 
 function pairs(map: Record<string, string>): string {
-  return Object.entries(map).map(([key, value]) => `${key}=${value}`).join(" ");
+  return Object.entries(map)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(" ");
 }
 
 function commandText(command: NonNullable<JobView["definition"]["command"]>): string {
   if (command.kind === "script") return `a script of ${command.interpreter}`;
-  const words = [command.cmd, ...command.args].map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word)));
+  const words = [command.cmd, ...command.args].map((word) =>
+    /^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word),
+  );
   const text = words.join(" ");
   return text.length > 200 ? `${text.slice(0, 199)}…` : text;
 }
@@ -81,7 +89,9 @@ function attemptTexts(job: JobView, colors: Colors): string[] {
     colorState(attempt.state, colors),
     attempt.cause ?? "",
     exitText(attempt),
-    attempt.startedAtMs !== null && attempt.finishedAtMs !== null ? formatDuration(attempt.finishedAtMs - attempt.startedAtMs) : "",
+    attempt.startedAtMs !== null && attempt.finishedAtMs !== null
+      ? formatDuration(attempt.finishedAtMs - attempt.startedAtMs)
+      : "",
     attempt.usage && attempt.usage.peakMemoryBytes > 0 ? formatBytes(attempt.usage.peakMemoryBytes) : "",
     attempt.usage ? `${(attempt.usage.cpuMicros / 1e6).toFixed(2)} s` : "",
     formatBytes(attempt.logBytes),
@@ -96,7 +106,9 @@ function attemptTexts(job: JobView, colors: Colors): string[] {
     step.name,
     colorState(step.outcome, colors),
     exitText(step),
-    step.startedAtMs !== null && step.finishedAtMs !== null ? formatDuration(step.finishedAtMs - step.startedAtMs) : "",
+    step.startedAtMs !== null && step.finishedAtMs !== null
+      ? formatDuration(step.finishedAtMs - step.startedAtMs)
+      : "",
     step.message,
   ]);
   texts.push(formatTable(["STEP", "NAME", "OUTCOME", "END", "DURATION", "MESSAGE"], steps));
@@ -107,10 +119,18 @@ function resultTexts(job: JobView, colors: Colors): string[] {
   const texts: string[] = [];
   const outputs = Object.entries(job.outputs);
   if (outputs.length > 0) {
-    texts.push(`${colors.dim("outputs")}\n${outputs.map(([key, value]) => `  ${printable(key)}=${value.split("\n").map(printable).join("\n    ")}\n`).join("")}`);
+    texts.push(
+      `${colors.dim("outputs")}\n${outputs.map(([key, value]) => `  ${printable(key)}=${value.split("\n").map(printable).join("\n    ")}\n`).join("")}`,
+    );
   }
   if (job.summary !== "") {
-    texts.push(`${colors.dim("summary")}\n${job.summary.trimEnd().split("\n").map((line) => `${`  ${printable(line)}`.trimEnd()}\n`).join("")}`);
+    texts.push(
+      `${colors.dim("summary")}\n${job.summary
+        .trimEnd()
+        .split("\n")
+        .map((line) => `${`  ${printable(line)}`.trimEnd()}\n`)
+        .join("")}`,
+    );
   }
   return texts;
 }

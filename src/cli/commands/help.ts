@@ -19,8 +19,13 @@ export const helpCommand: CliCommand = {
     const program = await context.describeProgram((part) => {
       text += part;
     });
-    const command = topic === undefined ? program : program.commands.find((candidate) => candidate.name() === topic);
-    if (!command) throw unknownTopic(topic ?? "", [...program.commands.map((candidate) => candidate.name()), "exit-codes"]);
+    const command =
+      topic === undefined ? program : program.commands.find((candidate) => candidate.name() === topic);
+    if (!command)
+      throw unknownTopic(topic ?? "", [
+        ...program.commands.map((candidate) => candidate.name()),
+        "exit-codes",
+      ]);
     command.outputHelp();
     await context.stdout.write(text);
     return EXIT.ok;
@@ -30,7 +35,9 @@ export const helpCommand: CliCommand = {
 function unknownTopic(topic: string, known: readonly string[]): AppError {
   const close = closestName(topic, known);
   const hint = close === null ? "see hodei help" : `did you mean ${close}?`;
-  return new AppError("invalid_argument", `help: there is no topic ${JSON.stringify(topic)}`, { details: { hint } });
+  return new AppError("invalid_argument", `help: there is no topic ${JSON.stringify(topic)}`, {
+    details: { hint },
+  });
 }
 
 export function exitCodeText(): string {

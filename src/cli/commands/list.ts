@@ -1,14 +1,30 @@
 /** `hodei list`: jobs by filter, newest first. */
 
 import { CAUSES, JOB_STATES } from "../../core/job.ts";
-import { causeToWire, jobFromWire, jobStateToWire, timeToWire, type JobView } from "../../protocol/convert.ts";
+import {
+  causeToWire,
+  jobFromWire,
+  jobStateToWire,
+  timeToWire,
+  type JobView,
+} from "../../protocol/convert.ts";
 import { call } from "../call.ts";
 import type { CliCommand, CommandCall, CommandContext } from "../command.ts";
 import type { Connection } from "../connection.ts";
 import { EXIT } from "../exit-codes.ts";
 import { colorState, formatAge, formatDuration, ranForMs } from "../job-text.ts";
 import { toJsonView } from "../json-views.ts";
-import { choiceOption, collect, flagOption, jsonOutput, pairsOption, sinceOption, textOption, textsOption, wholeNumberOption } from "../option-values.ts";
+import {
+  choiceOption,
+  collect,
+  flagOption,
+  jsonOutput,
+  pairsOption,
+  sinceOption,
+  textOption,
+  textsOption,
+  wholeNumberOption,
+} from "../option-values.ts";
 import { shortIds } from "../short-ids.ts";
 import { formatTable } from "../table.ts";
 
@@ -35,7 +51,8 @@ async function listJobs(given: CommandCall, context: CommandContext): Promise<nu
   const { options } = given;
   const isJson = jsonOutput(options);
   const filter = toFilter(options, context.environment.clock.nowMs());
-  const limit = wholeNumberOption(options, "limit", { option: "--limit", min: 1, max: 1_000_000 }) ?? DEFAULT_LIMIT;
+  const limit =
+    wholeNumberOption(options, "limit", { option: "--limit", min: 1, max: 1_000_000 }) ?? DEFAULT_LIMIT;
   const connection = await context.connect("embedded_to_read");
   const pages = jobPages(connection, filter, flagOption(options, "all") ? Infinity : limit);
   await (isJson ? printJson(pages, context) : printTables(pages, context));
@@ -47,7 +64,9 @@ type Filter = ReturnType<typeof toFilter>;
 function toFilter(options: Record<string, unknown>, nowMs: number) {
   const createdAfter = timeToWire(sinceOption(options, nowMs) ?? null);
   return {
-    states: textsOption(options, "state").map((text) => jobStateToWire(choiceOption(text, JOB_STATES, "--state"))),
+    states: textsOption(options, "state").map((text) =>
+      jobStateToWire(choiceOption(text, JOB_STATES, "--state")),
+    ),
     causes: textsOption(options, "cause").map((text) => causeToWire(choiceOption(text, CAUSES, "--cause"))),
     queue: textOption(options, "queue") ?? "",
     name: textOption(options, "name") ?? "",

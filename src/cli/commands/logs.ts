@@ -1,5 +1,6 @@
 /** `hodei logs`: the log of a job, all of it, its end, or as it grows. */
 
+import { isFinal } from "../../core/job.ts";
 import { LOG_STREAMS, type LogStreamName } from "../../core/log-record.ts";
 import { jobFromWire, timeToWire } from "../../protocol/convert.ts";
 import { call, explain } from "../call.ts";
@@ -9,8 +10,17 @@ import { EXIT, exitCodeOfJob } from "../exit-codes.ts";
 import { followLog, watchJob } from "../follow.ts";
 import { createJsonPrinter, createTextPrinter, piecesFromWire, type LogPrinter } from "../log-printer.ts";
 import { LogTail } from "../log-tail.ts";
-import { checkIds, choiceOption, collect, flagOption, invalidOption, jsonOutput, sinceOption, textsOption, wholeNumberOption } from "../option-values.ts";
-import { isFinal } from "../../core/job.ts";
+import {
+  checkIds,
+  choiceOption,
+  collect,
+  flagOption,
+  invalidOption,
+  jsonOutput,
+  sinceOption,
+  textsOption,
+  wholeNumberOption,
+} from "../option-values.ts";
 
 export const logsCommand: CliCommand = {
   configure(command) {
@@ -25,7 +35,10 @@ export const logsCommand: CliCommand = {
       .option("--attempt <number>", "the log of this attempt; the last one by default")
       .option("--exit-code", "end with the exit code of the job")
       .option("-o, --output <format>", "json: one object for each line")
-      .addHelpText("after", "\nWhat the job wrote to stderr goes to stderr, and so does what Hodei says of it (dim).");
+      .addHelpText(
+        "after",
+        "\nWhat the job wrote to stderr goes to stderr, and so does what Hodei says of it (dim).",
+      );
   },
   run: showLog,
 };
@@ -56,7 +69,10 @@ async function showLog(given: CommandCall, context: CommandContext): Promise<num
     follow: flagOption(options, "follow"),
   };
   const connection = await context.connect("embedded_to_read");
-  const printer = choosePrinter({ isRaw, isJson, timestamps: flagOption(options, "timestamps"), streams: wish.streams }, context);
+  const printer = choosePrinter(
+    { isRaw, isJson, timestamps: flagOption(options, "timestamps"), streams: wish.streams },
+    context,
+  );
   await printLog(wish, { connection, context, printer });
   await printer.finish();
   return flagOption(options, "exitCode") ? await jobExitCode(wish, connection, context) : EXIT.ok;
@@ -106,7 +122,13 @@ async function printLog(wish: LogWish, run: LogRun): Promise<void> {
   }
   const follow = { connection, environment: context.environment, signal: new AbortController().signal };
   // Reading on from a place needs the number of its attempt, but later attempts are wanted too.
-  const request = { jobId: wish.jobId, streams, sinceMs: wish.sinceMs, ...place, onlyAttempt: wish.attempt !== 0 };
+  const request = {
+    jobId: wish.jobId,
+    streams,
+    sinceMs: wish.sinceMs,
+    ...place,
+    onlyAttempt: wish.attempt !== 0,
+  };
   for await (const response of followLog(request, follow)) {
     await printer.print(piecesFromWire(response.entries), response.attempt);
   }
@@ -143,7 +165,9 @@ async function printPresent(
 }
 
 function asReadFailure(error: unknown, jobId: string): unknown {
-  return error instanceof Error && error.name === "BrokenPipe" ? error : explain(error, `read the log of job ${jobId}`);
+  return error instanceof Error && error.name === "BrokenPipe"
+    ? error
+    : explain(error, `read the log of job ${jobId}`);
 }
 
 async function jobExitCode(wish: LogWish, connection: Connection, context: CommandContext): Promise<number> {
@@ -152,6 +176,7 @@ async function jobExitCode(wish: LogWish, connection: Connection, context: Comma
   const view = jobFromWire(job);
   if (isFinal(view.state) || !wish.follow) return exitCodeOfJob(view);
   const follow = { connection, environment: context.environment, signal: new AbortController().signal };
-  for await (const change of watchJob(view.id, follow)) if (isFinal(change.state)) return exitCodeOfJob(change);
+  for await (const change of watchJob(view.id, follow))
+    if (isFinal(change.state)) return exitCodeOfJob(change);
   return EXIT.failure;
 }

@@ -15,14 +15,20 @@ import { createSpinner } from "../spinner.ts";
 
 export const runCommand: CliCommand = {
   configure(command) {
-    command.argument("[file]", "job file with one job; or give a command after --").allowExcessArguments().usage("[options] FILE\n       hodei run [options] -- COMMAND ARGUMENTS…");
+    command
+      .argument("[file]", "job file with one job; or give a command after --")
+      .allowExcessArguments()
+      .usage("[options] FILE\n       hodei run [options] -- COMMAND ARGUMENTS…");
     addJobOptions(command);
     command
       .option("-d, --detach", "print the id of the job and do not wait")
       .option("-q, --quiet", "only what the job itself prints")
       .option("-t, --timestamps", "begin each line of the log with its time")
       .option("-o, --output <format>", "json: the ended job on stdout, its log on stderr")
-      .addHelpText("after", "\nThe exit code is the job's own; see hodei help exit-codes.\nCtrl-C asks whether to detach or to cancel; without a terminal it cancels.");
+      .addHelpText(
+        "after",
+        "\nThe exit code is the job's own; see hodei help exit-codes.\nCtrl-C asks whether to detach or to cancel; without a terminal it cancels.",
+      );
   },
   run: runJob,
 };
@@ -38,23 +44,38 @@ async function runJob(given: CommandCall, context: CommandContext): Promise<numb
     spinner.show("connecting to a server, or starting one");
     const connection = await context.connect(isDetached ? "running_server" : "embedded_to_run");
     const { jobId } = await call(`submit job ${definition.name}`, () =>
-      connection.jobs.queueJob({ definition: definitionToWire(definition), idempotencyKey: job.idempotencyKey ?? "" }),
+      connection.jobs.queueJob({
+        definition: definitionToWire(definition),
+        idempotencyKey: job.idempotencyKey ?? "",
+      }),
     );
     if (isDetached) {
       await context.stdout.write(isJson ? toJsonText({ id: jobId }) : `${jobId}\n`);
       return EXIT.ok;
     }
     const timestamps = flagOption(given.options, "timestamps");
-    const end = await attachToJob({ jobId, connection, context, spinner, isQuiet, timestamps, logToStderr: isJson });
+    const end = await attachToJob({
+      jobId,
+      connection,
+      context,
+      spinner,
+      isQuiet,
+      timestamps,
+      logToStderr: isJson,
+    });
     return end.type === "left" ? end.exitCode : await report(end.job, { isQuiet, isJson, context });
   } finally {
     spinner.hide();
   }
 }
 
-async function report(job: JobView, how: { isQuiet: boolean; isJson: boolean; context: CommandContext }): Promise<number> {
+async function report(
+  job: JobView,
+  how: { isQuiet: boolean; isJson: boolean; context: CommandContext },
+): Promise<number> {
   const { stdout, stderr, colors, environment } = how.context;
-  if (!how.isQuiet && !stderr.isBroken) await stderr.write(`${resultLine(job, colors.stderr, environment.clock.nowMs())}\n`);
+  if (!how.isQuiet && !stderr.isBroken)
+    await stderr.write(`${resultLine(job, colors.stderr, environment.clock.nowMs())}\n`);
   if (how.isJson && !stdout.isBroken) await stdout.write(toJsonText(job));
   return exitCodeOfJob(job);
 }
@@ -63,12 +84,19 @@ async function oneJob(given: CommandCall, context: CommandContext): Promise<Pars
   const [file, ...others] = given.operands;
   if (given.afterDashes !== null) {
     if (file === undefined) return commandJob(given.afterDashes);
-    throw new AppError("invalid_argument", `run takes a file or a command, not both: ${file} stands before --`);
+    throw new AppError(
+      "invalid_argument",
+      `run takes a file or a command, not both: ${file} stands before --`,
+    );
   }
   if (file === undefined || others.length > 0) {
-    throw new AppError("invalid_argument", file === undefined ? "run needs a job file or a command" : "run takes one file", {
-      details: { hint: "hodei run FILE, or hodei run -- COMMAND ARGUMENTS…" },
-    });
+    throw new AppError(
+      "invalid_argument",
+      file === undefined ? "run needs a job file or a command" : "run takes one file",
+      {
+        details: { hint: "hodei run FILE, or hodei run -- COMMAND ARGUMENTS…" },
+      },
+    );
   }
   const jobs = await readJobFile(file, context.environment);
   const [job] = jobs;

@@ -21,7 +21,9 @@ const WATCHES = 16;
 
 export const submitCommand: CliCommand = {
   configure(command) {
-    command.argument("[file...]", "job files, - for standard input; or give a command after --").usage("[options] FILE…\n       hodei submit [options] -- COMMAND ARGUMENTS…");
+    command
+      .argument("[file...]", "job files, - for standard input; or give a command after --")
+      .usage("[options] FILE…\n       hodei submit [options] -- COMMAND ARGUMENTS…");
     addJobOptions(command);
     command
       .option("-w, --wait", "wait until all have ended; 0 only if all succeeded")
@@ -67,8 +69,15 @@ async function queueAll(
   const bar = new ProgressBar({ context, total: jobs.length, isOn: jobs.length > BATCH_JOBS });
   try {
     for (const batch of batches(jobs)) {
-      const request = { jobs: batch.map((job) => ({ definition: definitionToWire(job.definition), idempotencyKey: job.idempotencyKey ?? "" })) };
-      const { jobIds } = await call(`submit ${describeBatch(jobs, ids.length)}`, () => connection.jobs.queueJobs(request));
+      const request = {
+        jobs: batch.map((job) => ({
+          definition: definitionToWire(job.definition),
+          idempotencyKey: job.idempotencyKey ?? "",
+        })),
+      };
+      const { jobIds } = await call(`submit ${describeBatch(jobs, ids.length)}`, () =>
+        connection.jobs.queueJobs(request),
+      );
       for (const id of jobIds) ids.push(id);
       bar.hide();
       if (!isJson) await context.stdout.write(`${jobIds.join("\n")}\n`);
@@ -104,7 +113,12 @@ function* batches(jobs: readonly ParsedJob[]): Generator<ParsedJob[]> {
 /** At least half of what is sent: three bytes for a character are rare. */
 function roughSize({ definition }: ParsedJob): number {
   const commands = [definition.command, ...definition.steps.map((step) => step.command)];
-  const maps = [definition.env, definition.labels, definition.selector, ...definition.steps.map((step) => step.env)];
+  const maps = [
+    definition.env,
+    definition.labels,
+    definition.selector,
+    ...definition.steps.map((step) => step.env),
+  ];
   let size = 200;
   for (const command of commands) {
     if (command?.kind === "script") size += command.content.length;
@@ -114,7 +128,11 @@ function roughSize({ definition }: ParsedJob): number {
   return size;
 }
 
-async function waitForAll(ids: readonly string[], connection: Connection, context: CommandContext): Promise<number> {
+async function waitForAll(
+  ids: readonly string[],
+  connection: Connection,
+  context: CommandContext,
+): Promise<number> {
   const counts = new Map<JobState, number>();
   const bar = new ProgressBar({ context, total: ids.length, isOn: true });
   const follow = { connection, environment: context.environment, signal: new AbortController().signal };

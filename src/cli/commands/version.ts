@@ -31,7 +31,11 @@ export const versionCommand: CliCommand = {
       return EXIT.ok;
     }
     await stdout.write(`client  ${environment.version}\n`);
-    await stdout.write(server ? `server  ${server.version} (${server.databaseVersion}) at ${server.url}\n` : `server  not reached: ${problem}\n`);
+    await stdout.write(
+      server
+        ? `server  ${server.version} (${server.databaseVersion}) at ${server.url}\n`
+        : `server  not reached: ${problem}\n`,
+    );
     return EXIT.ok;
   },
 };

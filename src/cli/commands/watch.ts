@@ -37,7 +37,8 @@ export const watchCommand: CliCommand = {
 
 function detail(job: JobView): string {
   const parts: string[] = [];
-  if (job.progress && !isFinal(job.state)) parts.push(`${Math.round(job.progress.percent)} % ${job.progress.message}`.trim());
+  if (job.progress && !isFinal(job.state))
+    parts.push(`${Math.round(job.progress.percent)} % ${job.progress.message}`.trim());
   if (job.message !== "") parts.push(job.message.replaceAll("\n", " "));
   return parts.length === 0 ? "" : `: ${parts.join(", ")}`;
 }

@@ -33,21 +33,33 @@ interface Parts {
   connection: Connection;
 }
 
-async function showWorker(given: CommandCall, isJson: boolean, { context, connection }: Parts): Promise<number> {
+async function showWorker(
+  given: CommandCall,
+  isJson: boolean,
+  { context, connection }: Parts,
+): Promise<number> {
   const workerId = given.operands[0] ?? "";
-  const { worker } = await call(`get worker ${workerId}`, () => connection.workers.getWorkerInfo({ workerId }));
+  const { worker } = await call(`get worker ${workerId}`, () =>
+    connection.workers.getWorkerInfo({ workerId }),
+  );
   if (!worker) throw new Error("the server sent no worker");
   const view = workerFromWire(worker);
   await context.stdout.write(isJson ? toJsonText(view) : describeWorker(view, context));
   return EXIT.ok;
 }
 
-async function listWorkers(given: CommandCall, isJson: boolean, { context, connection }: Parts): Promise<number> {
+async function listWorkers(
+  given: CommandCall,
+  isJson: boolean,
+  { context, connection }: Parts,
+): Promise<number> {
   const includeTerminated = flagOption(given.options, "all");
   const workers: WorkerView[] = [];
   let pageToken = "";
   do {
-    const page = await call("list workers", () => connection.workers.listWorkers({ includeTerminated, pageSize: 1000, pageToken }));
+    const page = await call("list workers", () =>
+      connection.workers.listWorkers({ includeTerminated, pageSize: 1000, pageToken }),
+    );
     workers.push(...page.workers.map(workerFromWire));
     pageToken = page.nextPageToken;
   } while (pageToken !== "");
@@ -90,12 +102,27 @@ function describeWorker(worker: WorkerView, { colors, environment }: CommandCont
     ["version", info?.version ?? ""],
     ["host", info ? [info.hostname, info.ipAddress].filter(Boolean).join(" ") : ""],
     ["capacity", info ? capacityText(info.capacity) : ""],
-    ["usage", usage ? `${usage.cpuMillis / 1000} CPU, ${formatBytes(usage.memoryBytes)}, ${formatBytes(usage.diskFreeBytes)} disk free, load ${(usage.loadMillis / 1000).toFixed(2)}` : ""],
+    [
+      "usage",
+      usage
+        ? `${usage.cpuMillis / 1000} CPU, ${formatBytes(usage.memoryBytes)}, ${formatBytes(usage.diskFreeBytes)} disk free, load ${(usage.loadMillis / 1000).toFixed(2)}`
+        : "",
+    ],
     ["can", info?.capabilities.join(" ") ?? ""],
-    ["labels", Object.entries(info?.labels ?? {}).map(([key, value]) => `${key}=${value}`).join(" ")],
+    [
+      "labels",
+      Object.entries(info?.labels ?? {})
+        .map(([key, value]) => `${key}=${value}`)
+        .join(" "),
+    ],
     ["taints", (info?.taints ?? []).map((taint) => `${taint.key}=${taint.value}:${taint.effect}`).join(" ")],
     ["created", new Date(worker.createdAtMs).toISOString()],
-    ["seen", worker.lastHeartbeatAtMs === null ? "" : `${formatAge(environment.clock.nowMs() - worker.lastHeartbeatAtMs)} ago`],
+    [
+      "seen",
+      worker.lastHeartbeatAtMs === null
+        ? ""
+        : `${formatAge(environment.clock.nowMs() - worker.lastHeartbeatAtMs)} ago`,
+    ],
     ["attempts", worker.attemptIds.join(" ")],
   ];
   const shown = lines.filter(([, value]) => value !== "");

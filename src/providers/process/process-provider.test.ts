@@ -8,8 +8,8 @@ import { systemClock } from "../../base/clock.ts";
 import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
 import { isProcessAlive, signalProcess, type ProcessIdentity } from "../../base/process-identity.ts";
-import type { ProviderEvent } from "../provider.ts";
 import { providerConformance, sampleSpec } from "../provider-conformance.ts";
+import type { ProviderEvent } from "../provider.ts";
 import { ProcessProvider } from "./process-provider.ts";
 
 const workerProgram = fileURLToPath(new URL("../../worker-main.js", import.meta.url));
@@ -121,7 +121,11 @@ test("reports the last words of an agent that could not start", async (t) => {
   const spec = sampleSpec();
   await provider.create(spec);
   const [event] = await eventually(() => (events.length > 0 ? events : null));
-  assert.deepEqual(event, { type: "gone", workerId: spec.workerId, message: "the agent ended with code 3: no such luck" });
+  assert.deepEqual(event, {
+    type: "gone",
+    workerId: spec.workerId,
+    message: "the agent ended with code 3: no such luck",
+  });
 });
 
 test("gives workers a chosen environment, and the token in a file only", async (t) => {

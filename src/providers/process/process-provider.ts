@@ -41,7 +41,18 @@ export interface ProcessProviderOptions {
   log: Logger;
 }
 
-const INHERITED = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "HODEI_CGROUP"];
+const INHERITED = [
+  "PATH",
+  "HOME",
+  "USER",
+  "LOGNAME",
+  "SHELL",
+  "LANG",
+  "LC_ALL",
+  "TZ",
+  "TMPDIR",
+  "HODEI_CGROUP",
+];
 /** How long an agent has to end its jobs and its runner when it is asked to. */
 const STOP_TIMEOUT_MS = 10_000;
 /** How long a killed process may take to disappear. */
@@ -95,7 +106,9 @@ export class ProcessProvider implements Provider {
           this.#options.log.error({ err: cleanUpError, workerId }, "could not remove a worker");
         });
         const code = error instanceof AppError ? error.code : "unavailable";
-        throw new AppError(code, `start worker ${workerId} in ${directory}: ${errorMessage(error)}`, { cause: error });
+        throw new AppError(code, `start worker ${workerId} in ${directory}: ${errorMessage(error)}`, {
+          cause: error,
+        });
       }
     });
   }
@@ -276,7 +289,10 @@ export class ProcessProvider implements Provider {
     } catch {
       // It had its time: SIGKILL cannot be ignored.
       signalProcess(identity, "SIGKILL");
-      await eventually(isGone, { timeoutMs: KILL_TIMEOUT_MS, what: `the end of killed process ${identity.pid}` });
+      await eventually(isGone, {
+        timeoutMs: KILL_TIMEOUT_MS,
+        what: `the end of killed process ${identity.pid}`,
+      });
     }
   }
 }
@@ -304,7 +320,9 @@ interface FoundProcess {
   isAlive: boolean;
 }
 
-async function readProcesses(directory: string): Promise<{ agent: FoundProcess | null; runner: FoundProcess | null }> {
+async function readProcesses(
+  directory: string,
+): Promise<{ agent: FoundProcess | null; runner: FoundProcess | null }> {
   const find = async (name: string): Promise<FoundProcess | null> => {
     const identity = await readIdentity(join(directory, name));
     return identity && { identity, isAlive: isProcessAlive(identity) };

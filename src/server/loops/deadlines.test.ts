@@ -2,7 +2,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { eventually } from "../../base/eventually.ts";
 import { JOB_DEFAULTS } from "../../core/job.ts";
-import { CANCEL_VERIFY_MS, PAUSE_MAX_MS, START_CONFIRM_MS, TIMEOUT_SLACK_MS, UNREACHABLE_AFTER_MS } from "../../core/lease.ts";
+import {
+  CANCEL_VERIFY_MS,
+  PAUSE_MAX_MS,
+  START_CONFIRM_MS,
+  TIMEOUT_SLACK_MS,
+  UNREACHABLE_AFTER_MS,
+} from "../../core/lease.ts";
 import { deadlineRound } from "./deadlines.ts";
 import { makeControlPlane } from "./loop-fixtures.ts";
 
@@ -54,7 +60,9 @@ test("a running job whose worker does not keep the time-out is cancelled on the 
   assert.equal((await job(jobId)).state, "running");
   await after(1);
   assert.equal((await job(jobId)).state, "cancelling");
-  await eventually(() => messages.some((message) => message.type === "control" && message.action === "cancel"));
+  await eventually(() =>
+    messages.some((message) => message.type === "control" && message.action === "cancel"),
+  );
 });
 
 test("a job that is paused for too long is cancelled", async () => {

@@ -43,7 +43,11 @@ async function actOn(due: DueJob, nowMs: number, deps: DeadlineDependencies): Pr
 async function inputFor(due: DueJob, nowMs: number, deps: DeadlineDependencies): Promise<JobInput | null> {
   const { attemptId } = due;
   if (due.state === "pending") {
-    return { type: "reject", cause: "queue_timeout", message: "no worker was free within the queue time-out" };
+    return {
+      type: "reject",
+      cause: "queue_timeout",
+      message: "no worker was free within the queue time-out",
+    };
   }
   if (attemptId === null) return null;
   switch (due.state) {

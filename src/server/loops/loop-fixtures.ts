@@ -3,10 +3,10 @@
 import { silentLogger } from "../../base/log.ts";
 import { ManualClock } from "../../base/manual-clock.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";
-import type { Attempt, Job, JobDefinition } from "../../core/job.ts";
 import type { JobInput } from "../../core/job-change.ts";
-import { sampleDefinition, sampleWorker } from "../../core/session-fixtures.ts";
+import type { Attempt, Job, JobDefinition } from "../../core/job.ts";
 import type { ServerMessage } from "../../core/link.ts";
+import { sampleDefinition, sampleWorker } from "../../core/session-fixtures.ts";
 import type { WorkerCapacity } from "../../core/worker.ts";
 import { createMemoryStore } from "../../storage/memory/memory-store.ts";
 import { WorkerConnection } from "../workers/worker-connection.ts";
@@ -24,7 +24,16 @@ export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
   const connections = new WorkerConnections(() => options.takesOneJob ?? false);
   const changed: Job[] = [];
   const onJobChanged = (job: Job): void => void changed.push(job);
-  const common = { store, connections, clock, random: systemRandom, log: silentLogger, onJobChanged, onRoom() {}, onIdle() {} };
+  const common = {
+    store,
+    connections,
+    clock,
+    random: systemRandom,
+    log: silentLogger,
+    onJobChanged,
+    onRoom() {},
+    onIdle() {},
+  };
   const newId = (): string => uuidV7(clock, systemRandom);
 
   const addWorker = async (pool = "local"): Promise<string> => {
@@ -35,7 +44,10 @@ export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
   };
 
   /** A stream of the worker, without a network. */
-  const connect = (workerId: string, worker: { pool?: string; capacity?: Partial<WorkerCapacity> } = {}): Said => {
+  const connect = (
+    workerId: string,
+    worker: { pool?: string; capacity?: Partial<WorkerCapacity> } = {},
+  ): Said => {
     const capacity = { ...sampleWorker.capacity, ...worker.capacity };
     const info = { ...sampleWorker, workerId, capacity, labels: { os: "linux" } };
     const connection = new WorkerConnection(

@@ -2,7 +2,13 @@ import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { AppError } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
-import type { InstanceState, Provider, ProviderEvent, WorkerHandle, WorkerSpec } from "../../providers/provider.ts";
+import type {
+  InstanceState,
+  Provider,
+  ProviderEvent,
+  WorkerHandle,
+  WorkerSpec,
+} from "../../providers/provider.ts";
 import { makeControlPlane } from "./loop-fixtures.ts";
 import { Provisioner, type Pool } from "./provisioning.ts";
 import { Scheduler } from "./scheduling.ts";
@@ -128,7 +134,11 @@ test("waits longer and longer for a pool whose workers die before they connect",
     await made(1);
     const lost = only();
     provider.lose(lost);
-    await eventually(() => provisioner.plannedPools()[0]?.problem === "it fell over" && provisioner.plannedPools()[0]?.arriving === 0);
+    await eventually(
+      () =>
+        provisioner.plannedPools()[0]?.problem === "it fell over" &&
+        provisioner.plannedPools()[0]?.arriving === 0,
+    );
   }
   // The ceilings of the eight waits add up to 127 s; eight times the first one would be 8 s.
   assert.ok(waits.reduce((sum, wait) => sum + wait) > 12_000, waits.join(" "));

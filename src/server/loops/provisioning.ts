@@ -6,9 +6,9 @@
  * round does not ask for it again; the periodic round finds and mends whatever went wrong between.
  */
 
+import { Backoff } from "../../base/backoff.ts";
 import type { Clock } from "../../base/clock.ts";
 import { AppError, ERROR_CODES, errorMessage } from "../../base/errors.ts";
-import { Backoff } from "../../base/backoff.ts";
 import type { Logger } from "../../base/log.ts";
 import { sha256Hex, uuidV4, uuidV7, type Random } from "../../base/random.ts";
 import type { Job } from "../../core/job.ts";

@@ -5,7 +5,12 @@ import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-no
 import { eventually } from "../../base/eventually.ts";
 import { Outbox } from "../../base/outbox.ts";
 import { uuidV4 } from "../../base/random.ts";
-import { PROTOCOL_VERSION, type HeldAttempt, type ServerMessage, type WorkerMessage } from "../../core/link.ts";
+import {
+  PROTOCOL_VERSION,
+  type HeldAttempt,
+  type ServerMessage,
+  type WorkerMessage,
+} from "../../core/link.ts";
 import { sampleWorker } from "../../core/session-fixtures.ts";
 import { serverMessageFromWire, workerMessageToWire } from "../../protocol/convert-link.ts";
 import { workerInfoToWire } from "../../protocol/convert-worker.ts";
@@ -20,7 +25,10 @@ export class FakeWorker {
   constructor(url: string, workerId: string) {
     this.workerId = workerId;
     this.#sessions = new Http2SessionManager(url);
-    this.#client = createClient(WorkerService, createGrpcTransport({ baseUrl: url, sessionManager: this.#sessions }));
+    this.#client = createClient(
+      WorkerService,
+      createGrpcTransport({ baseUrl: url, sessionManager: this.#sessions }),
+    );
   }
 
   get info() {
@@ -28,10 +36,18 @@ export class FakeWorker {
   }
 
   /** With this one-time token. */
-  async register(token: string, changes: { registrationKey?: string; workerId?: string } = {}): Promise<void> {
+  async register(
+    token: string,
+    changes: { registrationKey?: string; workerId?: string } = {},
+  ): Promise<void> {
     const worker = workerInfoToWire({ ...this.info, workerId: changes.workerId ?? this.workerId });
     const registrationKey = changes.registrationKey ?? uuidV4();
-    const answer = await this.#client.register({ token, worker, protocolVersion: PROTOCOL_VERSION, registrationKey });
+    const answer = await this.#client.register({
+      token,
+      worker,
+      protocolVersion: PROTOCOL_VERSION,
+      registrationKey,
+    });
     this.sessionToken = answer.sessionToken;
   }
 
@@ -64,14 +80,20 @@ export class FakeWorker {
   }
 }
 
-type Open = (outbox: Outbox<WorkerMessage>, signal: AbortSignal) => AsyncIterable<Parameters<typeof serverMessageFromWire>[0]>;
+type Open = (
+  outbox: Outbox<WorkerMessage>,
+  signal: AbortSignal,
+) => AsyncIterable<Parameters<typeof serverMessageFromWire>[0]>;
 
 export class FakeWorkerStream {
   readonly heard: ServerMessage[] = [];
   /** Null while it is open, or after an end without an error. */
   error: unknown = null;
   isOpen = true;
-  readonly #outbox = new Outbox<WorkerMessage>({ maxWaiting: 1_000, overflow: () => new Error("too much to say") });
+  readonly #outbox = new Outbox<WorkerMessage>({
+    maxWaiting: 1_000,
+    overflow: () => new Error("too much to say"),
+  });
   readonly #stop = new AbortController();
 
   constructor(open: Open) {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { eventually } from "../../base/eventually.ts";
 import { systemClock } from "../../base/clock.ts";
+import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";
 import { createMemoryStore } from "../../storage/memory/memory-store.ts";
@@ -14,7 +14,8 @@ test("stores the newest heartbeat of each worker, and what waits at a stop", asy
   for (const id of ids) {
     await store.insertWorker({ id, name: id, provider: "static", pool: "", nowMs: 0, token: null });
   }
-  const heardAt = async (id: string): Promise<number | null> => (await store.getWorker(id))?.lastHeartbeatAtMs ?? null;
+  const heardAt = async (id: string): Promise<number | null> =>
+    (await store.getWorker(id))?.lastHeartbeatAtMs ?? null;
   const [first = "", second = ""] = ids;
 
   writer.add({ workerId: first, heardAtMs: 100, usage: null });

@@ -1,7 +1,7 @@
 /** The part of WorkerService that workers call: Register, WorkerStream, Unregister. */
 
-import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import type { Clock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
@@ -71,7 +71,11 @@ const REFUSALS = {
   wrong_worker: "the one-time token belongs to another worker",
 } as const;
 
-async function register(request: RegisterRequest, sessionToken: string, deps: LinkDependencies): Promise<Worker> {
+async function register(
+  request: RegisterRequest,
+  sessionToken: string,
+  deps: LinkDependencies,
+): Promise<Worker> {
   if (request.protocolVersion !== PROTOCOL_VERSION) {
     throw new AppError(
       "failed_precondition",
@@ -94,7 +98,8 @@ async function authenticate(context: HandlerContext, store: Store): Promise<Work
   const header = context.requestHeader.get("authorization") ?? "";
   const token = /^Bearer (\S+)$/i.exec(header)?.[1];
   const worker = token ? await store.findWorkerBySession(sha256Hex(token)) : null;
-  if (!worker) throw new AppError("unauthenticated", "worker session: the session token is unknown or revoked");
+  if (!worker)
+    throw new AppError("unauthenticated", "worker session: the session token is unknown or revoked");
   return worker;
 }
 

@@ -39,7 +39,16 @@ async function setup(t: TestContext, options: { takesOneJob?: boolean } = {}) {
   const connections = new WorkerConnections(() => options.takesOneJob ?? false);
   const heartbeats = new HeartbeatWriter({ store, clock: systemClock, log: silentLogger });
   const common = { clock: systemClock, random: systemRandom, log: silentLogger };
-  const link = linkApi({ ...common, store, logs, heartbeats, connections, onJobChanged() {}, onRoom() {}, onIdle() {} });
+  const link = linkApi({
+    ...common,
+    store,
+    logs,
+    heartbeats,
+    connections,
+    onJobChanged() {},
+    onRoom() {},
+    onIdle() {},
+  });
   const grpc = await startGrpcServer({
     ...common,
     host: "127.0.0.1",
@@ -83,12 +92,16 @@ async function setup(t: TestContext, options: { takesOneJob?: boolean } = {}) {
   };
   const queue = async (): Promise<string> => {
     const id = newId();
-    await store.insertJobs([{ id, definition: sampleDefinition, idempotencyKey: null, nowMs: systemClock.nowMs() }]);
+    await store.insertJobs([
+      { id, definition: sampleDefinition, idempotencyKey: null, nowMs: systemClock.nowMs() },
+    ]);
     return id;
   };
   const job = async (jobId: string): Promise<Job> => (await store.getJob(jobId)) as Job;
   const jobIs = async (jobId: string, state: Job["state"]): Promise<Job> =>
-    eventually(async () => ((await job(jobId)).state === state ? job(jobId) : null), { what: `job ${state}` });
+    eventually(async () => ((await job(jobId)).state === state ? job(jobId) : null), {
+      what: `job ${state}`,
+    });
   return { store, logs, connections, makeWorker, registered, queue, job, jobIs };
 }
 
@@ -171,7 +184,12 @@ describe("the worker stream", () => {
     const attemptId = await assign(parts, worker.workerId, jobId);
     stream.send({ type: "started", attemptId, startedAtMs: 5 });
     stream.send({ type: "result", attemptId, result: sampleResult({ logEnd: record.length }) });
-    stream.send({ type: "heartbeat", sequence: 1, usage: null, attempts: [{ attemptId, phase: "finished", logEnd: record.length }] });
+    stream.send({
+      type: "heartbeat",
+      sequence: 1,
+      usage: null,
+      attempts: [{ attemptId, phase: "finished", logEnd: record.length }],
+    });
     await stream.next("heartbeat_ack");
     await parts.jobIs(jobId, "running");
     stream.send({ type: "log_batch", attemptId, offset: 0, data: record });

@@ -29,13 +29,19 @@ export function logTests(store: () => Store): void {
     await applyOk(store(), jobId, { type: "finish", attemptId, result: { ...resultOf(), logEnd: 0 } });
     const empty = { attemptId, logBytes: 0, blobKey: null, digest: null };
     assert.deepEqual(await store().getSealedLog(attemptId), empty);
-    assert.equal((await store().listUnsealed(10_000)).some(({ id }) => id === attemptId), false);
+    assert.equal(
+      (await store().listUnsealed(10_000)).some(({ id }) => id === attemptId),
+      false,
+    );
   });
 
   test("an attempt that was lost is unsealed, whatever it has said", async () => {
     const jobId = await submit(store());
     const attemptId = await startJob(store(), jobId);
     await applyOk(store(), jobId, { type: "lose", attemptId, cause: "worker_lost", message: "" });
-    assert.equal((await store().listUnsealed(10_000)).some(({ id }) => id === attemptId), true);
+    assert.equal(
+      (await store().listUnsealed(10_000)).some(({ id }) => id === attemptId),
+      true,
+    );
   });
 }
