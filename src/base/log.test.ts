@@ -35,12 +35,15 @@ test("the last line before an exit is not lost, and an error keeps its message a
   const lines = setup(`
     const log = createLogger({ level: "error" });
     for (let count = 0; count < 1000; count += 1) log.error({ count }, "again");
-    log.error({ err: new Error("above", { cause: new Error("below") }) }, "failed");
+    const error = new Error("above", { cause: new Error("below") });
+    log.error({ err: Object.assign(error, { client: { password: "hidden" } }) }, "failed");
     process.exit(3);
   `);
   assert.equal(lines.length, 1001);
-  const error = lines.at(-1)?.["err"] as { message: string };
-  assert.equal(error.message, "above: below");
+  const error = lines.at(-1)?.["err"] as { message: string; cause: { message: string } };
+  assert.equal(error.message, "above");
+  assert.equal(error.cause.message, "below");
+  assert.doesNotMatch(JSON.stringify(error), /hidden/);
 });
 
 test("a silent log says nothing", () => {
