@@ -126,12 +126,11 @@ async function runCommand(
     stdout,
     stderr,
     colors,
-    connect: async (need: ConnectionNeed) => {
+    connect: (need: ConnectionNeed) => {
       if (need !== "running_server") interruption.listen();
-      const { connect } = await import("./connection.ts");
-      const opening = connect(environment, options, need);
+      const opening = import("./connection.ts").then(({ connect }) => connect(environment, options, need));
       connections.push(opening);
-      return await opening;
+      return opening;
     },
     takeInterruptions: () => interruption.stop(),
     describeProgram: (write) =>

@@ -35,14 +35,19 @@ export const runCommand: CliCommand = {
 
 async function runJob(given: CommandCall, context: CommandContext): Promise<number> {
   const isJson = jsonOutput(given.options);
-  const job = await oneJob(given, context);
-  const definition = applyJobOptions(job.definition, given, context.environment);
   const isQuiet = flagOption(given.options, "quiet");
   const isDetached = flagOption(given.options, "detach");
+  checkOperands(given);
   const spinner = createSpinner(context, !isQuiet && !isDetached);
   try {
     spinner.show("connecting to a server, or starting one");
-    const connection = await context.connect(isDetached ? "running_server" : "embedded_to_run");
+    // A server that starts waits for other processes most of the time: the file is read meanwhile.
+    const connecting = context.connect(isDetached ? "running_server" : "embedded_to_run");
+    // A fault in the file is told first, whatever becomes of the server.
+    connecting.catch(() => {});
+    const job = await oneJob(given, context);
+    const definition = applyJobOptions(job.definition, given, context.environment);
+    const connection = await connecting;
     const { jobId } = await call(`submit job ${definition.name}`, () =>
       connection.jobs.queueJob({
         definition: definitionToWire(definition),
@@ -80,10 +85,10 @@ async function report(
   return exitCodeOfJob(job);
 }
 
-async function oneJob(given: CommandCall, context: CommandContext): Promise<ParsedJob> {
+function checkOperands(given: CommandCall): void {
   const [file, ...others] = given.operands;
   if (given.afterDashes !== null) {
-    if (file === undefined) return commandJob(given.afterDashes);
+    if (file === undefined) return;
     throw new AppError(
       "invalid_argument",
       `run takes a file or a command, not both: ${file} stands before --`,
@@ -98,6 +103,11 @@ async function oneJob(given: CommandCall, context: CommandContext): Promise<Pars
       },
     );
   }
+}
+
+async function oneJob(given: CommandCall, context: CommandContext): Promise<ParsedJob> {
+  if (given.afterDashes !== null) return commandJob(given.afterDashes);
+  const file = given.operands[0] ?? "";
   const jobs = await readJobFile(file, context.environment);
   const [job] = jobs;
   if (job && jobs.length === 1) return job;
