@@ -1,9 +1,9 @@
 /** Puts together how an attempt ended, from all that is known of its end. */
 
 import type { AttemptResult, Cause, FinalJobState } from "../core/job.ts";
-import type { JobFiles } from "./job-files.ts";
-import type { TreeUsage } from "./process-tree.ts";
+import type { JobFiles } from "./job/job-files.ts";
 import type { Failure, SequenceEnd } from "./step-sequence.ts";
+import type { TreeUsage } from "./tree/process-tree.ts";
 
 /** The end of an attempt that came from outside of its commands. */
 export interface Ending {

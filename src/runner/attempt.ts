@@ -18,20 +18,20 @@ import { workerGivesUpAtMs } from "../core/lease.ts";
 import type { AttemptPhase, ControlAction } from "../core/worker.ts";
 import type { AgentToRunner, RunnerAttempt, RunnerToAgent } from "../protocol/runner-link.ts";
 import { spoolDirectory } from "../protocol/spool-layout.ts";
+import { makeResult, sequenceEndOfError, type Ending } from "./attempt-result.ts";
 import {
   attemptPaths,
   emptyScript,
   type AttemptDirectories,
   type AttemptPaths,
-} from "./attempt-directory.ts";
-import { AttemptLog } from "./attempt-log.ts";
-import { makeResult, sequenceEndOfError, type Ending } from "./attempt-result.ts";
-import { jobEnvironment, type Environment } from "./job-environment.ts";
-import { readJobFiles, readProgress } from "./job-files.ts";
-import type { PipePool } from "./output-pipe.ts";
+} from "./job/attempt-directory.ts";
+import { jobEnvironment, type Environment } from "./job/job-environment.ts";
+import { readJobFiles, readProgress } from "./job/job-files.ts";
+import { AttemptLog } from "./log/attempt-log.ts";
+import type { PipePool } from "./log/output-pipe.ts";
 import { PausableTimer } from "./pausable-timer.ts";
-import { NO_TREE_USAGE, killUntilEmpty, type ProcessTree, type ProcessTrees } from "./process-tree.ts";
 import { runSequence, type SequenceEnd, type SequenceHost } from "./step-sequence.ts";
+import { NO_TREE_USAGE, killUntilEmpty, type ProcessTree, type ProcessTrees } from "./tree/process-tree.ts";
 
 export type AttemptOrder = Omit<Extract<AgentToRunner, { type: "run" }>, "type">;
 

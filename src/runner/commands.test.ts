@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { CommandSpec } from "../core/job.ts";
 import { bash, makeStep, startRunnerUnderTest, type FakeAgent, type RunnerUnderTest } from "./fake-agent.ts";
-import { planScript } from "./script-file.ts";
+import { planScript } from "./job/script-file.ts";
 
 let setup: RunnerUnderTest;
 let agent: FakeAgent;

@@ -5,8 +5,8 @@ import { systemClock } from "../base/clock.ts";
 import { errorMessage } from "../base/errors.ts";
 import { createLogger, LOG_LEVELS, type LogLevel } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
-import { CGROUP_MODES, type CgroupMode } from "./process-tree.ts";
 import { startRunner } from "./runner.ts";
+import { CGROUP_MODES, type CgroupMode } from "./tree/process-tree.ts";
 
 export interface RunnerMainOptions {
   environment: Readonly<Record<string, string | undefined>>;

@@ -16,15 +16,15 @@ import type { Service } from "../base/service.ts";
 import type { AgentToRunner, RunnerToAgent } from "../protocol/runner-link.ts";
 import { runnerSocketPath } from "../protocol/spool-layout.ts";
 import { AgentSocket } from "./agent-socket.ts";
-import { AttemptDirectories, attemptsDirectory } from "./attempt-directory.ts";
 import { makeResult, sequenceEndOfError } from "./attempt-result.ts";
 import { Attempt, type AttemptContext, type AttemptOrder } from "./attempt.ts";
 import { bootClock } from "./boot-clock.ts";
-import { detectProcessTrees } from "./detect-process-trees.ts";
-import { inheritedEnvironment } from "./job-environment.ts";
-import { PipePool } from "./output-pipe.ts";
-import { NO_TREE_USAGE, type CgroupMode, type ProcessTrees } from "./process-tree.ts";
-import { RemovalQueue } from "./removal-queue.ts";
+import { AttemptDirectories, attemptsDirectory } from "./job/attempt-directory.ts";
+import { inheritedEnvironment } from "./job/job-environment.ts";
+import { RemovalQueue } from "./job/removal-queue.ts";
+import { PipePool } from "./log/output-pipe.ts";
+import { detectProcessTrees } from "./tree/detect-process-trees.ts";
+import { NO_TREE_USAGE, type CgroupMode, type ProcessTrees } from "./tree/process-tree.ts";
 import { UsageMeter } from "./worker-usage.ts";
 
 /** Attempts held at once, finished ones included. */

@@ -10,13 +10,13 @@ import { unlink, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import type { Cause, CommandSpec, FinalJobState, JobDefinition, Step, StepResult } from "../core/job.ts";
-import { SCRIPT_WRITE_FLAGS, type AttemptPaths } from "./attempt-directory.ts";
-import type { AttemptLog } from "./attempt-log.ts";
-import { startCommand, type CommandExit, type CommandStart } from "./command-start.ts";
-import type { Environment } from "./job-environment.ts";
+import { SCRIPT_WRITE_FLAGS, type AttemptPaths } from "./job/attempt-directory.ts";
+import { startCommand, type CommandExit, type CommandStart } from "./job/command-start.ts";
+import type { Environment } from "./job/job-environment.ts";
+import { planScript } from "./job/script-file.ts";
+import type { AttemptLog } from "./log/attempt-log.ts";
 import type { PausableTimer } from "./pausable-timer.ts";
-import type { ProcessTree } from "./process-tree.ts";
-import { planScript } from "./script-file.ts";
+import type { ProcessTree } from "./tree/process-tree.ts";
 
 /** The attempt, as far as its commands have to do with it. */
 export interface SequenceHost {

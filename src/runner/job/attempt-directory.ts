@@ -19,7 +19,7 @@ import {
 } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { systemErrorCode } from "../base/errors.ts";
+import { systemErrorCode } from "../../base/errors.ts";
 
 export interface AttemptPaths {
   root: string;

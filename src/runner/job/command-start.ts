@@ -3,10 +3,10 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { access, constants, stat } from "node:fs/promises";
 import { delimiter, isAbsolute, join, resolve } from "node:path";
-import { errorMessage, systemErrorCode } from "../base/errors.ts";
-import type { Cause } from "../core/job.ts";
+import { errorMessage, systemErrorCode } from "../../base/errors.ts";
+import type { Cause } from "../../core/job.ts";
+import type { ProcessTree } from "../tree/process-tree.ts";
 import type { Environment } from "./job-environment.ts";
-import type { ProcessTree } from "./process-tree.ts";
 
 export interface CommandExit {
   exitCode: number | null;

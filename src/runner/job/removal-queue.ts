@@ -1,6 +1,6 @@
 /** Removes files of the past in the background, a few at a time, so that a job never waits for it. */
 
-import type { Logger } from "../base/log.ts";
+import type { Logger } from "../../base/log.ts";
 
 const MAX_AT_ONCE = 2;
 

@@ -13,8 +13,8 @@ import { mkdir, rm, unlink } from "node:fs/promises";
 import { Socket, type SocketConstructorOpts } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { AppError, systemErrorCode } from "../base/errors.ts";
-import { MAX_RECORD_DATA_BYTES } from "../core/log-record.ts";
+import { AppError, systemErrorCode } from "../../base/errors.ts";
+import { MAX_RECORD_DATA_BYTES } from "../../core/log-record.ts";
 
 /** Pipes made by one call of mkfifo. */
 const PIPES_PER_CALL = 32;

@@ -2,8 +2,8 @@
 
 import { constants, readdirSync } from "node:fs";
 import { open } from "node:fs/promises";
-import { errorMessage, systemErrorCode } from "../base/errors.ts";
-import type { Progress } from "../core/job.ts";
+import { errorMessage, systemErrorCode } from "../../base/errors.ts";
+import type { Progress } from "../../core/job.ts";
 import { OUTPUT_FILE, PROGRESS_FILE, SUMMARY_FILE, type AttemptPaths } from "./attempt-directory.ts";
 import { MAX_OUTPUT_BYTES, parseOutputs } from "./output-file.ts";
 import { PROGRESS_TAIL_BYTES, parseProgress } from "./progress-file.ts";

@@ -12,7 +12,7 @@ import {
   RECORD_OVERHEAD_BYTES,
   writeRecordFrame,
   type LogStreamName,
-} from "../core/log-record.ts";
+} from "../../core/log-record.ts";
 
 /** Records up to this size are cut from Node's own pool for small buffers. */
 const SMALL_BYTES = 4_096;

@@ -1,8 +1,8 @@
 /** The log of an attempt, from its pipes to the spool, and telling the agent how far it is. */
 
-import type { Clock } from "../base/clock.ts";
-import type { Logger } from "../base/log.ts";
-import { MAX_RECORD_DATA_BYTES, type LogStreamName } from "../core/log-record.ts";
+import type { Clock } from "../../base/clock.ts";
+import type { Logger } from "../../base/log.ts";
+import { MAX_RECORD_DATA_BYTES, type LogStreamName } from "../../core/log-record.ts";
 import { frameChunk } from "./log-chunks.ts";
 import { LogSpool } from "./log-spool.ts";
 import type { OutputPipe, PipePool } from "./output-pipe.ts";

@@ -9,9 +9,9 @@
 
 import { mkdir, open, rm, unlink, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import type { Clock } from "../base/clock.ts";
-import type { Logger } from "../base/log.ts";
-import { SEGMENT_BYTES, segmentName } from "../protocol/spool-layout.ts";
+import type { Clock } from "../../base/clock.ts";
+import type { Logger } from "../../base/log.ts";
+import { SEGMENT_BYTES, segmentName } from "../../protocol/spool-layout.ts";
 import { releaseChunk, type LogChunk } from "./log-chunks.ts";
 
 /** Bytes that may wait for the disk before the pipes are not read any more. */

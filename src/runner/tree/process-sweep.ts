@@ -7,7 +7,7 @@
  */
 
 import { readdirSync, readFileSync } from "node:fs";
-import type { Clock } from "../base/clock.ts";
+import type { Clock } from "../../base/clock.ts";
 import { readOrEmpty } from "./cgroup-files.ts";
 import { addSample, parseProcStat, sampleProcesses, type ProcStat } from "./process-sample.ts";
 import {

@@ -6,7 +6,7 @@
  * kernel answers from memory within microseconds, faster than a round through the thread pool.
  */
 
-import type { Clock } from "../base/clock.ts";
+import type { Clock } from "../../base/clock.ts";
 
 export interface TreeUsage {
   peakMemoryBytes: number;

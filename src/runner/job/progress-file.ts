@@ -1,6 +1,6 @@
 /** What a job wrote to `$HODEI_PROGRESS`: lines such as `42 compiling` or `42%`; the newest counts. */
 
-import type { Progress } from "../core/job.ts";
+import type { Progress } from "../../core/job.ts";
 
 const MAX_MESSAGE_LENGTH = 500;
 /** Enough for the newest line; the file may be long. */

@@ -11,8 +11,8 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
-import type { Clock } from "../base/clock.ts";
-import { AppError, systemErrorCode } from "../base/errors.ts";
+import type { Clock } from "../../base/clock.ts";
+import { AppError, systemErrorCode } from "../../base/errors.ts";
 
 /** A directory in a hierarchy that this process can fork into. */
 export interface CgroupHome {

@@ -4,13 +4,13 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { systemClock } from "../base/clock.ts";
-import { eventually } from "../base/eventually.ts";
-import { silentLogger } from "../base/log.ts";
-import { LEASE_MARGIN_MS } from "../core/lease.ts";
+import { systemClock } from "../../base/clock.ts";
+import { eventually } from "../../base/eventually.ts";
+import { silentLogger } from "../../base/log.ts";
+import { LEASE_MARGIN_MS } from "../../core/lease.ts";
+import { FakeAgent, bash, startRunnerUnderTest, type RunnerUnderTest } from "../fake-agent.ts";
 import { readCgroupMounts } from "./cgroup-mounts.ts";
 import { detectProcessTrees } from "./detect-process-trees.ts";
-import { FakeAgent, bash, startRunnerUnderTest, type RunnerUnderTest } from "./fake-agent.ts";
 import { CGROUP_MODES, type CgroupMode } from "./process-tree.ts";
 
 /** A process that did all it can to get away, and holds the output open. */
@@ -199,7 +199,7 @@ function testMode(mode: CgroupMode): void {
 
   test("a new runner kills what a killed runner left running", async () => {
     const directory = mkdtempSync(join(tmpdir(), "hodei-runner-"));
-    const main = JSON.stringify(new URL("./main.js", import.meta.url).href);
+    const main = JSON.stringify(new URL("../main.js", import.meta.url).href);
     const program = `const { runnerMain } = await import(${main}); await runnerMain({ environment: process.env, version: "test" });`;
     const child = spawn(process.execPath, ["--input-type=module", "-e", program], {
       env: {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { bash, makeStep, startRunnerUnderTest, type FakeAgent, type RunnerUnderTest } from "./fake-agent.ts";
+import { bash, makeStep, startRunnerUnderTest, type FakeAgent, type RunnerUnderTest } from "../fake-agent.ts";
 import { MAX_SUMMARY_BYTES } from "./job-files.ts";
 import { parseOutputs } from "./output-file.ts";
 import { parseProgress } from "./progress-file.ts";

@@ -1,8 +1,8 @@
 /** Picks how process trees are kept here, by trying what really works. */
 
-import type { Clock } from "../base/clock.ts";
-import { AppError, errorMessage } from "../base/errors.ts";
-import type { Logger } from "../base/log.ts";
+import type { Clock } from "../../base/clock.ts";
+import { AppError, errorMessage } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
 import { readCgroupMounts, type CgroupMounts } from "./cgroup-mounts.ts";
 import { CgroupV1Trees } from "./cgroup-v1.ts";
 import { CgroupV2Trees, measuresMemoryInV2 } from "./cgroup-v2.ts";

@@ -3,7 +3,7 @@ import { closeSync, constants, existsSync, mkdtempSync, openSync, rmSync, writeS
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { eventually } from "../base/eventually.ts";
+import { eventually } from "../../base/eventually.ts";
 import { PipePool } from "./output-pipe.ts";
 
 async function setup(run: (pool: PipePool) => Promise<void>): Promise<void> {

@@ -2,12 +2,12 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { test } from "node:test";
-import { systemClock } from "../base/clock.ts";
-import { eventually } from "../base/eventually.ts";
-import { decodeRecords } from "../core/log-record.ts";
-import { SEGMENT_BYTES, spoolDirectory } from "../protocol/spool-layout.ts";
-import { bash, startRunnerUnderTest, type RunnerUnderTest } from "./fake-agent.ts";
-import type { RunnerOptions } from "./runner.ts";
+import { systemClock } from "../../base/clock.ts";
+import { eventually } from "../../base/eventually.ts";
+import { decodeRecords } from "../../core/log-record.ts";
+import { SEGMENT_BYTES, spoolDirectory } from "../../protocol/spool-layout.ts";
+import { bash, startRunnerUnderTest, type RunnerUnderTest } from "../fake-agent.ts";
+import type { RunnerOptions } from "../runner.ts";
 
 async function withRunner(
   options: Partial<RunnerOptions>,
