@@ -2,7 +2,6 @@
 
 import { mkdir } from "node:fs/promises";
 import { resolve } from "node:path";
-import { setFlagsFromString } from "node:v8";
 import { systemClock } from "../base/clock.ts";
 import { createLogger } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
@@ -17,9 +16,6 @@ export async function agentMain(options: {
   version: string;
   workerProgram: string;
 }): Promise<number> {
-  // Log leaves in pieces of 64 KiB, each in memory of its own. A young heap that does not grow is
-  // collected often, which frees them at once; else they pile up until the whole heap is marked.
-  setFlagsFromString("--semi-space-growth-factor=1");
   const settings = readSettings(agentSettings, { env: process.env, flags: options.flags });
   const log = createLogger({ level: settings.logLevel, fields: { process: "agent" } });
   const directory = resolve(settings.directory);
