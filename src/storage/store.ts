@@ -102,6 +102,12 @@ export interface NewWorker {
   token: { hash: string; expiresAtMs: number } | null;
 }
 
+export interface WorkerFilter {
+  includeTerminated: boolean;
+  /** Only workers that were last heard before this time; those never heard are left out. */
+  heardBeforeMs?: number;
+}
+
 export interface Registration {
   tokenHash: string;
   /** The worker's own key: the same token may be used again with the same key. */
@@ -183,7 +189,7 @@ export interface Store {
   changeWorker(change: WorkerChange): Promise<void>;
   getWorker(workerId: string): Promise<Worker | null>;
   resolveWorkerId(prefix: string): Promise<ResolvedId>;
-  listWorkers(options: { includeTerminated: boolean }, page: PageRequest): Promise<Page<Worker>>;
+  listWorkers(filter: WorkerFilter, page: PageRequest): Promise<Page<Worker>>;
 
   /** Remembers where the log of an attempt was sealed. */
   setSealedLog(log: SealedLog): Promise<void>;

@@ -8,7 +8,7 @@
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Job } from "../../core/job.ts";
-import { isUnreachable } from "../../core/lease.ts";
+import { isUnreachable, UNREACHABLE_AFTER_MS } from "../../core/lease.ts";
 import type { Worker } from "../../core/worker.ts";
 import type { Store } from "../../storage/store.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
@@ -29,9 +29,10 @@ export async function livenessRound(deps: LivenessDependencies): Promise<void> {
   for (const connection of deps.connections.all()) {
     if (isUnreachable(connection.session.heardAtMs, nowMs)) connection.goaway("no heartbeat");
   }
+  const silent = { includeTerminated: false, heardBeforeMs: nowMs - UNREACHABLE_AFTER_MS };
   let cursor: string | null = null;
   do {
-    const page = await deps.store.listWorkers({ includeTerminated: false }, { limit: PAGE_WORKERS, cursor });
+    const page = await deps.store.listWorkers(silent, { limit: PAGE_WORKERS, cursor });
     for (const worker of page.items) await look(worker, nowMs, deps);
     cursor = page.nextCursor;
   } while (cursor !== null);

@@ -214,6 +214,25 @@ function listTests(store: () => Store): void {
     assert.equal(page.nextCursor, page.items[0]?.id);
     assert.deepEqual(await store().resolveWorkerId(last.id), { found: "one", id: last.id });
   });
+
+  test("silent workers are listed without those that were heard or never were", async () => {
+    const [silent, exact, heard, never] = [
+      await insert(store()),
+      await insert(store()),
+      await insert(store()),
+      await insert(store()),
+    ];
+    await store().changeWorker({ workerId: silent.id, lastHeartbeatAtMs: 99 });
+    await store().changeWorker({ workerId: exact.id, lastHeartbeatAtMs: 100 });
+    await store().changeWorker({ workerId: heard.id, lastHeartbeatAtMs: 101 });
+    const filter = { includeTerminated: false, heardBeforeMs: 100 };
+    const { items } = await store().listWorkers(filter, { limit: 1_000, cursor: null });
+    const mine = [silent.id, exact.id, heard.id, never.id];
+    assert.deepEqual(
+      items.map(({ id }) => id).filter((id) => mine.includes(id)),
+      [silent.id],
+    );
+  });
 }
 
 async function insert(store: Store, expiresAtMs = T0 + 1_000): Promise<{ id: string; tokenHash: string }> {

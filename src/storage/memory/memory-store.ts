@@ -27,6 +27,7 @@ import type {
   LiveAttempt,
   NewJob,
   NewWorker,
+  WorkerFilter,
   Page,
   PageRequest,
   PendingJob,
@@ -301,11 +302,15 @@ class MemoryStore implements Store {
     return resolve(this.#workers.keys(), prefix);
   }
 
-  async listWorkers(options: { includeTerminated: boolean }, page: PageRequest): Promise<Page<Worker>> {
+  async listWorkers(filter: WorkerFilter, page: PageRequest): Promise<Page<Worker>> {
     this.#assertOpen("list workers");
     const workers = [...this.#workers.values()]
       .map(({ worker }) => worker)
-      .filter(({ state }) => options.includeTerminated || state !== "terminated");
+      .filter(({ state }) => filter.includeTerminated || state !== "terminated")
+      .filter(({ lastHeartbeatAtMs: heardAtMs }) => {
+        if (filter.heardBeforeMs === undefined) return true;
+        return heardAtMs !== null && heardAtMs < filter.heardBeforeMs;
+      });
     return structuredClone(newestFirst(workers, page));
   }
 

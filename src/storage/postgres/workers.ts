@@ -4,7 +4,15 @@ import { sql, type Kysely, type Selectable } from "kysely";
 import type { Pool } from "pg";
 import type { Worker } from "../../core/worker.ts";
 import { isUuid, MAX_SESSIONS_PER_WORKER, newWorker } from "../store-rules.ts";
-import type { NewWorker, Page, PageRequest, RegisterOutcome, Registration, WorkerChange } from "../store.ts";
+import type {
+  NewWorker,
+  Page,
+  PageRequest,
+  RegisterOutcome,
+  Registration,
+  WorkerChange,
+  WorkerFilter,
+} from "../store.ts";
 import { columnText, type Tables, type WorkersTable } from "./database.ts";
 import { pageOf, requireCursor } from "./job-reads.ts";
 
@@ -147,11 +155,7 @@ export async function getWorker(db: Db, workerId: string): Promise<Worker | null
   return row ? workerOfRow(row) : null;
 }
 
-export async function listWorkers(
-  db: Db,
-  options: { includeTerminated: boolean },
-  page: PageRequest,
-): Promise<Page<Worker>> {
+export async function listWorkers(db: Db, filter: WorkerFilter, page: PageRequest): Promise<Page<Worker>> {
   let query = db
     .selectFrom("workers")
     .select(WORKER_COLUMNS)
@@ -159,7 +163,8 @@ export async function listWorkers(
     .limit(page.limit + 1);
   if (page.cursor !== null) query = query.where("id", "<", requireCursor(page.cursor));
   // Written out, not as a parameter: only so is it seen to be the condition of the index.
-  if (!options.includeTerminated) query = query.where("state", "<>", sql.lit("terminated"));
+  if (!filter.includeTerminated) query = query.where("state", "<>", sql.lit("terminated"));
+  if (filter.heardBeforeMs !== undefined) query = query.where("last_heartbeat_at", "<", filter.heardBeforeMs);
   return pageOf((await query.execute()).map(workerOfRow), page.limit);
 }
 
