@@ -36,6 +36,8 @@ await Promise.all([
   build({ ...shared, entryPoints: ["src/worker-main.ts"], outfile: "dist/bundle/worker.js" }),
 ]);
 
+// `npx hodei` takes what it finds here. A `bin` in package.json would make npx install the checkout
+// into its cache first, which takes 3 s the first time and 0.3 s ever after.
 mkdirSync("node_modules/.bin", { recursive: true });
 rmSync("node_modules/.bin/hodei", { force: true });
 symlinkSync("../../bin/hodei.js", "node_modules/.bin/hodei");

@@ -3,7 +3,8 @@
 import { isatty } from "node:tty";
 import { systemClock } from "../base/clock.ts";
 import { systemRandom } from "../base/random.ts";
-import type { CliEnvironment, Interruption } from "./environment.ts";
+import { listenForSignals } from "../base/signals.ts";
+import type { CliEnvironment } from "./environment.ts";
 
 export function processEnvironment(
   parts: Pick<CliEnvironment, "version" | "startEmbeddedServer" | "processCommands">,
@@ -23,14 +24,6 @@ export function processEnvironment(
     uid: process.getuid?.(),
     clock: systemClock,
     random: systemRandom,
-    onInterruption: listenForSignals,
-  };
-}
-
-function listenForSignals(listener: (signal: Interruption) => void): () => void {
-  const signals: Interruption[] = ["SIGINT", "SIGTERM"];
-  for (const signal of signals) process.on(signal, listener);
-  return () => {
-    for (const signal of signals) process.off(signal, listener);
+    onInterruption: (listener) => listenForSignals(systemClock, listener),
   };
 }

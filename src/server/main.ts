@@ -14,6 +14,7 @@ import { eventually } from "../base/eventually.ts";
 import { createLogger, type LogLevel } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { readSettings, type Flags, type SettingsValues } from "../base/settings.ts";
+import { listenForSignals } from "../base/signals.ts";
 import { serverSettings } from "./settings.ts";
 import { checkAddress, startServer, type RunningServer, type ServerOptions } from "./start-server.ts";
 
@@ -150,12 +151,13 @@ function optionsFrom(
 }
 
 /** The first signal asks for a stop; a second one ends the process at once. */
-async function untilSignal(): Promise<void> {
-  const signal = await new Promise<NodeJS.Signals>((resolveSignal) => {
-    process.once("SIGINT", resolveSignal);
-    process.once("SIGTERM", resolveSignal);
+function untilSignal(): Promise<void> {
+  return new Promise((resolveSignal) => {
+    let isStopping = false;
+    listenForSignals(systemClock, (signal) => {
+      if (isStopping) process.exit(signal === "SIGINT" ? 130 : 143);
+      isStopping = true;
+      resolveSignal();
+    });
   });
-  const exitNow = (): never => process.exit(signal === "SIGINT" ? 130 : 143);
-  process.once("SIGINT", exitNow);
-  process.once("SIGTERM", exitNow);
 }
