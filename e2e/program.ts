@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { eventually } from "../src/base/eventually.ts";
 import { openTestDatabase, type TestDatabase } from "../src/storage/test-database.ts";
 
-const bin = join(process.cwd(), "bin", "hodei.js");
+/** What is run; another build of it can be given for a while of development. */
+export const program = process.env["HODEI_TEST_PROGRAM"] ?? join(process.cwd(), "bin", "hodei.js");
 
 export interface Finished {
   /** 128+n for a signal, as a shell shows it. */
@@ -52,7 +53,7 @@ export class Place {
   }
 
   start(args: readonly string[], options: { env?: Record<string, string>; cwd?: string } = {}): ChildProcess {
-    return spawn(process.execPath, [bin, ...args], {
+    return spawn(process.execPath, [program, ...args], {
       env: this.environment(options.env),
       cwd: options.cwd ?? process.cwd(),
       stdio: ["pipe", "pipe", "pipe"],

@@ -81,7 +81,7 @@ interface SourceFile {
 }
 
 test("every source file keeps the rules of the house", () => {
-  const files = ["src", "e2e", "bench", "sim"].filter(isThere).flatMap(sourceFiles);
+  const files = ["src", "e2e", "bench", "sim", "chaos"].filter(isThere).flatMap(sourceFiles);
   assert.ok(files.length > 20, `only ${files.length} files found`);
   const problems = files.flatMap(problemsOf);
   assert.equal(problems.length, 0, `\n${problems.join("\n")}\n`);
