@@ -204,12 +204,12 @@ test("after a crash of everything the database recovers what was committed", asy
   await ready;
   const before = await start(shared);
   await query(before, "CREATE TABLE crashed AS SELECT 7 AS x");
+  await before.stop();
   const pid = pidOf(shared);
-  process.kill(pid, "SIGKILL");
   child.kill("SIGKILL");
   await ended(child);
+  process.kill(pid, "SIGKILL");
   await eventually(() => !isProcessAlive(pid));
-  await before.stop();
   assert.ok(existsSync(join(dataOf(shared), "postmaster.pid")));
   const after_ = await start(shared);
   assert.equal(after_.adopted, false);

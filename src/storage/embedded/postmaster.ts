@@ -43,8 +43,18 @@ export function isPostmaster(pid: number, data: string): boolean {
   if (process.platform !== "linux") return true;
   try {
     return readlinkSync(`/proc/${pid}/cwd`) === data;
+  } catch (error) {
+    // Root without CAP_SYS_PTRACE, as in most containers, may not look into other users' processes.
+    return systemErrorCode(error) === "EACCES" && isCommandOn(pid, data);
+  }
+}
+
+/** Of all processes of PostgreSQL only the first keeps its command line: the others show what they do. */
+function isCommandOn(pid: number, data: string): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(`\0-D\0${data}\0`);
   } catch {
-    // Ended meanwhile, or another user's: either way it is not ours.
+    // Ended meanwhile.
     return false;
   }
 }

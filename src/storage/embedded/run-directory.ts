@@ -1,0 +1,40 @@
+/** Where the socket of the embedded database lies: a directory that only its account may enter. */
+
+import { createHash } from "node:crypto";
+import { chmodSync, chownSync, lstatSync, mkdirSync, realpathSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { AppError } from "../../base/errors.ts";
+import type { Account } from "./account.ts";
+import { SOCKET_PORT } from "./postmaster.ts";
+
+/** `sun_path` of a socket address holds 108 bytes on Linux and 104 elsewhere, with the final NUL. */
+const MAX_SOCKET_PATH_BYTES = process.platform === "linux" ? 107 : 103;
+
+/** In `home`, or, if its path is too long for a socket, in the directory for temporary files. */
+export function runDirectoryOf(home: string): string {
+  const near = join(home, "run");
+  const socket = join(near, `.s.PGSQL.${SOCKET_PORT}`);
+  if (Buffer.byteLength(socket) <= MAX_SOCKET_PATH_BYTES) return near;
+  const name = createHash("sha256").update(home).digest("hex").slice(0, 16);
+  return join(realpathSync(tmpdir()), `hodei-postgres-${name}`);
+}
+
+/**
+ * Makes the directory if it is missing. Where others may write too, someone may have made it first
+ * to listen in.
+ */
+export function makePrivate(directory: string, account: Account | null): void {
+  if (mkdirSync(directory, { recursive: true, mode: 0o700 }) !== undefined && account) {
+    chownSync(directory, account.uid, account.gid);
+  }
+  const owner = account?.uid ?? process.getuid?.();
+  const made = lstatSync(directory);
+  if (!made.isDirectory() || (owner !== undefined && made.uid !== owner)) {
+    throw new AppError(
+      "failed_precondition",
+      `start the embedded database: ${directory} is not a directory of the user with id ${owner}; remove it`,
+    );
+  }
+  if ((made.mode & 0o777) !== 0o700) chmodSync(directory, 0o700);
+}
