@@ -62,7 +62,7 @@ async function connect(serverUrl: string, { id, token }: { id: string; token: st
     clock: systemClock,
     random: systemRandom,
     log: silentLogger,
-    hello: () => ({ type: "hello", worker: info, attempts: [] }),
+    hello: () => ({ type: "hello", worker: info, attempts: [], draining: false }),
     onMessage: (message) => {
       if (message.type === "welcome") connected.add(id);
     },
@@ -74,7 +74,13 @@ async function connect(serverUrl: string, { id, token }: { id: string; token: st
   });
   const beat = (): void => {
     sequence += 1;
-    const message: WorkerMessage = { type: "heartbeat", sequence, usage: null, attempts: [] };
+    const message: WorkerMessage = {
+      type: "heartbeat",
+      sequence,
+      usage: null,
+      attempts: [],
+      draining: false,
+    };
     link.send(message);
     systemClock.schedule(HEARTBEAT_INTERVAL_MS, beat);
   };

@@ -4,6 +4,7 @@
  */
 
 import { Code, ConnectError } from "@connectrpc/connect";
+import { bootClock } from "../base/boot-clock.ts";
 import type { Clock } from "../base/clock.ts";
 import { errorMessage } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
@@ -72,6 +73,8 @@ export class Agent implements Service {
   readonly #server: Dialled;
   readonly #runner: RunnerClient;
   readonly #stopped = new AbortController();
+  /** Of the lease, which goes on while the machine sleeps. */
+  readonly #bootNowMs: () => number;
   #link: ServerLink | null = null;
   #worker: WorkerInfo | null = null;
   #sessionToken = "";
@@ -84,6 +87,7 @@ export class Agent implements Service {
 
   constructor(options: AgentOptions) {
     this.#options = options;
+    this.#bootNowMs = bootClock(options.clock);
     this.#spool = new SpoolReader(options.directory);
     this.#server = dial(options.serverUrl);
     const capabilities = new Promise<string[]>((resolve) => {
@@ -149,9 +153,9 @@ export class Agent implements Service {
       clock,
       random,
       log,
-      hello: () => helloMessage(this.#session, worker, clock.monotonicMs()),
+      hello: () => helloMessage(this.#session, worker, this.#bootNowMs()),
       onMessage: (message) => {
-        this.#perform(onServerMessage(this.#session, message, clock.monotonicMs()));
+        this.#perform(onServerMessage(this.#session, message, this.#bootNowMs()));
         this.#link?.wake();
         this.#leaveIfDone();
       },
@@ -167,7 +171,7 @@ export class Agent implements Service {
   #tick(): void {
     const { clock, offlineExitMs } = this.#options;
     this.#callOffTick = clock.schedule(HEARTBEAT_INTERVAL_MS, () => this.#tick());
-    this.#perform(onHeartbeatDue(this.#session, clock.monotonicMs()));
+    this.#perform(onHeartbeatDue(this.#session, this.#bootNowMs()));
     const since = this.#link?.offlineSinceMs ?? null;
     if (offlineExitMs === null || since === null) return;
     const attempts = [...this.#session.attempts.values()];

@@ -5,7 +5,7 @@ import { readFile } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { AppError, errorMessage } from "../base/errors.ts";
-import { JOB_DEFAULTS, type JobDefinition } from "../core/job.ts";
+import { definitionWith, type JobDefinition } from "../core/job.ts";
 import type { ParsedJob } from "../spec/job-file.ts";
 import {
   CPU_EXAMPLES,
@@ -97,33 +97,12 @@ export function commandJob(argv: readonly string[]): ParsedJob {
       details: { hint: "hodei run -- COMMAND ARGUMENTS…" },
     });
   }
-  const definition: JobDefinition = {
-    name:
-      [...basename(cmd)]
-        .slice(0, 200)
-        .join("")
-        .replaceAll(/[\u0000-\u001f\u007f]/g, "?") || "job",
-    command: { kind: "shell", cmd, args },
-    steps: [],
-    env: {},
-    workingDirectory: "",
-    resources: { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 },
-    selector: {},
-    timeoutMs: JOB_DEFAULTS.timeoutMs,
-    queueTimeoutMs: JOB_DEFAULTS.queueTimeoutMs,
-    graceMs: JOB_DEFAULTS.graceMs,
-    leaseMs: JOB_DEFAULTS.leaseMs,
-    retry: {
-      maxRetries: JOB_DEFAULTS.maxRetries,
-      maxInfrastructureRetries: JOB_DEFAULTS.maxInfrastructureRetries,
-      backoffMs: JOB_DEFAULTS.backoffMs,
-      maxBackoffMs: JOB_DEFAULTS.maxBackoffMs,
-      exitCodes: [],
-    },
-    priority: 0,
-    queue: JOB_DEFAULTS.queue,
-    labels: {},
-  };
+  const name =
+    [...basename(cmd)]
+      .slice(0, 200)
+      .join("")
+      .replaceAll(/[\u0000-\u001f\u007f]/g, "?") || "job";
+  const definition = definitionWith({ name, command: { kind: "shell", cmd, args } });
   return { definition, idempotencyKey: null };
 }
 

@@ -4,6 +4,7 @@ import {
   helloMessage,
   mayLeave,
   newAgentSession,
+  onDrainWanted,
   nextLogRange,
   onAttemptResult,
   onAttemptStarted,
@@ -212,6 +213,24 @@ describe("the agent's half of the session", () => {
     );
   });
 
+  test("says at once that it drains, and again with each hello and heartbeat", () => {
+    const session = setup("a");
+    const [said] = onDrainWanted(session, 5);
+    assert.ok(said?.to === "server" && said.message.type === "heartbeat" && said.message.draining);
+    assert.deepEqual(onDrainWanted(session, 6), []);
+    const hello = helloMessage(session, sampleWorker, 7);
+    assert.ok(hello.type === "hello" && hello.draining);
+  });
+
+  test("tells the runner how old the lease of an order is, which may have lain in the stream for long", () => {
+    const session = newAgentSession();
+    helloMessage(session, sampleWorker, 1_000);
+    onServerMessage(session, welcome, 1_200);
+    const [run] = onServerMessage(session, runJob("a"), 61_000);
+    assert.ok(run?.to === "runner" && run.message.type === "run");
+    assert.equal(run.message.leaseAgoMs, 60_000);
+  });
+
   test("lists what it holds in hello and heartbeat", () => {
     const session = setup("a");
     onLogGrown(session, { attemptId: "a", logEnd: 7 });
@@ -220,6 +239,7 @@ describe("the agent's half of the session", () => {
       type: "hello",
       worker: sampleWorker,
       attempts: held,
+      draining: false,
     });
     const [beat] = onHeartbeatDue(session, 0);
     assert.ok(beat?.to === "server" && beat.message.type === "heartbeat");

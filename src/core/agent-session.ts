@@ -44,6 +44,8 @@ export interface AgentSession {
   heartbeatSequence: number;
   /** When the unanswered heartbeats were sent, by sequence; the hello of the stream counts as number 0. */
   heartbeatsSent: Map<number, number>;
+  /** When the newest heartbeat was sent that the server has answered: the lease counts from here. */
+  renewedAtMs: number | null;
   usage: WorkerUsage | null;
 }
 
@@ -55,7 +57,14 @@ export type AgentAction =
   | {
       to: "runner";
       message:
-        | { type: "run"; attemptId: string; jobId: string; attemptNumber: number; definition: JobDefinition }
+        | {
+            type: "run";
+            attemptId: string;
+            jobId: string;
+            attemptNumber: number;
+            definition: JobDefinition;
+            leaseAgoMs: number;
+          }
         | { type: "control"; attemptId: string; action: ControlAction }
         | { type: "log_acked"; attemptId: string; logAcked: number }
         | { type: "forget"; attemptId: string }
@@ -73,6 +82,7 @@ export function newAgentSession(): AgentSession {
     logCreditBytes: LOG_CREDIT_BYTES,
     heartbeatSequence: 0,
     heartbeatsSent: new Map(),
+    renewedAtMs: null,
     usage: null,
   };
 }
@@ -80,7 +90,7 @@ export function newAgentSession(): AgentSession {
 /** The first message of a stream. Its welcome renews the lease from `nowMs` on. */
 export function helloMessage(session: AgentSession, worker: WorkerInfo, nowMs: number): WorkerMessage {
   session.heartbeatsSent.set(HELLO_SEQUENCE, nowMs);
-  return { type: "hello", worker, attempts: heldAttempts(session) };
+  return { type: "hello", worker, attempts: heldAttempts(session), draining: session.draining };
 }
 
 export function onStreamClosed(session: AgentSession): void {
@@ -98,8 +108,16 @@ export function onHeartbeatDue(session: AgentSession, nowMs: number): AgentActio
     sequence: session.heartbeatSequence,
     usage: session.usage,
     attempts: heldAttempts(session),
+    draining: session.draining,
   };
   return [{ to: "server", message }];
+}
+
+/** The worker shall take no more jobs; the server hears of it at once, or with the next hello. */
+export function onDrainWanted(session: AgentSession, nowMs: number): AgentAction[] {
+  if (session.draining) return [];
+  session.draining = true;
+  return onHeartbeatDue(session, nowMs);
 }
 
 /** True once nothing is left to do for an agent that shall leave. */
@@ -118,7 +136,7 @@ export function onServerMessage(session: AgentSession, message: ServerMessage, n
     case "welcome":
       return onWelcome(session, message, nowMs);
     case "run_job":
-      return onRunJob(session, message);
+      return onRunJob(session, message, nowMs);
     case "control":
       return onControl(session, message);
     case "log_ack":
@@ -180,6 +198,7 @@ function sayAgain(attempt: AgentAttempt): AgentAction[] {
 function onRunJob(
   session: AgentSession,
   message: Extract<ServerMessage, { type: "run_job" }>,
+  nowMs: number,
 ): AgentAction[] {
   const known = session.attempts.get(message.attemptId);
   if (known) return session.online ? sayAgain(known) : [];
@@ -194,7 +213,11 @@ function onRunJob(
     logAcked: 0,
   });
   const { attemptId, jobId, attemptNumber, definition } = message;
-  return [{ to: "runner", message: { type: "run", attemptId, jobId, attemptNumber, definition } }];
+  // An agent that was stopped for an hour finds old orders in its stream: their lease is over.
+  const leaseAgoMs = session.renewedAtMs === null ? 0 : Math.max(0, nowMs - session.renewedAtMs);
+  return [
+    { to: "runner", message: { type: "run", attemptId, jobId, attemptNumber, definition, leaseAgoMs } },
+  ];
 }
 
 /** A control for an attempt that is not here is answered, so that the server does not wait for it. */
@@ -239,6 +262,7 @@ function onHeartbeatAck(session: AgentSession, sequence: number, nowMs: number):
   for (const older of session.heartbeatsSent.keys()) {
     if (older <= sequence) session.heartbeatsSent.delete(older);
   }
+  session.renewedAtMs = Math.max(session.renewedAtMs ?? sentAtMs, sentAtMs);
   return [{ to: "runner", message: { type: "lease_renewed", agoMs: Math.max(0, nowMs - sentAtMs) } }];
 }
 

@@ -1,29 +1,23 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
-import { changeJob, type ChangeRefusal, type JobInput } from "./job-change.ts";
 import {
-  CAUSES,
-  FINAL_JOB_STATES,
-  isFinal,
-  JOB_DEFAULTS,
-  JOB_STATES,
-  type Attempt,
-  type AttemptResult,
-  type Job,
-  type JobState,
-  type RetryPolicy,
-} from "./job.ts";
-import { CANCEL_VERIFY_MS, PAUSE_MAX_MS, START_CONFIRM_MS, TIMEOUT_SLACK_MS } from "./lease.ts";
-
-const NOW_MS = 1_700_000_000_000;
-const LEASE_MS = JOB_DEFAULTS.leaseMs;
-
-/** A job with its newest attempt, as the storage holds them. */
-interface Held {
-  job: Job;
-  attempt: Attempt | null;
-}
+  LEASE_MS,
+  NOW_MS,
+  apply,
+  finish,
+  inputsOfEveryType,
+  setup,
+  withPolicy,
+} from "./job-change-fixtures.ts";
+import { changeJob, type ChangeRefusal, type JobInput } from "./job-change.ts";
+import { FINAL_JOB_STATES, JOB_DEFAULTS, JOB_STATES, isFinal, type JobState } from "./job.ts";
+import {
+  CANCEL_VERIFY_MS,
+  PAUSE_MAX_MS,
+  START_CONFIRM_MS,
+  TIMEOUT_SLACK_MS,
+  WAITING_LEASE_MS,
+} from "./lease.ts";
 
 test("every input in every state is accepted or refused as the design says", () => {
   for (const state of JOB_STATES) {
@@ -74,11 +68,11 @@ test("the same result twice counts once", () => {
 test("deadlines are those of the design", () => {
   const { timeoutMs, graceMs, queueTimeoutMs } = JOB_DEFAULTS;
   const expected: Partial<Record<JobState, number>> = {
-    pending: NOW_MS + queueTimeoutMs,
+    pending: NOW_MS + JOB_DEFAULTS.queueTimeoutMs,
     scheduled: NOW_MS + START_CONFIRM_MS,
     running: NOW_MS + timeoutMs + graceMs + TIMEOUT_SLACK_MS,
     paused: NOW_MS + PAUSE_MAX_MS,
-    unreachable: NOW_MS - 30_000 + LEASE_MS,
+    unreachable: NOW_MS + LEASE_MS,
     cancelling: NOW_MS + graceMs + CANCEL_VERIFY_MS,
   };
   for (const state of JOB_STATES) assert.equal(setup(state).job.deadlineAtMs, expected[state] ?? null, state);
@@ -88,6 +82,56 @@ test("a cancel of a job whose worker is silent waits for the end of the lease", 
   const unreachable = setup("unreachable");
   const cancelling = apply(unreachable, { type: "cancel", reason: "enough" });
   assert.equal(cancelling.job.deadlineAtMs, unreachable.job.deadlineAtMs);
+});
+
+test("silence that lasts moves the deadline of an unreachable or cancelled job, never back", () => {
+  for (const state of ["unreachable", "cancelling"] as const) {
+    const before = setup(state);
+    const later = { type: "disconnect", attemptId: "a-1", heardAtMs: NOW_MS + 60_000 } as const;
+    const moved = apply(before, later);
+    assert.equal(moved.job.state, state);
+    assert.equal(moved.job.deadlineAtMs, NOW_MS + 60_000 + LEASE_MS);
+    const context = { nowMs: NOW_MS, jitter: 0, attempt: moved.attempt };
+    const earlier = changeJob(moved.job, { ...later, heardAtMs: NOW_MS }, context);
+    assert.equal(earlier.ok, false);
+  }
+});
+
+test("a job that shall wait for its worker has no lease worth the name, and one that shall fail is not retried", () => {
+  const lost: JobInput = { type: "lose", attemptId: "a-1", cause: "worker_lost", message: "" };
+  const waiting = apply(withPolicy(setup("running"), "wait"), {
+    type: "disconnect",
+    attemptId: "a-1",
+    heardAtMs: NOW_MS,
+  });
+  assert.equal(waiting.job.deadlineAtMs, NOW_MS + WAITING_LEASE_MS);
+  assert.equal(apply(withPolicy(setup("unreachable"), "fail"), lost).job.state, "failed");
+  assert.equal(apply(withPolicy(setup("unreachable"), "retry"), lost).job.state, "pending");
+  assert.equal(apply(setup("unreachable"), { ...lost, isFinal: true }).job.state, "failed");
+});
+
+test("a pause is wanted until the worker has done or refused it, and no longer than the attempt", () => {
+  const wanted = apply(setup("running"), { type: "request_pause" });
+  assert.deepEqual([wanted.job.state, wanted.job.pauseWanted], ["running", true]);
+  const refused = apply(wanted, { type: "refuse_pause", attemptId: "a-1", message: "no freezer" });
+  assert.deepEqual([refused.job.state, refused.job.pauseWanted], ["running", false]);
+  assert.match(refused.job.message, /could not be paused: no freezer/);
+  const paused = apply(wanted, { type: "pause", attemptId: "a-1" });
+  assert.deepEqual([paused.job.state, paused.job.pauseWanted], ["paused", true]);
+  const resuming = apply(paused, { type: "request_resume" });
+  assert.deepEqual([resuming.job.state, resuming.job.pauseWanted], ["paused", false]);
+  assert.equal(apply(resuming, { type: "resume", attemptId: "a-1" }).job.state, "running");
+  const lost = apply(wanted, { type: "lose", attemptId: "a-1", cause: "worker_lost", message: "" });
+  assert.deepEqual([lost.job.state, lost.job.pauseWanted], ["pending", false]);
+});
+
+test("a job that its worker ran for too long ends as timed out", () => {
+  const late = apply(setup("running"), { type: "cancel", cause: "timeout", reason: "too long" });
+  const ended = apply(late, finish("a-1", { state: "cancelled", cause: "cancelled" }));
+  assert.deepEqual(
+    [ended.job.state, ended.job.cause, ended.job.message],
+    ["timed_out", "timeout", "too long"],
+  );
 });
 
 test("a start that crosses a cancel keeps the deadline of the cancel", () => {
@@ -167,162 +211,6 @@ test("a retry by hand begins anew, and of a success only by force", () => {
   assert.equal(apply(setup("succeeded"), { type: "retry", force: true }).job.state, "pending");
 });
 
-test("no sequence of inputs, however stale, late or repeated, breaks a rule of the contract", () => {
-  fc.assert(
-    fc.property(policy, fc.array(move, { maxLength: 60 }), (retry, moves) => {
-      let held = pendingJob(retry);
-      const ended = new Set<string>();
-      let nowMs = NOW_MS;
-      let nextAttempt = 1;
-      for (const { advanceMs, make, age } of moves) {
-        nowMs += advanceMs;
-        const attemptId = `a-${Math.max(0, nextAttempt - age)}`;
-        const input = make(attemptId, nowMs);
-        if (input.type === "assign") input.attemptId = `a-${nextAttempt}`;
-        const after = check(held, { input, nowMs, ended });
-        if (after !== held && input.type === "assign") nextAttempt += 1;
-        held = after;
-      }
-    }),
-    { numRuns: 3_000 },
-  );
-});
-
-/** Applies one input and holds what came out against every rule. Returns `held` itself if refused. */
-function check(held: Held, step: { input: JobInput; nowMs: number; ended: Set<string> }): Held {
-  const { input, nowMs, ended } = step;
-  const before = structuredClone(held);
-  const change = changeJob(held.job, input, { nowMs, jitter: 0.5, attempt: held.attempt });
-  assert.deepEqual(held, before, "the arguments are not changed");
-  if (!change.ok) {
-    assert.equal(change.job, held.job);
-    return held;
-  }
-  const { job, event } = change;
-  checkFencing(before, { input, job, ended });
-  checkShape(job);
-  assert.equal(job.version, before.job.version + 1, "the version grows by one");
-  assert.deepEqual([event.sequence, event.state, event.jobId], [job.version, job.state, job.id]);
-  assert.equal(event.attemptId, job.attemptId);
-
-  const attempt = change.attempt ?? held.attempt;
-  if (attempt) assert.deepEqual([attempt.id, attempt.number], [job.attemptId, job.attemptCount]);
-  if (attempt && isFinal(attempt.state)) ended.add(attempt.id);
-  const isOver = job.state === "pending" || isFinal(job.state);
-  assert.ok(isOver || attempt?.state === job.state, `attempt ${attempt?.state} of a job ${job.state}`);
-  assert.ok(!isOver || attempt === null || isFinal(attempt.state), "no attempt outlives its job's end");
-  return { job, attempt };
-}
-
-function checkFencing(before: Held, after: { input: JobInput; job: Job; ended: Set<string> }): void {
-  const { input, job, ended } = after;
-  if (isFinal(before.job.state)) assert.equal(input.type, "retry", "a final state is left by a retry only");
-  if (input.type === "assign") {
-    assert.equal(job.attemptCount, before.job.attemptCount + 1);
-    assert.ok(before.attempt === null || isFinal(before.attempt.state), "one attempt at a time");
-    return;
-  }
-  assert.equal(job.attemptCount, before.job.attemptCount);
-  if (!("attemptId" in input)) return;
-  assert.equal(input.attemptId, before.job.attemptId, "a stale attempt has no effect");
-  assert.ok(!ended.has(input.attemptId), "an attempt that ended has no effect");
-}
-
-function checkShape(job: Job): void {
-  const { retry } = job.definition;
-  assert.ok(job.userRetries <= retry.maxRetries);
-  assert.ok(job.infrastructureRetries <= retry.maxInfrastructureRetries);
-  assert.equal(job.deadlineAtMs === null, isFinal(job.state), `deadline in ${job.state}`);
-  assert.equal(job.finishedAtMs === null, !isFinal(job.state), `finished in ${job.state}`);
-  assert.equal(
-    job.cause !== null,
-    isFinal(job.state) && job.state !== "succeeded",
-    `cause ${job.cause} in ${job.state}`,
-  );
-  if (job.state === "pending") assert.ok(job.deadlineAtMs !== null && job.deadlineAtMs >= job.notBeforeMs);
-}
-
-const policy = fc.record({
-  maxRetries: fc.nat(3),
-  maxInfrastructureRetries: fc.nat(3),
-  exitCodes: fc.constantFrom<number[]>([], [1]),
-});
-
-const move = fc.record({
-  advanceMs: fc.constantFrom(0, 1, 1_000, 400_000),
-  /** 1 is the newest attempt. */
-  age: fc.constantFrom(1, 1, 1, 1, 2, 3),
-  make: fc.oneof(
-    {
-      weight: 4,
-      arbitrary: fc.constant((attemptId: string): JobInput => ({
-        type: "assign",
-        attemptId,
-        workerId: "w-1",
-      })),
-    },
-    {
-      weight: 3,
-      arbitrary: fc.constant((attemptId: string, nowMs: number): JobInput => ({
-        type: "start",
-        attemptId,
-        startedAtMs: nowMs,
-      })),
-    },
-    fc.constantFrom("pause" as const, "resume" as const).map((type) => (attemptId: string): JobInput => ({
-      type,
-      attemptId,
-    })),
-    fc.constant((attemptId: string, nowMs: number): JobInput => ({
-      type: "disconnect",
-      attemptId,
-      heardAtMs: nowMs - 30_000,
-    })),
-    fc.constant((attemptId: string): JobInput => ({
-      type: "progress",
-      attemptId,
-      progress: { percent: 50, message: "" },
-    })),
-    fc
-      .record({
-        state: fc.constantFrom(...FINAL_JOB_STATES),
-        cause: fc.constantFrom(null, ...CAUSES),
-        exitCode: fc.constantFrom(null, 1, 2),
-      })
-      .map(
-        (result) =>
-          (attemptId: string): JobInput =>
-            finish(attemptId, result),
-      ),
-    fc.constantFrom(...CAUSES).map((cause) => (attemptId: string): JobInput => ({
-      type: "lose",
-      attemptId,
-      cause,
-      message: "",
-    })),
-    fc.constant((): JobInput => ({ type: "cancel", reason: "" })),
-    fc.constantFrom(...CAUSES).map((cause) => (): JobInput => ({ type: "reject", cause, message: "" })),
-    fc.boolean().map((force) => (): JobInput => ({ type: "retry", force })),
-  ),
-});
-
-function inputsOfEveryType(attemptId: string): [JobInput["type"], JobInput][] {
-  const inputs: { [T in JobInput["type"]]: Extract<JobInput, { type: T }> } = {
-    assign: { type: "assign", attemptId: "a-2", workerId: "w-2" },
-    start: { type: "start", attemptId, startedAtMs: NOW_MS },
-    pause: { type: "pause", attemptId },
-    resume: { type: "resume", attemptId },
-    disconnect: { type: "disconnect", attemptId, heardAtMs: NOW_MS - 30_000 },
-    progress: { type: "progress", attemptId, progress: { percent: 1, message: "" } },
-    finish: finish(attemptId, { state: "succeeded" }),
-    lose: { type: "lose", attemptId, cause: "worker_lost", message: "" },
-    cancel: { type: "cancel", reason: "" },
-    reject: { type: "reject", cause: "queue_timeout", message: "" },
-    retry: { type: "retry", force: false },
-  };
-  return Object.entries(inputs) as [JobInput["type"], JobInput][];
-}
-
 /** The state after each input, or how it is refused; for a job with infrastructure retries left. */
 const OUTCOMES: { readonly [S in JobState]?: { readonly [T in JobInput["type"]]?: JobState } } = {
   pending: { assign: "scheduled", cancel: "cancelled", reject: "failed" },
@@ -335,6 +223,7 @@ const OUTCOMES: { readonly [S in JobState]?: { readonly [T in JobInput["type"]]?
     cancel: "cancelling",
   },
   running: {
+    request_pause: "running",
     pause: "paused",
     disconnect: "unreachable",
     progress: "running",
@@ -343,6 +232,8 @@ const OUTCOMES: { readonly [S in JobState]?: { readonly [T in JobInput["type"]]?
     cancel: "cancelling",
   },
   paused: {
+    request_pause: "paused",
+    request_resume: "paused",
     resume: "running",
     disconnect: "unreachable",
     progress: "paused",
@@ -358,7 +249,13 @@ const OUTCOMES: { readonly [S in JobState]?: { readonly [T in JobInput["type"]]?
     lose: "pending",
     cancel: "cancelling",
   },
-  cancelling: { start: "cancelling", progress: "cancelling", finish: "succeeded", lose: "cancelled" },
+  cancelling: {
+    start: "cancelling",
+    disconnect: "cancelling",
+    progress: "cancelling",
+    finish: "succeeded",
+    lose: "cancelled",
+  },
   failed: { retry: "pending" },
   cancelled: { retry: "pending" },
   timed_out: { retry: "pending" },
@@ -368,116 +265,9 @@ function expectedOutcome(state: JobState, type: JobInput["type"]): JobState | Ch
   const next = OUTCOMES[state]?.[type];
   if (next) return next;
   if (state === "succeeded" && type === "retry") return "succeeded";
-  const namesAttempt = !["assign", "cancel", "reject", "retry"].includes(type);
+  const namesAttempt = !["assign", "cancel", "reject", "retry", "request_pause", "request_resume"].includes(
+    type,
+  );
   if (state === "pending" && namesAttempt) return "stale_attempt";
   return isFinal(state) ? "already_final" : "not_possible";
-}
-
-/** A job in a state, brought there by inputs, with `a-1` as its attempt if it has one. */
-function setup(state: JobState, retry: Partial<RetryPolicy> = {}): Held {
-  const path: { readonly [S in JobState]: readonly JobInput["type"][] } = {
-    pending: [],
-    scheduled: ["assign"],
-    running: ["assign", "start"],
-    paused: ["assign", "start", "pause"],
-    unreachable: ["assign", "start", "disconnect"],
-    cancelling: ["assign", "start", "cancel"],
-    succeeded: ["assign", "start", "finish"],
-    failed: ["assign", "start", "finish"],
-    cancelled: ["assign", "start", "cancel", "finish"],
-    timed_out: ["assign", "start", "finish"],
-  };
-  const inputs = new Map(inputsOfEveryType("a-1"));
-  inputs.set("assign", { type: "assign", attemptId: "a-1", workerId: "w-1" });
-  if (isFinal(state))
-    inputs.set("finish", finish("a-1", { state, cause: state === "failed" ? "exit_code" : null }));
-  let held = pendingJob(retry);
-  for (const type of path[state]) held = apply(held, inputs.get(type) ?? assert.fail(type));
-  assert.equal(held.job.state, state);
-  return held;
-}
-
-function apply(held: Held, input: JobInput, nowMs = NOW_MS): Held {
-  const change = changeJob(held.job, input, { nowMs, jitter: 0, attempt: held.attempt });
-  assert.ok(change.ok, `${input.type} in ${held.job.state}`);
-  return { job: change.job, attempt: change.attempt ?? held.attempt };
-}
-
-function finish(attemptId: string, result: Partial<AttemptResult>): Extract<JobInput, { type: "finish" }> {
-  return {
-    type: "finish",
-    attemptId,
-    result: {
-      state: "succeeded",
-      cause: null,
-      exitCode: 0,
-      signal: null,
-      message: "",
-      startedAtMs: NOW_MS,
-      finishedAtMs: NOW_MS + 1,
-      usage: { peakMemoryBytes: 0, cpuMicros: 0, ioReadBytes: 0, ioWriteBytes: 0, leftoverProcesses: 0 },
-      steps: [],
-      outputs: {},
-      summary: "",
-      logEnd: 0,
-      ...result,
-    },
-  };
-}
-
-function pendingJob(retry: Partial<RetryPolicy>): Held {
-  const {
-    timeoutMs,
-    queueTimeoutMs,
-    graceMs,
-    leaseMs,
-    queue,
-    maxRetries,
-    maxInfrastructureRetries,
-    backoffMs,
-    maxBackoffMs,
-  } = JOB_DEFAULTS;
-  const job: Job = {
-    id: "j-1",
-    definition: {
-      name: "test",
-      command: { kind: "shell", cmd: "true", args: [] },
-      steps: [],
-      env: {},
-      workingDirectory: "",
-      resources: { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 },
-      selector: {},
-      timeoutMs,
-      queueTimeoutMs,
-      graceMs,
-      leaseMs,
-      retry: { maxRetries, maxInfrastructureRetries, backoffMs, maxBackoffMs, exitCodes: [], ...retry },
-      priority: 0,
-      queue,
-      labels: {},
-    },
-    placementKey: "",
-    state: "pending",
-    cause: null,
-    message: "",
-    exitCode: null,
-    signal: null,
-    createdAtMs: NOW_MS,
-    pendingSinceMs: NOW_MS,
-    notBeforeMs: NOW_MS,
-    startedAtMs: null,
-    finishedAtMs: null,
-    deadlineAtMs: NOW_MS + queueTimeoutMs,
-    attemptId: null,
-    attemptCount: 0,
-    workerId: null,
-    userRetries: 0,
-    infrastructureRetries: 0,
-    progress: null,
-    outputs: {},
-    summary: "",
-    cancelReason: "",
-    version: 1,
-  };
-  return { job, attempt: null };
 }

@@ -11,6 +11,7 @@ import {
   isFinal,
   type Attempt,
   type AttemptResult,
+  type CancelCause,
   type Cause,
   type FinalJobState,
   type Job,
@@ -22,6 +23,7 @@ import {
   PAUSE_MAX_MS,
   START_CONFIRM_MS,
   TIMEOUT_SLACK_MS,
+  attemptLeaseMs,
   serverGivesUpAtMs,
 } from "./lease.ts";
 import { decideRetry } from "./retry.ts";
@@ -30,16 +32,25 @@ import { decideRetry } from "./retry.ts";
 export type JobInput =
   | { type: "assign"; attemptId: string; workerId: string }
   | { type: "start"; attemptId: string; startedAtMs: number }
+  /** Somebody wants its processes frozen; the worker is told as long as it has not done it. */
+  | { type: "request_pause" }
+  | { type: "request_resume" }
+  /** The worker says that the processes are frozen, or that they run again. */
   | { type: "pause"; attemptId: string }
   | { type: "resume"; attemptId: string }
+  /** The worker says that it cannot freeze them. */
+  | { type: "refuse_pause"; attemptId: string; message: string }
   /** Its worker was last heard at `heardAtMs` and is silent. */
   | { type: "disconnect"; attemptId: string; heardAtMs: number }
   | { type: "progress"; attemptId: string; progress: Progress }
   /** The worker reports the end, its processes verified gone. */
   | { type: "finish"; attemptId: string; result: AttemptResult }
-  /** The attempt is given up: its lease ran out, or its provider says that the worker is gone. */
-  | { type: "lose"; attemptId: string; cause: Cause; message: string }
-  | { type: "cancel"; reason: string }
+  /**
+   * The attempt is given up: its lease ran out, or its provider says that the worker is gone. With
+   * `isFinal` there is no new attempt, because nobody knows that the old one is dead.
+   */
+  | { type: "lose"; attemptId: string; cause: Cause; message: string; isFinal?: boolean }
+  | { type: "cancel"; reason: string; cause?: CancelCause }
   /** The job itself cannot go on while it waits: queue time-out, permanent provider error. */
   | { type: "reject"; cause: Cause; message: string }
   | { type: "retry"; force: boolean };
@@ -67,9 +78,15 @@ export function changeJob(job: Job, input: JobInput, context: ChangeContext): Jo
       return assign(job, input, context);
     case "start":
       return start(job, input, context);
+    case "request_pause":
+      return requestPause(job, context);
+    case "request_resume":
+      return requestResume(job, context);
     case "pause":
     case "resume":
       return simple(job, input.type, context);
+    case "refuse_pause":
+      return refusePause(job, input.message, context);
     case "disconnect":
       return disconnect(job, input, context);
     case "progress":
@@ -79,7 +96,7 @@ export function changeJob(job: Job, input: JobInput, context: ChangeContext): Jo
     case "lose":
       return lose(job, input, context);
     case "cancel":
-      return cancel(job, input.reason, context);
+      return cancel(job, input, context);
     case "reject":
       return reject(job, input, context);
     case "retry":
@@ -125,6 +142,8 @@ function assign(job: Job, input: Extract<JobInput, { type: "assign" }>, context:
     message: "",
     startedAtMs: null,
     progress: null,
+    cancelCause: null,
+    pauseWanted: false,
   };
   return accept(next, attempt, { type: "assigned", nowMs: context.nowMs });
 }
@@ -157,6 +176,28 @@ function runningDeadline(job: Job, nowMs: number): number {
   return nowMs + timeoutMs + graceMs + TIMEOUT_SLACK_MS;
 }
 
+/** Only what runs can be frozen; a second request is as good as the first. */
+function requestPause(job: Job, context: ChangeContext): JobChange {
+  if (job.state !== "running" && job.state !== "paused") return refuse(job);
+  return accept({ ...job, pauseWanted: true }, null, { type: "pause_requested", nowMs: context.nowMs });
+}
+
+function requestResume(job: Job, context: ChangeContext): JobChange {
+  const mayBePaused = job.state === "paused" || (job.pauseWanted && !isFinal(job.state));
+  if (!mayBePaused) return refuse(job);
+  return accept({ ...job, pauseWanted: false }, null, { type: "resume_requested", nowMs: context.nowMs });
+}
+
+function refusePause(job: Job, reason: string, context: ChangeContext): JobChange {
+  if (!job.pauseWanted || job.state === "paused" || isFinal(job.state)) return refuse(job);
+  const message = `could not be paused: ${reason}`;
+  return accept({ ...job, pauseWanted: false, message }, null, {
+    type: "pause_refused",
+    nowMs: context.nowMs,
+    message,
+  });
+}
+
 function simple(job: Job, transition: "pause" | "resume", context: ChangeContext): JobChange {
   const change = nextJobState(job.state, transition);
   if (!change.ok) return refuse(job);
@@ -176,10 +217,13 @@ function disconnect(
 ): JobChange {
   const change = nextJobState(job.state, "disconnect");
   if (!change.ok) return refuse(job);
+  const leaseEndsAtMs = serverGivesUpAtMs(input.heardAtMs, attemptLeaseMs(job.definition));
+  const wasKnown = job.state === change.state;
+  if (wasKnown && job.deadlineAtMs !== null && leaseEndsAtMs <= job.deadlineAtMs) return refuse(job);
   const next: Job = {
     ...job,
     state: change.state,
-    deadlineAtMs: serverGivesUpAtMs(input.heardAtMs, job.definition.leaseMs),
+    deadlineAtMs: leaseEndsAtMs,
     message: "no heartbeat from the worker; the job may still be running",
   };
   return accept(next, withAttempt(context, { state: change.state }), {
@@ -232,7 +276,7 @@ function finish(job: Job, reported: AttemptResult, context: ChangeContext): JobC
     steps: result.steps,
     logBytes: result.logEnd,
   });
-  return endAttempt(job, { attempt, result, context });
+  return endAttempt(job, { attempt, result, context, mayRetry: true });
 }
 
 /**
@@ -240,6 +284,9 @@ function finish(job: Job, reported: AttemptResult, context: ChangeContext): JobC
  * was itself told to stop, which is no fault of the job and no wish of its author.
  */
 function resultOf(job: Job, reported: AttemptResult): AttemptResult {
+  if (reported.state === "cancelled" && job.state === "cancelling" && job.cancelCause === "timeout") {
+    return { ...reported, state: "timed_out", cause: "timeout", message: job.cancelReason };
+  }
   if (reported.state === "cancelled" && job.state !== "cancelling") {
     return {
       ...reported,
@@ -253,9 +300,8 @@ function resultOf(job: Job, reported: AttemptResult): AttemptResult {
 }
 
 function lose(job: Job, input: Extract<JobInput, { type: "lose" }>, context: ChangeContext): JobChange {
-  const wasCancelled = job.state === "cancelling";
   const result: LostResult = {
-    state: lostState(wasCancelled, input.cause),
+    state: lostState(job, input.cause),
     cause: input.cause,
     exitCode: null,
     signal: null,
@@ -271,11 +317,11 @@ function lose(job: Job, input: Extract<JobInput, { type: "lose" }>, context: Cha
     message: result.message,
     finishedAtMs: context.nowMs,
   });
-  return endAttempt(job, { attempt, result, context });
+  return endAttempt(job, { attempt, result, context, mayRetry: input.isFinal !== true });
 }
 
-function lostState(wasCancelled: boolean, cause: Cause): FinalJobState {
-  if (wasCancelled) return "cancelled";
+function lostState(job: Job, cause: Cause): FinalJobState {
+  if (job.state === "cancelling") return job.cancelCause === "timeout" ? "timed_out" : "cancelled";
   return cause === "timeout" ? "timed_out" : "failed";
 }
 
@@ -283,11 +329,11 @@ type LostResult = Omit<AttemptResult, "usage" | "steps" | "logEnd">;
 
 function endAttempt(
   job: Job,
-  end: { attempt: Attempt | null; result: LostResult; context: ChangeContext },
+  end: { attempt: Attempt | null; result: LostResult; context: ChangeContext; mayRetry: boolean },
 ): JobChange {
-  const { attempt, result, context } = end;
+  const { attempt, result, context, mayRetry } = end;
   const retry =
-    job.state === "cancelling"
+    job.state === "cancelling" || !mayRetry
       ? ({ retry: false } as const)
       : decideRetry({
           definition: job.definition,
@@ -306,6 +352,7 @@ function endAttempt(
     signal: result.signal,
     message: result.message,
     startedAtMs: result.startedAtMs ?? job.startedAtMs,
+    pauseWanted: false,
   };
   if (retry.retry) {
     const isUser = retry.kind === "user";
@@ -332,7 +379,11 @@ function describeEnd(result: LostResult): string {
   return result.cause ?? result.state;
 }
 
-function cancel(job: Job, reason: string, context: ChangeContext): JobChange {
+function cancel(
+  job: Job,
+  { reason, cause = "cancelled" }: Extract<JobInput, { type: "cancel" }>,
+  context: ChangeContext,
+): JobChange {
   if (isFinal(job.state)) return { ok: false, refusal: "already_final", job };
   const change = nextJobState(job.state, "cancel");
   if (!change.ok) return refuse(job);
@@ -353,6 +404,8 @@ function cancel(job: Job, reason: string, context: ChangeContext): JobChange {
     ...job,
     state: "cancelling",
     cancelReason: reason,
+    cancelCause: cause,
+    pauseWanted: false,
     deadlineAtMs: cancelDeadline(job, nowMs),
   };
   return accept(next, withAttempt(context, { state: "cancelling" }), {
@@ -394,6 +447,7 @@ function retryByHand(job: Job, force: boolean, context: ChangeContext): JobChang
   next.signal = null;
   next.message = "";
   next.cancelReason = "";
+  next.cancelCause = null;
   next.outputs = {};
   next.summary = "";
   return accept(next, null, { type: "retried", nowMs: context.nowMs });
@@ -410,6 +464,7 @@ function toPending(job: Job, wait: { nowMs: number; delayMs: number }): Job {
     startedAtMs: null,
     finishedAtMs: null,
     progress: null,
+    pauseWanted: false,
   };
 }
 

@@ -13,8 +13,8 @@ pending      scheduled -          -      -       -           cancelled  -       
 scheduled    -         running    -      -       unreachable cancelling succeeded failed timed_out cancelled      pending -
 running      -         -          paused -       unreachable cancelling succeeded failed timed_out cancelled      pending -
 paused       -         -          -      running unreachable cancelling succeeded failed timed_out cancelled      pending -
-unreachable  -         running    paused -       -           cancelling succeeded failed timed_out cancelled      pending -
-cancelling   -         cancelling -      -       -           -          succeeded failed timed_out cancelled      -       -
+unreachable  -         running    paused -       unreachable cancelling succeeded failed timed_out cancelled      pending -
+cancelling   -         cancelling -      -       cancelling  -          succeeded failed timed_out cancelled      -       -
 succeeded    -         -          -      -       -           -          -         -      -         -              -       pending
 failed       -         -          -      -       -           -          -         -      -         -              -       pending
 cancelled    -         -          -      -       -           -          -         -      -         -              -       pending

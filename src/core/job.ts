@@ -86,6 +86,17 @@ export interface RetryPolicy {
   exitCodes: number[];
 }
 
+export const WORKER_LOST_POLICIES = ["retry", "fail", "wait"] as const;
+/**
+ * What becomes of a job whose worker is silent until the end of the lease: a new attempt, the end,
+ * or no end of the lease at all: only a worker that is known to be gone ends the attempt then.
+ */
+export type WorkerLostPolicy = (typeof WORKER_LOST_POLICIES)[number];
+
+export const LOG_QUOTA_POLICIES = ["fail", "truncate"] as const;
+/** What becomes of a job whose log has reached its quota: it ends, or the rest is not recorded. */
+export type LogQuotaPolicy = (typeof LOG_QUOTA_POLICIES)[number];
+
 /** A job as it was submitted, with defaults filled in. Either `command` or `steps` is set. */
 export interface JobDefinition {
   name: string;
@@ -101,7 +112,11 @@ export interface JobDefinition {
   queueTimeoutMs: number;
   graceMs: number;
   leaseMs: number;
+  onWorkerLost: WorkerLostPolicy;
   retry: RetryPolicy;
+  /** Of one attempt, in bytes of output. */
+  logQuotaBytes: number;
+  onLogQuota: LogQuotaPolicy;
   priority: number;
   queue: string;
   labels: Record<string, string>;
@@ -113,6 +128,9 @@ export const JOB_DEFAULTS = {
   queueTimeoutMs: 24 * 60 * 60_000,
   graceMs: 10_000,
   leaseMs: 15 * 60_000,
+  onWorkerLost: "retry",
+  logQuotaBytes: 4 * 1024 ** 3,
+  onLogQuota: "fail",
   queue: "default",
   interpreter: "bash",
   maxRetries: 0,
@@ -120,6 +138,39 @@ export const JOB_DEFAULTS = {
   backoffMs: 1_000,
   maxBackoffMs: 5 * 60_000,
 } as const;
+
+/** A definition with the default of everything that is left out. */
+export function definitionWith(
+  given: Partial<Omit<JobDefinition, "retry">> & { name: string; retry?: Partial<RetryPolicy> },
+): JobDefinition {
+  return {
+    command: null,
+    steps: [],
+    env: {},
+    workingDirectory: "",
+    resources: { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 },
+    selector: {},
+    timeoutMs: JOB_DEFAULTS.timeoutMs,
+    queueTimeoutMs: JOB_DEFAULTS.queueTimeoutMs,
+    graceMs: JOB_DEFAULTS.graceMs,
+    leaseMs: JOB_DEFAULTS.leaseMs,
+    onWorkerLost: JOB_DEFAULTS.onWorkerLost,
+    logQuotaBytes: JOB_DEFAULTS.logQuotaBytes,
+    onLogQuota: JOB_DEFAULTS.onLogQuota,
+    priority: 0,
+    queue: JOB_DEFAULTS.queue,
+    labels: {},
+    ...given,
+    retry: {
+      maxRetries: JOB_DEFAULTS.maxRetries,
+      maxInfrastructureRetries: JOB_DEFAULTS.maxInfrastructureRetries,
+      backoffMs: JOB_DEFAULTS.backoffMs,
+      maxBackoffMs: JOB_DEFAULTS.maxBackoffMs,
+      exitCodes: [],
+      ...given.retry,
+    },
+  };
+}
 
 /** What an attempt used; 0 where it could not be measured. */
 export interface ResourceUsage {
@@ -160,6 +211,8 @@ export interface AttemptResult {
   /** Length of the whole log, in bytes as stored. */
   logEnd: number;
 }
+
+export type CancelCause = Extract<Cause, "cancelled" | "timeout">;
 
 export interface Progress {
   percent: number;
@@ -216,6 +269,10 @@ export interface Job {
   outputs: Record<string, string>;
   summary: string;
   cancelReason: string;
+  /** Why it is being ended: somebody asked for it, or its time is over and its worker let it run. */
+  cancelCause: CancelCause | null;
+  /** Somebody asked for a pause; the worker may not have done it yet. */
+  pauseWanted: boolean;
   /** Grows by one with every change. */
   version: number;
 }

@@ -7,6 +7,8 @@
  * is later, so delay on the wire only widens the gap.
  */
 
+import type { JobDefinition } from "./job.ts";
+
 /** How often a worker says that it is alive: three of them fit before it counts as unreachable. */
 export const HEARTBEAT_INTERVAL_MS = 10_000;
 /** Silence after which a job is shown as unreachable. */
@@ -21,6 +23,15 @@ export const CANCEL_VERIFY_MS = 60_000;
 export const PAUSE_MAX_MS = 24 * 60 * 60_000;
 /** Slack that the server gives the worker's own time-out before it steps in. */
 export const TIMEOUT_SLACK_MS = 30_000;
+
+/** The lease of a job that shall wait for its worker: as good as none, for a state needs a deadline. */
+export const WAITING_LEASE_MS = 7 * 24 * 60 * 60_000;
+
+/** How long an attempt stays valid without a sign of its worker. */
+export function attemptLeaseMs(definition: Pick<JobDefinition, "leaseMs" | "onWorkerLost">): number {
+  const { leaseMs, onWorkerLost } = definition;
+  return onWorkerLost === "wait" ? Math.max(leaseMs, WAITING_LEASE_MS) : leaseMs;
+}
 
 /** When the worker kills an attempt that it could not renew since `renewedAtMs`. */
 export function workerGivesUpAtMs(renewedAtMs: number, leaseMs: number): number {

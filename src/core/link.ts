@@ -22,8 +22,15 @@ export interface HeldAttempt {
 }
 
 export type WorkerMessage =
-  | { type: "hello"; worker: WorkerInfo; attempts: HeldAttempt[] }
-  | { type: "heartbeat"; sequence: number; usage: WorkerUsage | null; attempts: HeldAttempt[] }
+  | { type: "hello"; worker: WorkerInfo; attempts: HeldAttempt[]; draining: boolean }
+  | {
+      type: "heartbeat";
+      sequence: number;
+      usage: WorkerUsage | null;
+      attempts: HeldAttempt[];
+      /** The worker takes no more jobs and leaves when it holds none. */
+      draining: boolean;
+    }
   | { type: "accepted"; attemptId: string }
   | { type: "started"; attemptId: string; startedAtMs: number }
   | { type: "progress"; attemptId: string; progress: Progress }

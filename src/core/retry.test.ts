@@ -7,6 +7,7 @@ import {
   INFRASTRUCTURE_CAUSES,
   isInfrastructureCause,
   type RetryPolicy,
+  type WorkerLostPolicy,
 } from "./job.ts";
 import { backoffDelay, decideRetry, type EndedAttempt } from "./retry.ts";
 
@@ -15,6 +16,7 @@ function setup(options: {
   ended?: Partial<EndedAttempt>;
   userRetries?: number;
   infrastructureRetries?: number;
+  onWorkerLost?: WorkerLostPolicy;
 }) {
   const retry = {
     maxRetries: 3,
@@ -26,8 +28,21 @@ function setup(options: {
   };
   const ended: EndedAttempt = { state: "failed", cause: "exit_code", exitCode: 1, ...options.ended };
   const { userRetries = 0, infrastructureRetries = 0 } = options;
-  return decideRetry({ definition: { retry }, ended, userRetries, infrastructureRetries, jitter: 0 });
+  return decideRetry({
+    definition: { retry, onWorkerLost: options.onWorkerLost ?? "retry" },
+    ended,
+    userRetries,
+    infrastructureRetries,
+    jitter: 0,
+  });
 }
+
+test("a lost worker is the end of a job that shall fail then, and of no other", () => {
+  const lost: Partial<EndedAttempt> = { cause: "worker_lost", exitCode: null };
+  assert.equal(setup({ ended: lost, onWorkerLost: "fail" }).retry, false);
+  assert.equal(setup({ ended: lost, onWorkerLost: "wait" }).retry, true);
+  assert.equal(setup({ ended: { ...lost, cause: "server_error" }, onWorkerLost: "fail" }).retry, true);
+});
 
 test("a success and a cancel are never retried, whatever their cause", () => {
   for (const state of ["succeeded", "cancelled"] as const) {

@@ -18,7 +18,7 @@ export interface EndedAttempt {
  * up the retries that the author meant for a flaky test. `jitter` is in [0, 1).
  */
 export function decideRetry(options: {
-  definition: Pick<JobDefinition, "retry">;
+  definition: Pick<JobDefinition, "retry" | "onWorkerLost">;
   ended: EndedAttempt;
   userRetries: number;
   infrastructureRetries: number;
@@ -28,6 +28,8 @@ export function decideRetry(options: {
   const policy = options.definition.retry;
   if (ended.state === "succeeded" || ended.state === "cancelled") return { retry: false };
   if (ended.cause === "invalid" || ended.cause === "queue_timeout") return { retry: false };
+
+  if (ended.cause === "worker_lost" && options.definition.onWorkerLost === "fail") return { retry: false };
 
   const isInfrastructure = ended.cause !== null && isInfrastructureCause(ended.cause);
   if (!isInfrastructure && !isRetriedExitCode(policy.exitCodes, ended.exitCode)) return { retry: false };

@@ -4,17 +4,18 @@ import type { WorkerMessage } from "./link.ts";
 import {
   newServerSession,
   onAssigned,
-  onControlWanted,
   onEndStored,
   onHello,
+  onJobSeen,
   onLogDurable,
-  onRefused,
+  onGivenUp,
   onWorkerMessage,
   type LiveAttemptView,
   type ServerAction,
   type ServerSession,
 } from "./server-session.ts";
 import { sampleJob, sampleResult } from "./session-fixtures.ts";
+import type { AttemptPhase } from "./worker.ts";
 
 function view(changes: Partial<LiveAttemptView> = {}): LiveAttemptView {
   return { attemptId: "a-1", attemptNumber: 1, job: sampleJob(), logDurable: 0, ...changes };
@@ -37,12 +38,23 @@ function result(logEnd: number): WorkerMessage & { type: "result" } {
   return { type: "result", attemptId: "a-1", result: sampleResult({ logEnd }) };
 }
 
+function controls(actions: readonly ServerAction[]): string[] {
+  return actions.flatMap((action) =>
+    action.type === "send" && action.message.type === "control" ? [action.message.action] : [],
+  );
+}
+
+function beat(phase: AttemptPhase) {
+  const attempts = [{ attemptId: "a-1", phase, logEnd: 0 }];
+  return { type: "heartbeat", sequence: 1, usage: null, attempts, draining: false } as const;
+}
+
 describe("the server's half of the session", () => {
   test("lets a held live attempt go on from where the log ends here", () => {
     const session = newServerSession("w-1", 0);
     const held = [{ attemptId: "a-1", phase: "running" as const, logEnd: 500 }];
     const running = view({ job: sampleJob({ state: "running", startedAtMs: 5 }), logDurable: 200 });
-    const [welcome, ...rest] = onHello(session, { held, live: [running], nowMs: 9 });
+    const [welcome, ...rest] = onHello(session, { held, live: [running], draining: false, nowMs: 9 });
     assert.ok(welcome?.type === "send" && welcome.message.type === "welcome");
     assert.deepEqual(welcome.message.attempts, [{ attemptId: "a-1", proceed: true, logAcked: 200 }]);
     assert.deepEqual(rest, []);
@@ -52,26 +64,36 @@ describe("the server's half of the session", () => {
   test("tells the worker to kill what is not live any more", () => {
     const session = newServerSession("w-1", 0);
     const held = [{ attemptId: "old", phase: "running" as const, logEnd: 1 }];
-    const [welcome] = onHello(session, { held, live: [], nowMs: 0 });
+    const [welcome] = onHello(session, { held, live: [], draining: false, nowMs: 0 });
     assert.ok(welcome?.type === "send" && welcome.message.type === "welcome");
     assert.deepEqual(welcome.message.attempts, [{ attemptId: "old", proceed: false, logAcked: 0 }]);
   });
 
   test("sends a live attempt that never started again, and gives up one that did", () => {
-    const fresh = onHello(newServerSession("w-1", 0), { held: [], live: [view()], nowMs: 0 });
+    const fresh = onHello(newServerSession("w-1", 0), {
+      held: [],
+      live: [view()],
+      draining: false,
+      nowMs: 0,
+    });
     assert.deepEqual(sent(fresh), ["welcome", "run_job"]);
     const started = view({ job: sampleJob({ state: "running", startedAtMs: 4 }) });
-    const lost = onHello(newServerSession("w-1", 0), { held: [], live: [started], nowMs: 0 });
+    const lost = onHello(newServerSession("w-1", 0), {
+      held: [],
+      live: [started],
+      draining: false,
+      nowMs: 0,
+    });
     assert.deepEqual(inputs(lost), ["lose"]);
   });
 
   test("repeats a cancel to a worker that comes back", () => {
     const held = [{ attemptId: "a-1", phase: "running" as const, logEnd: 0 }];
     const cancelling = view({ job: sampleJob({ state: "cancelling", startedAtMs: 4 }) });
-    assert.deepEqual(sent(onHello(newServerSession("w-1", 0), { held, live: [cancelling], nowMs: 0 })), [
-      "welcome",
-      "control",
-    ]);
+    assert.deepEqual(
+      sent(onHello(newServerSession("w-1", 0), { held, live: [cancelling], draining: false, nowMs: 0 })),
+      ["welcome", "control"],
+    );
   });
 
   test("holds a result until the whole log is on disk, and applies it once", () => {
@@ -100,14 +122,18 @@ describe("the server's half of the session", () => {
 
   test("tells the worker to kill an attempt that the store refused", () => {
     const session = setup();
-    assert.deepEqual(sent(onRefused(session, "a-1")), ["control"]);
-    assert.deepEqual(onRefused(session, "a-1"), []);
+    assert.deepEqual(sent(onGivenUp(session, "a-1")), ["control"]);
+    assert.deepEqual(onGivenUp(session, "a-1"), []);
   });
 
   test("gives up a confirmed attempt that is missing in a heartbeat, and sends an unconfirmed one again", () => {
     const session = setup();
     onAssigned(session, view({ attemptId: "a-2", job: sampleJob({ id: "j-2", attemptId: "a-2" }) }));
-    const beat = onWorkerMessage(session, { type: "heartbeat", sequence: 4, usage: null, attempts: [] }, 5);
+    const beat = onWorkerMessage(
+      session,
+      { type: "heartbeat", sequence: 4, usage: null, attempts: [], draining: false },
+      5,
+    );
     assert.deepEqual(inputs(beat), ["lose"]);
     assert.deepEqual(sent(beat), ["heartbeat_ack", "run_job"]);
     assert.deepEqual([...session.attempts.keys()], ["a-2"]);
@@ -122,25 +148,79 @@ describe("the server's half of the session", () => {
   test("does not send an attempt again that was to be killed", () => {
     const session = newServerSession("w-1", 0);
     onAssigned(session, view());
-    assert.deepEqual(sent(onControlWanted(session, { attemptId: "a-1", action: "kill" })), ["control"]);
-    const beat = onWorkerMessage(session, { type: "heartbeat", sequence: 1, usage: null, attempts: [] }, 1);
+    assert.deepEqual(sent(onGivenUp(session, "a-1")), ["control"]);
+    const beat = onWorkerMessage(
+      session,
+      { type: "heartbeat", sequence: 1, usage: null, attempts: [], draining: false },
+      1,
+    );
     assert.deepEqual(sent(beat), ["heartbeat_ack"]);
   });
 
   test("does not give up an attempt whose end is on its way to the store", () => {
     const session = setup();
     onWorkerMessage(session, result(0), 2);
-    const beat = onWorkerMessage(session, { type: "heartbeat", sequence: 1, usage: null, attempts: [] }, 3);
+    const beat = onWorkerMessage(
+      session,
+      { type: "heartbeat", sequence: 1, usage: null, attempts: [], draining: false },
+      3,
+    );
     assert.deepEqual(inputs(beat), []);
   });
 
   test("stores a pause only when the worker has done it", () => {
     const session = setup();
-    const wanted = onControlWanted(session, { attemptId: "a-1", action: "pause" });
-    assert.deepEqual(sent(wanted), ["control"]);
+    const wanted = onJobSeen(session, sampleJob({ state: "running", pauseWanted: true }));
+    assert.deepEqual(controls(wanted), ["pause"]);
     const failed = { type: "control_ack", attemptId: "a-1", action: "pause", error: "no freezer" } as const;
-    assert.deepEqual(inputs(onWorkerMessage(session, failed, 1)), []);
+    assert.deepEqual(inputs(onWorkerMessage(session, failed, 1)), ["refuse_pause"]);
     assert.deepEqual(inputs(onWorkerMessage(session, { ...failed, error: "" }, 2)), ["pause"]);
+  });
+
+  test("says what is wanted once, again with each heartbeat, and no more when it is done", () => {
+    const session = setup();
+    const running = sampleJob({ state: "running", pauseWanted: true });
+    assert.deepEqual(controls(onJobSeen(session, running)), ["pause"]);
+    assert.deepEqual(controls(onJobSeen(session, running)), []);
+    assert.deepEqual(controls(onWorkerMessage(session, beat("running"), 1)), ["pause"]);
+    onJobSeen(session, sampleJob({ state: "paused", pauseWanted: true }));
+    assert.deepEqual(controls(onWorkerMessage(session, beat("paused"), 2)), []);
+    assert.deepEqual(controls(onJobSeen(session, sampleJob({ state: "paused" }))), ["resume"]);
+  });
+
+  test("learns from a heartbeat of a pause, and of its end, whose acknowledgement was lost", () => {
+    const session = setup();
+    onJobSeen(session, sampleJob({ state: "running", pauseWanted: true }));
+    assert.deepEqual(inputs(onWorkerMessage(session, beat("paused"), 1)), ["pause"]);
+    onJobSeen(session, sampleJob({ state: "paused" }));
+    assert.deepEqual(inputs(onWorkerMessage(session, beat("running"), 2)), ["resume"]);
+  });
+
+  test("tells a worker that comes back what it did not hear", () => {
+    const wishes = [
+      [sampleJob({ state: "cancelling" }), ["cancel"]],
+      [sampleJob({ state: "running", pauseWanted: true }), ["pause"]],
+      [sampleJob({ state: "paused" }), ["resume"]],
+      [sampleJob({ state: "running" }), []],
+    ] as const;
+    for (const [job, expected] of wishes) {
+      const session = newServerSession("w-1", 0);
+      const phase = job.state === "paused" ? "paused" : "running";
+      const held = [{ attemptId: "a-1", phase, logEnd: 0 } as const];
+      const actions = onHello(session, { held, live: [view({ job })], draining: false, nowMs: 0 });
+      assert.deepEqual(controls(actions), expected);
+    }
+  });
+
+  test("has an attempt killed that the worker holds and the session does not know", () => {
+    const session = newServerSession("w-1", 0);
+    assert.deepEqual(controls(onWorkerMessage(session, beat("running"), 1)), ["kill"]);
+  });
+
+  test("takes a worker that says that it drains for draining", () => {
+    const session = setup();
+    onWorkerMessage(session, { ...beat("running"), draining: true }, 1);
+    assert.equal(session.draining, true);
   });
 
   test("acknowledges log cumulatively and never backwards", () => {

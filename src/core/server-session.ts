@@ -6,10 +6,13 @@
  * state lives as long as one stream and is built from the database and the worker's hello. Every
  * effect on a job goes through the store, which refuses stale attempts under the job's row lock;
  * the checks here only save round trips and tell the worker to kill what is stale.
+ *
+ * Cancel, pause and resume are wishes of the job, not messages: the worker is told when the wish
+ * arises, after each reconnect, and with each heartbeat until the job shows that it was done.
  */
 
 import type { JobInput } from "./job-change.ts";
-import { JOB_DEFAULTS, type AttemptResult, type Job, type JobDefinition } from "./job.ts";
+import { JOB_DEFAULTS, type AttemptResult, type Job, type JobDefinition, type JobState } from "./job.ts";
 import { HEARTBEAT_INTERVAL_MS } from "./lease.ts";
 import {
   LOG_CREDIT_BYTES,
@@ -34,15 +37,21 @@ export interface ServerAttempt {
   result: AttemptResult | null;
   /** The result went to the store; its acknowledgement follows. */
   isEnding: boolean;
+  /** The state of the job when it was last seen. */
+  jobState: JobState;
+  pauseWanted: boolean;
+  /** What the worker was told last; null if nothing is wanted. */
+  told: ControlAction | null;
 }
 
 export interface ServerSession {
   workerId: string;
   attempts: Map<string, ServerAttempt>;
+  connectedAtMs: number;
   /** When the worker was last heard. */
   heardAtMs: number;
   usage: WorkerUsage | null;
-  /** Takes no more jobs. */
+  /** Takes no more jobs: it was told so, or says so itself. */
   draining: boolean;
 }
 
@@ -63,7 +72,14 @@ export interface LiveAttemptView {
 }
 
 export function newServerSession(workerId: string, nowMs: number): ServerSession {
-  return { workerId, attempts: new Map(), heardAtMs: nowMs, usage: null, draining: false };
+  return {
+    workerId,
+    attempts: new Map(),
+    connectedAtMs: nowMs,
+    heardAtMs: nowMs,
+    usage: null,
+    draining: false,
+  };
 }
 
 /**
@@ -75,9 +91,15 @@ export function newServerSession(workerId: string, nowMs: number): ServerSession
  */
 export function onHello(
   session: ServerSession,
-  hello: { held: readonly HeldAttempt[]; live: readonly LiveAttemptView[]; nowMs: number },
+  hello: {
+    held: readonly HeldAttempt[];
+    live: readonly LiveAttemptView[];
+    draining: boolean;
+    nowMs: number;
+  },
 ): ServerAction[] {
   session.heardAtMs = hello.nowMs;
+  session.draining ||= hello.draining;
   const held = new Map(hello.held.map((attempt) => [attempt.attemptId, attempt]));
   const live = new Map(hello.live.map((attempt) => [attempt.attemptId, attempt]));
   const verdicts: AttemptVerdict[] = hello.held.map(({ attemptId }) => ({
@@ -95,16 +117,16 @@ export function onHello(
   const actions: ServerAction[] = [{ type: "send", message: welcome }];
   for (const view of live.values()) {
     const holding = held.get(view.attemptId);
-    actions.push(...(holding ? takeUp(session, view) : restartOrLose(session, view)));
+    actions.push(...(holding ? takeUp(session, view, holding) : restartOrLose(session, view)));
   }
   return actions;
 }
 
 /** The worker says `accepted`, `started` or `result` again right after the welcome. */
-function takeUp(session: ServerSession, view: LiveAttemptView): ServerAction[] {
-  session.attempts.set(view.attemptId, { ...newAttempt(view), confirmed: true });
-  if (view.job.state !== "cancelling") return [];
-  return [{ type: "send", message: { type: "control", attemptId: view.attemptId, action: "cancel" } }];
+function takeUp(session: ServerSession, view: LiveAttemptView, held: HeldAttempt): ServerAction[] {
+  const attempt = { ...newAttempt(view), confirmed: true };
+  session.attempts.set(view.attemptId, attempt);
+  return [...sayWanted(attempt), ...takePhase(attempt, held)];
 }
 
 function restartOrLose(session: ServerSession, view: LiveAttemptView): ServerAction[] {
@@ -142,7 +164,49 @@ function newAttempt(view: LiveAttemptView): ServerAttempt {
     logDurable: view.logDurable,
     result: null,
     isEnding: false,
+    jobState: view.job.state,
+    pauseWanted: view.job.pauseWanted,
+    told: null,
   };
+}
+
+/** The job as the store has it now: tells the worker what is wanted of it, if that is new. */
+export function onJobSeen(session: ServerSession, job: Job): ServerAction[] {
+  const attempt = job.attemptId === null ? undefined : session.attempts.get(job.attemptId);
+  if (!attempt) return [];
+  attempt.jobState = job.state;
+  attempt.pauseWanted = job.pauseWanted;
+  return sayWanted(attempt);
+}
+
+function sayWanted(attempt: ServerAttempt): ServerAction[] {
+  const action = wantedAction(attempt);
+  if (action === attempt.told) return [];
+  attempt.told = action;
+  return action === null ? [] : [control(attempt.attemptId, action)];
+}
+
+function wantedAction({ jobState, pauseWanted }: ServerAttempt): ControlAction | null {
+  if (jobState === "cancelling") return "cancel";
+  if (jobState === "running" && pauseWanted) return "pause";
+  if (jobState === "paused" && !pauseWanted) return "resume";
+  return null;
+}
+
+function control(attemptId: string, action: ControlAction): ServerAction {
+  return { type: "send", message: { type: "control", attemptId, action } };
+}
+
+/** A pause or its end of which the acknowledgement was lost. */
+function takePhase(attempt: ServerAttempt, { phase }: HeldAttempt): ServerAction[] {
+  const { attemptId, jobId, jobState } = attempt;
+  if (phase === "paused" && jobState === "running") {
+    return [{ type: "apply", attemptId, jobId, input: { type: "pause", attemptId } }];
+  }
+  if (phase === "running" && jobState === "paused") {
+    return [{ type: "apply", attemptId, jobId, input: { type: "resume", attemptId } }];
+  }
+  return [];
 }
 
 export function onWorkerMessage(
@@ -203,13 +267,16 @@ function onHeartbeat(
   message: Extract<WorkerMessage, { type: "heartbeat" }>,
 ): ServerAction[] {
   session.usage = message.usage;
+  session.draining ||= message.draining;
   const actions: ServerAction[] = [
     { type: "renew_lease", usage: message.usage },
     { type: "send", message: { type: "heartbeat_ack", sequence: message.sequence } },
   ];
-  const held = new Set(message.attempts.map(({ attemptId }) => attemptId));
+  const held = new Map(message.attempts.map((attempt) => [attempt.attemptId, attempt]));
   for (const attempt of session.attempts.values()) {
-    if (attempt.isEnding || held.has(attempt.attemptId)) continue;
+    const holding = held.get(attempt.attemptId);
+    if (holding) actions.push(...repeatWanted(attempt), ...takePhase(attempt, holding));
+    if (attempt.isEnding || holding) continue;
     // Crossed on the wire, which does no harm, or lost with the connection between agent and runner.
     if (!attempt.confirmed) {
       actions.push(runJob(attempt));
@@ -226,19 +293,34 @@ function onHeartbeat(
       input: { type: "lose", attemptId, cause: "worker_lost", message: text },
     });
   }
+  // What the session has forgotten has ended here, or its kill was lost between agent and runner.
+  for (const attemptId of held.keys()) {
+    if (!session.attempts.has(attemptId)) actions.push(control(attemptId, "kill"));
+  }
   return actions;
+}
+
+/** The worker may not have got it: its agent or runner may have died with it in hand. */
+function repeatWanted(attempt: ServerAttempt): ServerAction[] {
+  const action = wantedAction(attempt);
+  return action === null ? [] : [control(attempt.attemptId, action)];
 }
 
 function onControlAck(
   attempt: ServerAttempt,
-  message: Extract<WorkerMessage, { type: "control_ack" }>,
+  { action, error }: Extract<WorkerMessage, { type: "control_ack" }>,
 ): ServerAction[] {
-  const isPausing = message.action === "pause" || message.action === "resume";
-  if (message.error || !isPausing) return [];
   const { attemptId, jobId } = attempt;
-  return [
-    { type: "apply", attemptId, jobId, input: { type: message.action as "pause" | "resume", attemptId } },
-  ];
+  if (action === "pause") {
+    const input: JobInput = error
+      ? { type: "refuse_pause", attemptId, message: error }
+      : { type: "pause", attemptId };
+    return [{ type: "apply", attemptId, jobId, input }];
+  }
+  if (action === "resume" && !error) {
+    return [{ type: "apply", attemptId, jobId, input: { type: "resume", attemptId } }];
+  }
+  return [];
 }
 
 /** The log is on disk up to here. */
@@ -267,18 +349,7 @@ export function onEndStored(session: ServerSession, attemptId: string): ServerAc
   return [{ type: "send", message: { type: "result_ack", attemptId } }];
 }
 
-/** The store refused an input because the attempt is stale: the worker shall kill it. */
-export function onRefused(session: ServerSession, attemptId: string): ServerAction[] {
-  if (!session.attempts.delete(attemptId)) return [];
-  return [{ type: "send", message: { type: "control", attemptId, action: "kill" } }];
-}
-
-/** Sends a control if the worker holds the attempt. One that shall be killed is wanted no more. */
-export function onControlWanted(
-  session: ServerSession,
-  wanted: { attemptId: string; action: ControlAction },
-): ServerAction[] {
-  if (!session.attempts.has(wanted.attemptId)) return [];
-  if (wanted.action === "kill") session.attempts.delete(wanted.attemptId);
-  return [{ type: "send", message: { type: "control", ...wanted } }];
+/** The attempt is stale or was given up: the worker shall kill what is left of it. */
+export function onGivenUp(session: ServerSession, attemptId: string): ServerAction[] {
+  return session.attempts.delete(attemptId) ? [control(attemptId, "kill")] : [];
 }

@@ -1,32 +1,12 @@
 /** Samples for the tests of both halves of the session. */
 
-import type { Job, JobDefinition } from "./job.ts";
-import { JOB_DEFAULTS, type AttemptResult } from "./job.ts";
+import { definitionWith, type AttemptResult, type Job, type JobDefinition } from "./job.ts";
 import type { WorkerInfo } from "./worker.ts";
 
-export const sampleDefinition: JobDefinition = {
+export const sampleDefinition: JobDefinition = definitionWith({
   name: "sample",
   command: { kind: "shell", cmd: "true", args: [] },
-  steps: [],
-  env: {},
-  workingDirectory: "",
-  resources: { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 },
-  selector: {},
-  timeoutMs: JOB_DEFAULTS.timeoutMs,
-  queueTimeoutMs: JOB_DEFAULTS.queueTimeoutMs,
-  graceMs: JOB_DEFAULTS.graceMs,
-  leaseMs: JOB_DEFAULTS.leaseMs,
-  retry: {
-    maxRetries: 0,
-    maxInfrastructureRetries: 2,
-    backoffMs: 1_000,
-    maxBackoffMs: 300_000,
-    exitCodes: [],
-  },
-  priority: 0,
-  queue: "default",
-  labels: {},
-};
+});
 
 export const sampleWorker: WorkerInfo = {
   workerId: "w-1",
@@ -84,6 +64,8 @@ export function sampleJob(changes: Partial<Job> = {}): Job {
     outputs: {},
     summary: "",
     cancelReason: "",
+    cancelCause: null,
+    pauseWanted: false,
     version: 2,
     ...changes,
   };

@@ -24,7 +24,7 @@ import {
   onEndStored,
   onHello,
   onLogDurable,
-  onRefused,
+  onGivenUp,
   onWorkerMessage,
   type ServerAction,
   type ServerSession,
@@ -88,7 +88,7 @@ class Pair {
       const live = isLive
         ? [{ attemptId: "a-1", attemptNumber: 1, job: this.job, logDurable: this.logLength }]
         : [];
-      this.#performServer(onHello(this.#server, { held: message.attempts, live, nowMs: 0 }));
+      this.#performServer(onHello(this.#server, { held: message.attempts, live, draining: false, nowMs: 0 }));
     } else {
       this.#performServer(onWorkerMessage(this.#server, message, 0));
     }
@@ -168,7 +168,7 @@ class Pair {
         if (action.input.type === "finish") this.finishes += 1;
       }
       if (action.input.type === "finish") this.#performServer(onEndStored(server, "a-1"));
-      else if (!change.ok && change.refusal !== "not_possible") this.#performServer(onRefused(server, "a-1"));
+      else if (!change.ok && change.refusal !== "not_possible") this.#performServer(onGivenUp(server, "a-1"));
     }
   }
 

@@ -6,24 +6,17 @@ import { JOB_DEFAULTS } from "../core/job.ts";
 import { HEARTBEAT_INTERVAL_MS } from "../core/lease.ts";
 import type { HeldAttempt, ServerMessage, WorkerMessage } from "../core/link.ts";
 import type { AttemptPhase, ControlAction } from "../core/worker.ts";
+import { definitionFromWire, definitionToWire } from "./convert-definition.ts";
 import {
   workerInfoFromWire,
   workerInfoToWire,
   workerUsageFromWire,
   workerUsageToWire,
 } from "./convert-worker.ts";
-import {
-  definitionFromWire,
-  definitionToWire,
-  inverse,
-  progressFromWire,
-  progressToWire,
-  resultFromWire,
-  resultToWire,
-  timeFromWire,
-} from "./convert.ts";
+import { progressFromWire, progressToWire, resultFromWire, resultToWire, timeFromWire } from "./convert.ts";
 import { JobDefinitionSchema } from "./gen/hodei/v1/jobs_pb.ts";
 import * as pb from "./gen/hodei/v1/workers_pb.ts";
+import { inverse } from "./inverse.ts";
 
 const PHASE_NUMBER: Record<AttemptPhase, pb.AttemptPhase> = {
   accepted: pb.AttemptPhase.ACCEPTED,
@@ -67,6 +60,7 @@ function workerMessageBody(message: WorkerMessage): RequestBody {
       const value = create(pb.HelloSchema, {
         worker: workerInfoToWire(message.worker),
         attempts: heldToWire(message.attempts),
+        draining: message.draining,
       });
       return { case: "hello", value };
     }
@@ -74,6 +68,7 @@ function workerMessageBody(message: WorkerMessage): RequestBody {
       const value = create(pb.HeartbeatSchema, {
         sequence: BigInt(message.sequence),
         attempts: heldToWire(message.attempts),
+        draining: message.draining,
         ...(message.usage ? { usage: workerUsageToWire(message.usage) } : {}),
       });
       return { case: "heartbeat", value };
@@ -119,17 +114,23 @@ export function workerMessageFromWire(request: pb.WorkerStreamRequest): WorkerMe
   const { message } = request;
   switch (message.case) {
     case "hello": {
-      const { worker, attempts } = message.value;
+      const { worker, attempts, draining } = message.value;
       if (!worker) return null;
-      return { type: "hello", worker: workerInfoFromWire(worker), attempts: heldFromWire(attempts) };
+      return {
+        type: "hello",
+        worker: workerInfoFromWire(worker),
+        attempts: heldFromWire(attempts),
+        draining,
+      };
     }
     case "heartbeat": {
-      const { sequence, usage, attempts } = message.value;
+      const { sequence, usage, attempts, draining } = message.value;
       return {
         type: "heartbeat",
         sequence: Number(sequence),
         usage: usage ? workerUsageFromWire(usage) : null,
         attempts: heldFromWire(attempts),
+        draining,
       };
     }
     case "accepted":

@@ -4,8 +4,9 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Worker, WorkerInfo, WorkerState, WorkerUsage } from "../core/worker.ts";
 import type { TaintEffect } from "../core/worker.ts";
-import { inverse, timeFromWire, wholeNumber } from "./convert.ts";
+import { timeFromWire, wholeNumber } from "./convert.ts";
 import * as pb from "./gen/hodei/v1/workers_pb.ts";
+import { inverse } from "./inverse.ts";
 
 const WORKER_STATE_NUMBER: Record<WorkerState, pb.WorkerState> = {
   creating: pb.WorkerState.CREATING,

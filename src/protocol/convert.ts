@@ -6,36 +6,24 @@
  */
 
 import { create } from "@bufbuild/protobuf";
-import {
-  durationFromMs,
-  durationMs,
-  timestampFromMs,
-  timestampMs,
-  type Duration,
-  type Timestamp,
-} from "@bufbuild/protobuf/wkt";
-import {
-  JOB_DEFAULTS,
-  type Attempt,
-  type AttemptResult,
-  type Cause,
-  type CommandSpec,
-  type FinalJobState,
-  type Job,
-  type JobDefinition,
-  type JobEventRecord,
-  type JobState,
-  type Progress,
-  type ResourceUsage,
-  type Resources,
-  type RetryPolicy,
-  type Step,
-  type StepCondition,
-  type StepOutcome,
-  type StepResult,
+import { timestampFromMs, timestampMs, type Timestamp } from "@bufbuild/protobuf/wkt";
+import type {
+  Attempt,
+  AttemptResult,
+  Cause,
+  FinalJobState,
+  Job,
+  JobEventRecord,
+  JobState,
+  Progress,
+  ResourceUsage,
+  StepOutcome,
+  StepResult,
 } from "../core/job.ts";
+import { definitionFromWire, definitionToWire } from "./convert-definition.ts";
 import * as pb from "./gen/hodei/v1/jobs_pb.ts";
 import type { AttemptResult as PbAttemptResult } from "./gen/hodei/v1/workers_pb.ts";
+import { inverse } from "./inverse.ts";
 
 const JOB_STATE_NUMBER: Record<JobState, pb.JobState> = {
   pending: pb.JobState.PENDING,
@@ -66,12 +54,6 @@ const CAUSE_NUMBER: Record<Cause, pb.Cause> = {
   server_error: pb.Cause.SERVER_ERROR,
 };
 
-const STEP_CONDITION_NUMBER: Record<StepCondition, pb.StepCondition> = {
-  success: pb.StepCondition.SUCCESS,
-  failure: pb.StepCondition.FAILURE,
-  always: pb.StepCondition.ALWAYS,
-};
-
 const STEP_OUTCOME_NUMBER: Record<StepOutcome, pb.StepOutcome> = {
   succeeded: pb.StepOutcome.SUCCEEDED,
   failed: pb.StepOutcome.FAILED,
@@ -80,15 +62,8 @@ const STEP_OUTCOME_NUMBER: Record<StepOutcome, pb.StepOutcome> = {
   cancelled: pb.StepOutcome.CANCELLED,
 };
 
-/** The other direction of a table; null for a number that this version does not know. */
-export function inverse<Name extends string>(table: Record<Name, number>): (value: number) => Name | null {
-  const names = new Map(Object.entries(table).map(([name, value]) => [value as number, name as Name]));
-  return (value) => names.get(value) ?? null;
-}
-
 const jobStateName = inverse(JOB_STATE_NUMBER);
 const causeName = inverse(CAUSE_NUMBER);
-const stepConditionName = inverse(STEP_CONDITION_NUMBER);
 const stepOutcomeName = inverse(STEP_OUTCOME_NUMBER);
 
 export const jobStateToWire = (state: JobState): pb.JobState => JOB_STATE_NUMBER[state];
@@ -103,153 +78,6 @@ export function timeToWire(timeMs: number | null): Timestamp | undefined {
 
 export function timeFromWire(time: Timestamp | undefined): number | null {
   return time ? timestampMs(time) : null;
-}
-
-function durationOr(duration: Duration | undefined, fallbackMs: number): number {
-  return duration ? Math.round(durationMs(duration)) : fallbackMs;
-}
-
-// ── Definitions ────────────────────────────────────────────────────────────────────────────────
-
-export function definitionFromWire(message: pb.JobDefinition): JobDefinition {
-  return {
-    name: message.name,
-    command: message.command ? commandFromWire(message.command) : null,
-    steps: message.steps.map(stepFromWire),
-    env: message.env,
-    workingDirectory: message.workingDirectory,
-    resources: resourcesFromWire(message.resources),
-    selector: message.selector,
-    timeoutMs: durationOr(message.timeout, JOB_DEFAULTS.timeoutMs),
-    queueTimeoutMs: durationOr(message.queueTimeout, JOB_DEFAULTS.queueTimeoutMs),
-    graceMs: durationOr(message.grace, JOB_DEFAULTS.graceMs),
-    leaseMs: durationOr(message.lease, JOB_DEFAULTS.leaseMs),
-    retry: retryFromWire(message.retry),
-    priority: message.priority,
-    queue: message.queue || JOB_DEFAULTS.queue,
-    labels: message.labels,
-  };
-}
-
-export function definitionToWire(definition: JobDefinition): pb.JobDefinition {
-  return create(pb.JobDefinitionSchema, {
-    name: definition.name,
-    ...(definition.command ? { command: commandToWire(definition.command) } : {}),
-    steps: definition.steps.map(stepToWire),
-    env: definition.env,
-    workingDirectory: definition.workingDirectory,
-    resources: resourcesToWire(definition.resources),
-    selector: definition.selector,
-    timeout: durationFromMs(definition.timeoutMs),
-    queueTimeout: durationFromMs(definition.queueTimeoutMs),
-    grace: durationFromMs(definition.graceMs),
-    lease: durationFromMs(definition.leaseMs),
-    retry: retryToWire(definition.retry),
-    priority: definition.priority,
-    queue: definition.queue,
-    labels: definition.labels,
-  });
-}
-
-function commandFromWire(message: pb.CommandSpec): CommandSpec {
-  const { commandType } = message;
-  switch (commandType.case) {
-    case "shell":
-      return { kind: "shell", cmd: commandType.value.cmd, args: commandType.value.args };
-    case "script":
-      return {
-        kind: "script",
-        interpreter: commandType.value.interpreter || JOB_DEFAULTS.interpreter,
-        content: commandType.value.content,
-        safetyHeaders: !commandType.value.noSafetyHeaders,
-      };
-    case undefined:
-      // Unreachable behind the constraints; an empty command then fails at its start.
-      return { kind: "shell", cmd: "", args: [] };
-  }
-}
-
-function commandToWire(command: CommandSpec): pb.CommandSpec {
-  if (command.kind === "shell") {
-    return create(pb.CommandSpecSchema, {
-      commandType: {
-        case: "shell",
-        value: create(pb.ShellCommandSchema, { cmd: command.cmd, args: command.args }),
-      },
-    });
-  }
-  return create(pb.CommandSpecSchema, {
-    commandType: {
-      case: "script",
-      value: create(pb.ScriptCommandSchema, {
-        interpreter: command.interpreter,
-        content: command.content,
-        noSafetyHeaders: !command.safetyHeaders,
-      }),
-    },
-  });
-}
-
-function stepFromWire(message: pb.Step): Step {
-  return {
-    name: message.name,
-    command: message.command ? commandFromWire(message.command) : { kind: "shell", cmd: "", args: [] },
-    env: message.env,
-    workingDirectory: message.workingDirectory,
-    condition: stepConditionName(message.condition) ?? "success",
-    timeoutMs: message.timeout ? Math.round(durationMs(message.timeout)) : null,
-    continueOnError: message.continueOnError,
-  };
-}
-
-function stepToWire(step: Step): pb.Step {
-  return create(pb.StepSchema, {
-    name: step.name,
-    command: commandToWire(step.command),
-    env: step.env,
-    workingDirectory: step.workingDirectory,
-    condition: STEP_CONDITION_NUMBER[step.condition],
-    ...(step.timeoutMs === null ? {} : { timeout: durationFromMs(step.timeoutMs) }),
-    continueOnError: step.continueOnError,
-  });
-}
-
-function resourcesFromWire(message: pb.ResourceRequirements | undefined): Resources {
-  return {
-    cpuMillis: message?.cpuMillis ?? 0,
-    memoryBytes: Number(message?.memoryBytes ?? 0n),
-    diskBytes: Number(message?.diskBytes ?? 0n),
-    gpu: message?.gpu ?? 0,
-  };
-}
-
-function resourcesToWire(resources: Resources): pb.ResourceRequirements {
-  return create(pb.ResourceRequirementsSchema, {
-    cpuMillis: resources.cpuMillis,
-    memoryBytes: BigInt(resources.memoryBytes),
-    diskBytes: BigInt(resources.diskBytes),
-    gpu: resources.gpu,
-  });
-}
-
-function retryFromWire(message: pb.RetryPolicy | undefined): RetryPolicy {
-  return {
-    maxRetries: message?.maxRetries ?? JOB_DEFAULTS.maxRetries,
-    maxInfrastructureRetries: message?.maxInfrastructureRetries ?? JOB_DEFAULTS.maxInfrastructureRetries,
-    backoffMs: durationOr(message?.backoff, JOB_DEFAULTS.backoffMs),
-    maxBackoffMs: durationOr(message?.maxBackoff, JOB_DEFAULTS.maxBackoffMs),
-    exitCodes: message?.exitCodes ?? [],
-  };
-}
-
-function retryToWire(retry: RetryPolicy): pb.RetryPolicy {
-  return create(pb.RetryPolicySchema, {
-    maxRetries: retry.maxRetries,
-    maxInfrastructureRetries: retry.maxInfrastructureRetries,
-    backoff: durationFromMs(retry.backoffMs),
-    maxBackoff: durationFromMs(retry.maxBackoffMs),
-    exitCodes: retry.exitCodes,
-  });
 }
 
 // ── Jobs and attempts ──────────────────────────────────────────────────────────────────────────
@@ -268,6 +96,7 @@ export function jobToWire(job: Job, attempts: readonly Attempt[]): pb.Job {
     attempts: attempts.map(attemptToWire),
     attemptCount: job.attemptCount,
     version: BigInt(job.version),
+    pauseWanted: job.pauseWanted,
     createdAt: timestampFromMs(job.createdAtMs),
     ...definedTimes({ startedAt: job.startedAtMs, finishedAt: job.finishedAtMs }),
     ...(job.exitCode === null ? {} : { exitCode: job.exitCode }),
@@ -294,6 +123,7 @@ export interface JobView extends Pick<
   | "summary"
   | "attemptCount"
   | "version"
+  | "pauseWanted"
 > {
   attempts: Omit<Attempt, "jobId">[];
 }
@@ -316,6 +146,7 @@ export function jobFromWire(message: pb.Job): JobView {
     summary: message.summary,
     attemptCount: message.attemptCount,
     version: Number(message.version),
+    pauseWanted: message.pauseWanted,
     attempts: message.attempts.map(attemptFromWire),
   };
 }

@@ -24,7 +24,15 @@ export interface RunnerAttempt {
 }
 
 export type AgentToRunner =
-  | { type: "run"; attemptId: string; jobId: string; attemptNumber: number; definition: JobDefinition }
+  | {
+      type: "run";
+      attemptId: string;
+      jobId: string;
+      attemptNumber: number;
+      definition: JobDefinition;
+      /** How long before now the lease was renewed last. */
+      leaseAgoMs: number;
+    }
   | { type: "control"; attemptId: string; action: ControlAction }
   /** The server has the log on disk up to here: spool segments below may go. */
   | { type: "log_acked"; attemptId: string; logAcked: number }

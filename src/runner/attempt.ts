@@ -14,7 +14,7 @@ import type { Clock } from "../base/clock.ts";
 import { errorMessage } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { AttemptResult, Progress } from "../core/job.ts";
-import { workerGivesUpAtMs } from "../core/lease.ts";
+import { attemptLeaseMs, workerGivesUpAtMs } from "../core/lease.ts";
 import type { AttemptPhase, ControlAction } from "../core/worker.ts";
 import type { AgentToRunner, RunnerAttempt, RunnerToAgent } from "../protocol/runner-link.ts";
 import { spoolDirectory } from "../protocol/spool-layout.ts";
@@ -96,7 +96,10 @@ export class Attempt {
     this.order = order;
     this.#context = context;
     // An order that was long on its way must not get a longer lease than the server gives it.
-    this.#leaseFromMs = context.renewedAtMs() ?? context.bootNowMs();
+    this.#leaseFromMs = Math.max(
+      context.renewedAtMs() ?? Number.NEGATIVE_INFINITY,
+      context.bootNowMs() - order.leaseAgoMs,
+    );
     this.#paths = attemptPaths(context.workerDirectory, order.attemptId);
     this.#log = new AttemptLog({
       directory: spoolDirectory(context.workerDirectory, order.attemptId),
@@ -164,12 +167,14 @@ export class Attempt {
 
   /** On the clock of `bootNowMs`; null once it has finished. */
   get leaseEndsAtMs(): number | null {
-    return this.isFinished ? null : workerGivesUpAtMs(this.#leaseFromMs, this.order.definition.leaseMs);
+    return this.isFinished
+      ? null
+      : workerGivesUpAtMs(this.#leaseFromMs, attemptLeaseMs(this.order.definition));
   }
 
   /** The server may soon give the job to another worker: nothing of it may be left by then. */
   loseLease(): void {
-    const seconds = this.order.definition.leaseMs / 1000;
+    const seconds = attemptLeaseMs(this.order.definition) / 1000;
     const message = `the lease of ${seconds} s was not renewed: no word from the server for too long`;
     this.#end({ kind: "lease_lost", message }, 0);
   }

@@ -8,7 +8,7 @@ import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
 import { silentLogger } from "../base/log.ts";
 import { systemRandom, uuidV7 } from "../base/random.ts";
-import { JOB_DEFAULTS, type AttemptResult, type JobDefinition, type Step } from "../core/job.ts";
+import { definitionWith, type AttemptResult, type JobDefinition, type Step } from "../core/job.ts";
 import { decodeRecords, type LogStreamName } from "../core/log-record.ts";
 import { LineSplitter, type AgentToRunner, type RunnerToAgent } from "../protocol/runner-link.ts";
 import { runnerSocketPath, spoolDirectory } from "../protocol/spool-layout.ts";
@@ -19,24 +19,12 @@ export function bash(content: string): Pick<JobDefinition, "command"> {
 }
 
 export function makeDefinition(changes: Partial<JobDefinition>): JobDefinition {
-  return {
+  return definitionWith({
     name: "test",
-    command: null,
-    steps: [],
-    env: {},
-    workingDirectory: "",
-    resources: { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 },
-    selector: {},
-    timeoutMs: JOB_DEFAULTS.timeoutMs,
-    queueTimeoutMs: JOB_DEFAULTS.queueTimeoutMs,
     graceMs: 2_000,
-    leaseMs: JOB_DEFAULTS.leaseMs,
-    retry: { maxRetries: 0, maxInfrastructureRetries: 0, backoffMs: 1, maxBackoffMs: 1, exitCodes: [] },
-    priority: 0,
-    queue: "default",
-    labels: {},
+    retry: { maxInfrastructureRetries: 0 },
     ...changes,
-  };
+  });
 }
 
 export function makeStep(name: string, content: string, changes: Partial<Step> = {}): Step {
@@ -93,6 +81,7 @@ export class FakeAgent {
       jobId: `job-of-${attemptId}`,
       attemptNumber: 1,
       definition: makeDefinition(changes),
+      leaseAgoMs: 0,
     });
     return attemptId;
   }

@@ -97,7 +97,8 @@ describe("the runner", { concurrency: true }, () => {
       const end = await agent.finish(bash("echo once"));
       agent.heard.splice(0);
       const definition = makeDefinition(bash("echo twice"));
-      agent.send({ type: "run", attemptId: end.attemptId, jobId: "job", attemptNumber: 1, definition });
+      const order = { attemptId: end.attemptId, jobId: "job", attemptNumber: 1, leaseAgoMs: 0 };
+      agent.send({ type: "run", ...order, definition });
       const again = await agent.result(end.attemptId);
       assert.equal(again.finishedAtMs, end.finishedAtMs);
       assert.equal((await agent.logBytes(end.attemptId)).toString(), "once\n");

@@ -9,6 +9,7 @@
 
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { bootClock } from "../base/boot-clock.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import { sha256Hex, type Random } from "../base/random.ts";
@@ -18,7 +19,6 @@ import { runnerSocketPath } from "../protocol/spool-layout.ts";
 import { AgentSocket } from "./agent-socket.ts";
 import { makeResult, sequenceEndOfError } from "./attempt-result.ts";
 import { Attempt, type AttemptContext, type AttemptOrder } from "./attempt.ts";
-import { bootClock } from "./boot-clock.ts";
 import { AttemptDirectories, attemptsDirectory } from "./job/attempt-directory.ts";
 import { inheritedEnvironment } from "./job/job-environment.ts";
 import { RemovalQueue } from "./job/removal-queue.ts";

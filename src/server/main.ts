@@ -15,6 +15,7 @@ import { createLogger, type LogLevel } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { readSettings, type Flags, type SettingsValues } from "../base/settings.ts";
 import { listenForSignals } from "../base/signals.ts";
+import { steadyClock } from "../base/steady-clock.ts";
 import { serverSettings } from "./settings.ts";
 import { checkAddress, startServer, type RunningServer, type ServerOptions } from "./start-server.ts";
 
@@ -127,6 +128,7 @@ function optionsFrom(
   logLevel: LogLevel,
 ): Omit<ServerOptions, "endWorkersOnStop"> {
   checkAddress(settings.host, settings.insecure);
+  const log = createLogger({ level: logLevel, fields: { process: "server" } });
   return {
     dataDirectory: resolve(settings.dataDirectory ?? defaultDataDirectory(process.env, process.getuid?.())),
     databaseUrl: settings.databaseUrl,
@@ -144,9 +146,9 @@ function optionsFrom(
     workerProgram: program.workerProgram,
     environment: process.env,
     version: program.version,
-    clock: systemClock,
+    clock: steadyClock(systemClock, log),
     random: systemRandom,
-    log: createLogger({ level: logLevel, fields: { process: "server" } }),
+    log,
   };
 }
 

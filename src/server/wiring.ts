@@ -134,7 +134,7 @@ async function openParts(
 ): Promise<Parts> {
   const { dataDirectory, clock, random, log } = options;
   const apiToken = await loadOrCreateApiToken(apiTokenPath(dataDirectory), random);
-  const store = await openPostgresStore({ connection, random, log });
+  const store = await openPostgresStore({ connection, clock, random, log });
   started.push({ stop: () => store.close() });
   const logs = await openLogStore({
     directory: join(dataDirectory, "logs"),
@@ -193,11 +193,13 @@ function addRoutes(router: ConnectRouter, options: ServerOptions, parts: Parts):
     instanceId,
   } = parts;
   const onQueued = (): void => parts.hints.scheduling();
-  const onCancelled = (job: Job): void => {
-    if (job.state === "cancelling" && job.workerId !== null && job.attemptId !== null) {
-      connections.control({ workerId: job.workerId, attemptId: job.attemptId }, "cancel");
-    }
+  const onWanted = (job: Job): void => {
+    connections.jobSeen(job);
     onJobChanged(job);
+  };
+  const onDrained = (workerId: string, reason: string): void => {
+    connections.get(workerId)?.drain(reason);
+    onIdle();
   };
   const link = linkApi({
     store,
@@ -211,9 +213,9 @@ function addRoutes(router: ConnectRouter, options: ServerOptions, parts: Parts):
     onRoom,
     onIdle,
   });
-  router.service(JobService, jobsApi({ store, clock, random, events, onQueued, onCancelled }));
+  router.service(JobService, jobsApi({ store, clock, random, events, onQueued, onWanted }));
   router.service(LogService, logsApi({ store, logs, events, clock }));
-  router.service(WorkerService, { ...workersApi({ store }), ...link });
+  router.service(WorkerService, { ...workersApi({ store, onDrained }), ...link });
   router.service(ServerService, serverApi({ store, version: options.version, instanceId }));
 }
 

@@ -34,6 +34,7 @@ export function toJobDefinition(spec: JobSpec, context: DefinitionContext): JobD
     queueTimeoutMs: spec.queueTimeout ?? JOB_DEFAULTS.queueTimeoutMs,
     graceMs: spec.grace ?? JOB_DEFAULTS.graceMs,
     leaseMs: spec.lease ?? JOB_DEFAULTS.leaseMs,
+    onWorkerLost: spec.onWorkerLost ?? JOB_DEFAULTS.onWorkerLost,
     retry: {
       maxRetries: spec.retry?.max ?? JOB_DEFAULTS.maxRetries,
       maxInfrastructureRetries: spec.retry?.infrastructure ?? JOB_DEFAULTS.maxInfrastructureRetries,
@@ -41,6 +42,8 @@ export function toJobDefinition(spec: JobSpec, context: DefinitionContext): JobD
       maxBackoffMs: spec.retry?.maxBackoff ?? JOB_DEFAULTS.maxBackoffMs,
       exitCodes: spec.retry?.exitCodes ?? [],
     },
+    logQuotaBytes: spec.logQuota ?? JOB_DEFAULTS.logQuotaBytes,
+    onLogQuota: spec.onLogQuota ?? JOB_DEFAULTS.onLogQuota,
     priority: spec.priority ?? 0,
     queue: spec.queue ?? JOB_DEFAULTS.queue,
     labels: spec.labels ?? {},

@@ -39,6 +39,9 @@ test("a text to run is a bash script with defaults around it, named for its file
       queueTimeoutMs: 86_400_000,
       graceMs: 10_000,
       leaseMs: 900_000,
+      onWorkerLost: "retry",
+      logQuotaBytes: 4 * 2 ** 30,
+      onLogQuota: "fail",
       retry: {
         maxRetries: 0,
         maxInfrastructureRetries: 2,
@@ -65,6 +68,9 @@ timeout: 1h30m
 queueTimeout: 90
 grace: 0
 lease: 2m
+onWorkerLost: wait
+logQuota: 10Mi
+onLogQuota: truncate
 retry: {max: 3, infrastructure: 0, backoff: 250ms, maxBackoff: 1m, exitCodes: [1, 75]}
 priority: -5
 queue: builds
@@ -85,6 +91,9 @@ idempotencyKey: k-1
     queueTimeoutMs: 90_000,
     graceMs: 0,
     leaseMs: 120_000,
+    onWorkerLost: "wait",
+    logQuotaBytes: 10 * 2 ** 20,
+    onLogQuota: "truncate",
     retry: {
       maxRetries: 3,
       maxInfrastructureRetries: 0,

@@ -8,7 +8,7 @@
 
 import { z } from "zod";
 import { formatDurationMs } from "../base/quantities.ts";
-import { STEP_CONDITIONS } from "../core/job.ts";
+import { LOG_QUOTA_POLICIES, STEP_CONDITIONS, WORKER_LOST_POLICIES } from "../core/job.ts";
 import {
   CPU_EXAMPLES,
   DURATION_EXAMPLES,
@@ -46,17 +46,19 @@ function duration(limits: { minMs: number; maxMs: number }) {
 
 function quantity(options: {
   parse: (value: string | number) => number | null;
+  min?: number;
   max: number;
   what: string;
   examples: string;
 }) {
-  const { parse, max, what, examples } = options;
+  const { parse, min = 0, max, what, examples } = options;
   return z
     .union([z.number(), z.string()], { error: `must be ${what}: ${examples}` })
     .transform((value, context) => {
       const parsed = parse(value);
-      if (parsed !== null && parsed <= max) return parsed;
-      const problem = parsed === null ? `is not ${what}: ${examples}` : "is too large";
+      if (parsed !== null && parsed >= min && parsed <= max) return parsed;
+      const range = parsed !== null && parsed < min ? "is too small" : "is too large";
+      const problem = parsed === null ? `is not ${what}: ${examples}` : range;
       context.addIssue({ code: "custom", message: `${JSON.stringify(value)} ${problem}` });
       return z.NEVER;
     });
@@ -244,7 +246,24 @@ export const jobSchema = z.strictObject(
     lease: duration({ minMs: 40 * SECOND_MS, maxMs: 7 * DAY_MS })
       .optional()
       .describe("How long an attempt stays valid without a sign of its worker; 15m by default"),
+    onWorkerLost: z
+      .enum(WORKER_LOST_POLICIES, { error: `must be one of ${WORKER_LOST_POLICIES.join(", ")}` })
+      .optional()
+      .describe("What becomes of the job when its worker is lost: retry by default"),
     retry: retrySchema.optional().describe("New attempts"),
+    logQuota: quantity({
+      parse: parseSizeBytes,
+      min: 1024,
+      max: 2 ** 50,
+      what: "a size",
+      examples: SIZE_EXAMPLES,
+    })
+      .optional()
+      .describe("The most output of one attempt that is recorded; 4Gi by default"),
+    onLogQuota: z
+      .enum(LOG_QUOTA_POLICIES, { error: `must be one of ${LOG_QUOTA_POLICIES.join(", ")}` })
+      .optional()
+      .describe("What becomes of the job when there is more: it fails by default"),
     priority: wholeNumber(-1000, 1000).optional().describe("Higher goes first; 0 is normal"),
     queue: z
       .string("must be text")

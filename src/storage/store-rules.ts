@@ -3,8 +3,8 @@
 import { AppError } from "../base/errors.ts";
 import { sha256Hex } from "../base/random.ts";
 import { placementKey, type Job, type JobEventRecord } from "../core/job.ts";
-import type { Worker } from "../core/worker.ts";
-import type { JobInputRecord, NewJob, NewWorker, SealedLog } from "./store.ts";
+import type { Worker, WorkerState } from "../core/worker.ts";
+import type { JobInputRecord, NewJob, NewWorker, SealedLog, WorkerChange } from "./store.ts";
 
 /** A job that was just submitted. */
 export function newJob(record: NewJob): Job {
@@ -33,6 +33,8 @@ export function newJob(record: NewJob): Job {
     outputs: {},
     summary: "",
     cancelReason: "",
+    cancelCause: null,
+    pauseWanted: false,
     version: 1,
   };
 }
@@ -117,4 +119,22 @@ export function storedIdempotencyKey(key: string): string {
   const isPlain =
     key.length <= MAX_KEY_CHARACTERS && /^[\x20-\x7e]*$/.test(key) && !key.startsWith("sha256:");
   return isPlain ? key : `sha256:${sha256Hex(JSON.stringify(key))}`;
+}
+
+/**
+ * A worker that is broken, or shall finish and leave, stays so whatever its next stream or heartbeat
+ * says of its state: only its end, or that it is broken as well, changes that.
+ */
+export function keepsWorkerState(state: WorkerState, wanted: WorkerState): boolean {
+  if (wanted === "terminated") return false;
+  return state === "broken" || (state === "draining" && wanted !== "broken");
+}
+
+/** The part of a change that a worker in this state takes. */
+export function takenChange(state: WorkerState | undefined, change: WorkerChange): WorkerChange {
+  const defined = Object.entries(change).filter(([, value]) => value !== undefined);
+  const taken = Object.fromEntries(defined) as unknown as WorkerChange;
+  if (state === undefined || taken.state === undefined || !keepsWorkerState(state, taken.state)) return taken;
+  const { state: _state, message: _message, ...rest } = taken;
+  return rest;
 }

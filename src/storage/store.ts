@@ -185,7 +185,10 @@ export interface Store {
   registerWorker(registration: Registration): Promise<RegisterOutcome>;
   /** The worker that holds this session, unless it is terminated. */
   findWorkerBySession(sessionTokenHash: string): Promise<Worker | null>;
-  /** Applies to workers that exist and are not terminated; silently skips others. */
+  /**
+   * Applies to workers that exist and are not terminated; silently skips others. One that is broken
+   * or draining keeps its state and message until its end, see `keepsWorkerState`.
+   */
   changeWorker(change: WorkerChange): Promise<void>;
   getWorker(workerId: string): Promise<Worker | null>;
   resolveWorkerId(prefix: string): Promise<ResolvedId>;

@@ -1,7 +1,8 @@
 /** `hodei run`: one job, as if it ran here. */
 
 import { AppError } from "../../base/errors.ts";
-import { definitionToWire, type JobView } from "../../protocol/convert.ts";
+import { definitionToWire } from "../../protocol/convert-definition.ts";
+import type { JobView } from "../../protocol/convert.ts";
 import type { ParsedJob } from "../../spec/job-file.ts";
 import { attachToJob } from "../attach.ts";
 import { call } from "../call.ts";

@@ -2,7 +2,7 @@
 
 import { AppError } from "../../base/errors.ts";
 import { isFinal, type JobState } from "../../core/job.ts";
-import { definitionToWire } from "../../protocol/convert.ts";
+import { definitionToWire } from "../../protocol/convert-definition.ts";
 import type { ParsedJob } from "../../spec/job-file.ts";
 import { call } from "../call.ts";
 import type { CliCommand, CommandCall, CommandContext } from "../command.ts";

@@ -222,7 +222,7 @@ test("a page token that is not of this server is refused by name", async (t) => 
 });
 
 test("a pending job is cancelled at once, a running one is cancelling, and the server is told of both", async (t) => {
-  const { jobs, queue, run, cancelled } = await setup(t);
+  const { jobs, queue, run, wanted } = await setup(t);
   const pending = await queue();
   const { job } = await jobs.cancelJob({ jobId: pending, reason: "not needed" });
   assert.equal(job?.state, JobState.CANCELLED);
@@ -235,7 +235,7 @@ test("a pending job is cancelled at once, a running one is cancelling, and the s
     assert.equal(answer.job.attempts.length, 1);
   }
   assert.deepEqual(
-    cancelled.map(({ id }) => id),
+    wanted.map(({ id }) => id),
     [pending, running, running],
   );
   await rejectsWith(

@@ -6,9 +6,9 @@ import type { Clock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
 import { uuidV7, type Random } from "../../base/random.ts";
 import { isFinal, type Job } from "../../core/job.ts";
+import { definitionFromWire } from "../../protocol/convert-definition.ts";
 import {
   causeFromWire,
-  definitionFromWire,
   eventToWire,
   jobStateFromWire,
   jobToWire,
@@ -28,8 +28,8 @@ export interface JobsApiDeps {
   events: JobBus;
   /** Told after the jobs are stored, with those that are new or wait again. */
   onQueued: (jobs: NewJob[]) => void;
-  /** Told after the cancel is stored; the job is `cancelled` or `cancelling`. */
-  onCancelled: (job: Job) => void;
+  /** Told after a wish for a job is stored: that it ends, is paused or goes on. */
+  onWanted: (job: Job) => void;
 }
 
 /** Single submissions that share a statement. */
@@ -88,8 +88,16 @@ export function jobsApi(deps: JobsApiDeps): JobsApi {
       });
       const job = cancelledJob(id, applied);
       deps.events.publish(job);
-      deps.onCancelled(job);
+      deps.onWanted(job);
       return { job: await withAttempts(store, job) };
+    },
+
+    async pauseJob({ jobId }) {
+      return { job: await want(deps, jobId, "pause") };
+    },
+
+    async resumeJob({ jobId }) {
+      return { job: await want(deps, jobId, "resume") };
     },
 
     async retryJob({ jobId, force }) {
@@ -162,6 +170,25 @@ function cancelledJob(id: string, applied: AppliedInput): Job {
     "failed_precondition",
     `cancel job ${id}: it has ended already and is ${applied.job.state}`,
   );
+}
+
+async function want(deps: JobsApiDeps, idOrPrefix: string, wish: "pause" | "resume"): Promise<pb.Job> {
+  const { store, clock } = deps;
+  const { id } = await findJob(store, idOrPrefix);
+  const applied = await store.applyInput({
+    jobId: id,
+    input: { type: `request_${wish}` },
+    nowMs: clock.nowMs(),
+  });
+  if (!applied.ok) return applied.job === null ? notFound("job", id) : refuseWish(applied.job, wish);
+  deps.events.publish(applied.job);
+  deps.onWanted(applied.job);
+  return withAttempts(store, applied.job);
+}
+
+function refuseWish({ id, state }: Job, wish: "pause" | "resume"): never {
+  const why = wish === "pause" ? "only a running job can be paused" : "only a paused job can be resumed";
+  throw new AppError("failed_precondition", `${wish} job ${id}: it is ${state}, and ${why}`);
 }
 
 function retriedJob(id: string, applied: AppliedInput): Job {

@@ -49,19 +49,21 @@ export async function startTestApi(t: TestContext, options: TestApiOptions = {})
   const store = createMemoryStore({ random: systemRandom });
   const events = new JobBus();
   const queued: NewJob[] = [];
-  const cancelled: Job[] = [];
+  const wanted: Job[] = [];
+  const drained: string[] = [];
   const deps = {
     store,
     clock: options.clock ?? systemClock,
     random: systemRandom,
     events,
     onQueued: (jobs: NewJob[]) => queued.push(...jobs),
-    onCancelled: (job: Job) => cancelled.push(job),
+    onWanted: (job: Job) => wanted.push(job),
+    onDrained: (workerId: string) => drained.push(workerId),
   };
   const logs = await options.logs?.(store);
   const routes = (router: ConnectRouter): void => {
     router.service(JobService, jobsApi(deps));
-    router.service(WorkerService, workersApi({ store }));
+    router.service(WorkerService, workersApi(deps));
     router.service(ServerService, serverApi({ store, version: "1.2.3", instanceId: "i-1" }));
     if (logs) router.service(LogService, logsApi({ ...deps, logs }));
   };
@@ -99,7 +101,8 @@ export async function startTestApi(t: TestContext, options: TestApiOptions = {})
     store,
     events,
     queued,
-    cancelled,
+    wanted,
+    drained,
     web,
     grpc,
     /** A client over one of the protocols; plain Connect if none is named. */

@@ -74,13 +74,15 @@ test("a job that is paused for too long is cancelled", async () => {
   assert.deepEqual([state, cancelReason], ["cancelling", "paused for too long"]);
 });
 
-test("a cancel that nobody confirms ends the job, and breaks its worker", async () => {
-  const { addWorker, connect, running, apply, job, store, after } = await setup();
+test("a cancel that a worker which is there does not confirm ends the job, and breaks the worker", async () => {
+  const { addWorker, connect, running, apply, job, store, after, clock } = await setup();
   const workerId = await addWorker();
   const { connection, messages } = connect(workerId);
   const { jobId } = await running(workerId);
   await apply(jobId, { type: "cancel", reason: "" });
-  await after(JOB_DEFAULTS.graceMs + CANCEL_VERIFY_MS + 1);
+  clock.advance(JOB_DEFAULTS.graceMs + CANCEL_VERIFY_MS);
+  connection.session.heardAtMs = clock.nowMs();
+  await after(1);
   const { state, cause } = await job(jobId);
   assert.deepEqual([state, cause], ["cancelled", "worker_lost"]);
   assert.equal((await store.getWorker(workerId))?.state, "broken");
@@ -88,11 +90,58 @@ test("a cancel that nobody confirms ends the job, and breaks its worker", async 
   await eventually(() => messages.some(({ type }) => type === "drain"));
 });
 
+test("a cancel that a silent worker does not confirm waits for the lease, and breaks nobody", async () => {
+  const { addWorker, running, apply, job, store, after, clock } = await setup();
+  const workerId = await addWorker();
+  const heardAtMs = clock.nowMs();
+  const { jobId } = await running(workerId);
+  await apply(jobId, { type: "cancel", reason: "" });
+  await after(JOB_DEFAULTS.graceMs + CANCEL_VERIFY_MS + 1);
+  const { state, deadlineAtMs } = await job(jobId);
+  assert.deepEqual([state, deadlineAtMs], ["cancelling", heardAtMs + JOB_DEFAULTS.leaseMs]);
+  await after(JOB_DEFAULTS.leaseMs);
+  const ended = await job(jobId);
+  assert.deepEqual([ended.state, ended.cause], ["cancelled", "worker_lost"]);
+  assert.equal((await store.getWorker(workerId))?.state, "ready");
+});
+
+test("an attempt is not lost while its worker was heard within the lease, whatever the database says", async () => {
+  const { addWorker, connect, running, apply, job, after, clock, connections } = await setup();
+  const workerId = await addWorker();
+  const { connection } = connect(workerId);
+  const { jobId, attemptId } = await running(workerId, { leaseMs: 60_000 });
+  connection.assign({ attemptId, attemptNumber: 1, job: await job(jobId), logDurable: 0 });
+  const storedAtMs = clock.nowMs();
+  clock.advance(50_000);
+  // The last heartbeat came while the database was away.
+  connection.session.heardAtMs = clock.nowMs();
+  connections.remove(connection);
+  await apply(jobId, { type: "disconnect", attemptId, heardAtMs: storedAtMs });
+  await after(59_999);
+  assert.equal((await job(jobId)).state, "unreachable");
+  await after(2);
+  assert.equal((await job(jobId)).state, "pending");
+});
+
+test("a server that has just started gives every worker a whole lease", async () => {
+  const plane = makeControlPlane();
+  const { clock, addWorker, running, apply, job } = plane;
+  const { jobId, attemptId } = await running(await addWorker(), { leaseMs: 60_000 });
+  await apply(jobId, { type: "disconnect", attemptId, heardAtMs: clock.nowMs() });
+  clock.advance(10 * 60_000);
+  await deadlineRound(plane);
+  clock.advance(59_999);
+  await deadlineRound(plane);
+  assert.equal((await job(jobId)).state, "unreachable");
+  clock.advance(2);
+  await deadlineRound(plane);
+  assert.equal((await job(jobId)).state, "pending");
+});
+
 test("after a start of the server, only jobs that wait for a worker are held to deadlines that have passed", async () => {
   const plane = makeControlPlane();
-  const { clock, addWorker, running, apply, queue, job, store } = plane;
-  const workerId = await addWorker();
-  const { jobId } = await running(workerId);
+  const { clock, addWorker, running, apply, queue, job } = plane;
+  const { jobId } = await running(await addWorker());
   await apply(jobId, { type: "cancel", reason: "" });
   const waiting = await queue({ queueTimeoutMs: 1_000 });
   // The server is away.
@@ -100,8 +149,7 @@ test("after a start of the server, only jobs that wait for a worker are held to 
   await deadlineRound(plane);
   assert.equal((await job(jobId)).state, "cancelling");
   assert.equal((await job(waiting)).cause, "queue_timeout");
-  clock.advance(UNREACHABLE_AFTER_MS);
+  clock.advance(JOB_DEFAULTS.leaseMs);
   await deadlineRound(plane);
   assert.equal((await job(jobId)).state, "cancelled");
-  assert.equal((await store.getWorker(workerId))?.state, "broken");
 });

@@ -1,12 +1,25 @@
-/** Acts on jobs whose state has outlived its deadline, so that none stays in one for ever. */
+/**
+ * Acts on jobs whose state has outlived its deadline, so that none stays in one for ever.
+ *
+ * An attempt is called lost only when its worker must have killed it: the lease counts from the last
+ * time that the worker was heard, which this server may know better than the database, and from no
+ * earlier than this server's own start, because what was heard before may not have been stored.
+ */
 
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
 import type { JobInput } from "../../core/job-change.ts";
 import type { Job } from "../../core/job.ts";
-import { UNREACHABLE_AFTER_MS } from "../../core/lease.ts";
+import {
+  START_CONFIRM_MS,
+  UNREACHABLE_AFTER_MS,
+  attemptLeaseMs,
+  isUnreachable,
+  serverGivesUpAtMs,
+} from "../../core/lease.ts";
 import type { DueJob, Store } from "../../storage/store.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
+import { lastHeardAtMs } from "./liveness.ts";
 
 export interface DeadlineDependencies {
   store: Store;
@@ -35,13 +48,14 @@ async function actOn(due: DueJob, nowMs: number, deps: DeadlineDependencies): Pr
   deps.log.info({ jobId: due.jobId, state: due.state, input: input.type }, "deadline passed");
   deps.onJobChanged(applied.job);
   if (due.workerId === null || due.attemptId === null) return;
-  const target = { workerId: due.workerId, attemptId: due.attemptId };
-  if (input.type === "cancel") deps.connections.control(target, "cancel");
-  if (input.type === "lose") deps.connections.control(target, "kill");
+  if (input.type === "cancel") deps.connections.jobSeen(applied.job);
+  if (input.type === "lose") {
+    deps.connections.giveUp({ workerId: due.workerId, attemptId: due.attemptId });
+  }
 }
 
 async function inputFor(due: DueJob, nowMs: number, deps: DeadlineDependencies): Promise<JobInput | null> {
-  const { attemptId } = due;
+  const { attemptId, workerId } = due;
   if (due.state === "pending") {
     return {
       type: "reject",
@@ -49,43 +63,68 @@ async function inputFor(due: DueJob, nowMs: number, deps: DeadlineDependencies):
       message: "no worker was free within the queue time-out",
     };
   }
-  if (attemptId === null) return null;
+  if (attemptId === null || workerId === null) return null;
+  const live = { ...due, attemptId, workerId };
   switch (due.state) {
     case "scheduled":
-      // It may run all the same, so it is not given to another worker before its lease is over.
-      return { type: "disconnect", attemptId, heardAtMs: await heardAtMs(due, nowMs, deps) };
+      return unconfirmed(live, nowMs, deps);
     case "running":
-      return { type: "cancel", reason: "the worker did not keep the time-out" };
+      return { type: "cancel", cause: "timeout", reason: "the worker did not keep the time-out" };
     case "paused":
       return { type: "cancel", reason: "paused for too long" };
     case "unreachable":
-      return {
-        type: "lose",
-        attemptId,
-        cause: "worker_lost",
-        message: "no heartbeat from the worker until the end of the lease",
-      };
     case "cancelling":
-      await markBroken(due, deps);
-      return {
-        type: "lose",
-        attemptId,
-        cause: "worker_lost",
-        message: "the worker could not confirm that the processes are gone",
-      };
+      return overdue(live, nowMs, deps);
     default:
       return null;
   }
 }
 
-async function heardAtMs(due: DueJob, nowMs: number, deps: DeadlineDependencies): Promise<number> {
-  const worker = due.workerId === null ? null : await deps.store.getWorker(due.workerId);
-  return worker?.lastHeartbeatAtMs ?? nowMs;
+type LiveDue = DueJob & { attemptId: string; workerId: string };
+
+/**
+ * The worker did not say that the attempt runs. It may run all the same, so it is not given to
+ * another worker before its lease is over; a worker that is there is asked to end it, and its result
+ * sets the job free.
+ */
+async function unconfirmed(due: LiveDue, nowMs: number, deps: DeadlineDependencies): Promise<JobInput> {
+  deps.connections.get(due.workerId)?.callOff(due.attemptId);
+  return {
+    type: "disconnect",
+    attemptId: due.attemptId,
+    heardAtMs: await lastHeardAtMs(due.workerId, nowMs, deps),
+  };
+}
+
+/**
+ * An unreachable job whose lease has ended, or a cancel that took too long. As long as the worker may
+ * still be at it, the deadline moves; a worker that is there and does not get it done is broken.
+ */
+async function overdue(due: LiveDue, nowMs: number, deps: DeadlineDependencies): Promise<JobInput | null> {
+  const { attemptId, workerId } = due;
+  const connection = deps.connections.get(workerId);
+  if (connection && !isUnreachable(connection.session.heardAtMs, nowMs)) {
+    // It has just come back, and says in a moment what became of the attempt.
+    if (nowMs - connection.session.connectedAtMs < START_CONFIRM_MS) return null;
+    await markBroken(due, deps);
+    const message =
+      due.state === "cancelling"
+        ? "the worker could not confirm that the processes are gone"
+        : "the worker neither started the attempt nor ended it";
+    return { type: "lose", attemptId, cause: "worker_lost", message, isFinal: true };
+  }
+  const job = await deps.store.getJob(due.jobId);
+  if (job === null) return null;
+  const heardAtMs = await lastHeardAtMs(workerId, nowMs, deps);
+  if (nowMs < serverGivesUpAtMs(heardAtMs, attemptLeaseMs(job.definition))) {
+    return { type: "disconnect", attemptId, heardAtMs };
+  }
+  const message = "no heartbeat from the worker until the end of the lease";
+  return { type: "lose", attemptId, cause: "worker_lost", message };
 }
 
 /** A worker that cannot end a process must not be trusted with the next job. */
-async function markBroken(due: DueJob, deps: DeadlineDependencies): Promise<void> {
-  if (due.workerId === null) return;
+async function markBroken(due: LiveDue, deps: DeadlineDependencies): Promise<void> {
   const message = `could not end the processes of job ${due.jobId}`;
   deps.log.error({ workerId: due.workerId, jobId: due.jobId }, "worker is broken");
   await deps.store.changeWorker({ workerId: due.workerId, state: "broken", message });

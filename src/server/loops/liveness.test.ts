@@ -45,7 +45,13 @@ test("closes a stream that is open but silent, and leaves one alone that speaks"
   await livenessRound(plane);
   clock.advance(UNREACHABLE_AFTER_MS + 1);
   // Heard, though that is not written down yet.
-  await busy.connection.receive({ type: "heartbeat", sequence: 1, usage: null, attempts: [] });
+  await busy.connection.receive({
+    type: "heartbeat",
+    sequence: 1,
+    usage: null,
+    attempts: [],
+    draining: false,
+  });
   await livenessRound(plane);
   assert.ok(silent.connection.isClosed);
   await eventually(() => silent.messages.some(({ type }) => type === "goaway"));

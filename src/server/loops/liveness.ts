@@ -38,13 +38,26 @@ export async function livenessRound(deps: LivenessDependencies): Promise<void> {
   } while (cursor !== null);
 }
 
+/**
+ * From when on the silence of a worker counts: when it was last heard, but not before this server
+ * began to listen. A time from before, by another clock, may lie in the future.
+ */
+export async function lastHeardAtMs(
+  workerId: string,
+  nowMs: number,
+  { store, connections }: Pick<LivenessDependencies, "store" | "connections">,
+): Promise<number> {
+  const listeningSinceMs = connections.listeningSinceMs(nowMs);
+  const knownMs = connections.heardAtMs(workerId);
+  if (knownMs !== null) return Math.max(knownMs, listeningSinceMs);
+  const storedMs = (await store.getWorker(workerId))?.lastHeartbeatAtMs ?? listeningSinceMs;
+  return storedMs > nowMs ? listeningSinceMs : Math.max(storedMs, listeningSinceMs);
+}
+
 async function look(worker: Worker, nowMs: number, deps: LivenessDependencies): Promise<void> {
-  const heardAtMs = worker.lastHeartbeatAtMs;
-  if (heardAtMs === null || worker.state === "unreachable") return;
-  const awaitedSinceMs = Math.max(heardAtMs, deps.connections.listeningSinceMs(nowMs));
-  if (!isUnreachable(awaitedSinceMs, nowMs)) return;
-  const connection = deps.connections.get(worker.id);
-  if (connection && !isUnreachable(connection.session.heardAtMs, nowMs)) return;
+  if (worker.lastHeartbeatAtMs === null || worker.state === "unreachable") return;
+  const heardAtMs = await lastHeardAtMs(worker.id, nowMs, deps);
+  if (!isUnreachable(heardAtMs, nowMs)) return;
   // The jobs first: a worker that is marked is not looked at again.
   for (const { attempt, job } of await deps.store.listLiveAttempts(worker.id)) {
     const input = { type: "disconnect", attemptId: attempt.id, heardAtMs } as const;

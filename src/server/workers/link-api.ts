@@ -2,13 +2,11 @@
 
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
-import type { Clock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
-import type { Logger } from "../../base/log.ts";
-import { sha256Hex, type Random } from "../../base/random.ts";
+import { sha256Hex } from "../../base/random.ts";
 import { JOB_DEFAULTS } from "../../core/job.ts";
 import { HEARTBEAT_INTERVAL_MS } from "../../core/lease.ts";
-import { PROTOCOL_VERSION } from "../../core/link.ts";
+import { PROTOCOL_VERSION, type WorkerMessage } from "../../core/link.ts";
 import type { Worker } from "../../core/worker.ts";
 import { serverMessageToWire, workerMessageFromWire } from "../../protocol/convert-link.ts";
 import { workerInfoFromWire } from "../../protocol/convert-worker.ts";
@@ -19,20 +17,11 @@ import type {
   WorkerStreamResponse,
 } from "../../protocol/gen/hodei/v1/workers_pb.ts";
 import type { Store } from "../../storage/store.ts";
-import { WorkerConnection, type ConnectionDependencies } from "./worker-connection.ts";
-import type { WorkerConnections } from "./worker-connections.ts";
-
-export interface LinkDependencies extends ConnectionDependencies {
-  store: Store;
-  clock: Clock;
-  random: Random;
-  log: Logger;
-  connections: WorkerConnections;
-}
+import { serveWorker, type ServeDependencies } from "./serve-worker.ts";
 
 type LinkApi = Pick<ServiceImpl<typeof WorkerService>, "register" | "workerStream" | "unregister">;
 
-export function linkApi(deps: LinkDependencies): LinkApi {
+export function linkApi(deps: ServeDependencies): LinkApi {
   return {
     async register(request) {
       const sessionToken = Buffer.from(deps.random.bytes(32)).toString("base64url");
@@ -74,7 +63,7 @@ const REFUSALS = {
 async function register(
   request: RegisterRequest,
   sessionToken: string,
-  deps: LinkDependencies,
+  deps: ServeDependencies,
 ): Promise<Worker> {
   if (request.protocolVersion !== PROTOCOL_VERSION) {
     throw new AppError(
@@ -106,83 +95,15 @@ async function authenticate(context: HandlerContext, store: Store): Promise<Work
 async function* workerStream(
   requests: AsyncIterable<WorkerStreamRequest>,
   context: HandlerContext,
-  deps: LinkDependencies,
+  deps: ServeDependencies,
 ): AsyncGenerator<WorkerStreamResponse> {
   const worker = await authenticate(context, deps.store);
-  const incoming = requests[Symbol.asyncIterator]();
-  const connection = await greet(worker, incoming, deps);
-  try {
-    await takeIn(connection, worker, { deps, signal: context.signal });
-    // Ends by itself: the transport ends the requests together with this response.
-    void read(connection, incoming, deps.log);
-    for await (const message of connection.messages) yield serverMessageToWire(message);
-  } finally {
-    deps.connections.remove(connection);
-    deps.onRoom();
-    deps.onIdle();
+  const incoming = fromWire(requests);
+  for await (const message of serveWorker({ worker, incoming, signal: context.signal }, deps)) {
+    yield serverMessageToWire(message);
   }
 }
 
-/** Waits for the hello and answers it; nothing is assigned to the worker meanwhile. */
-async function greet(
-  worker: Worker,
-  incoming: AsyncIterator<WorkerStreamRequest>,
-  deps: LinkDependencies,
-): Promise<WorkerConnection> {
-  const first = await incoming.next();
-  const hello = first.done ? null : workerMessageFromWire(first.value);
-  if (hello?.type !== "hello") {
-    throw new AppError("invalid_argument", "worker stream: the first message must be hello");
-  }
-  if (deps.connections.isStopped) throw new AppError("unavailable", "worker stream: the server stops");
-  // The older stream takes no more jobs from here on, so that none is assigned behind our back.
-  deps.connections.get(worker.id)?.goaway("the worker has connected again");
-  await deps.connections.assigned(worker.id);
-  const info = { ...hello.worker, workerId: worker.id };
-  const connection = new WorkerConnection({ id: worker.id, pool: worker.pool, info }, deps);
-  await connection.hello(hello);
-  return connection;
-}
-
-/** From here on the worker counts, unless it has left again while it was greeted. */
-async function takeIn(
-  connection: WorkerConnection,
-  worker: Worker,
-  { deps, signal }: { deps: LinkDependencies; signal: AbortSignal },
-): Promise<void> {
-  const { workerId, info } = connection;
-  // A worker that could not end a process finishes what it holds, also after a reconnect.
-  const isBroken = worker.state === "broken";
-  if (isBroken) connection.drain(worker.message);
-  const state = isBroken ? {} : { state: "ready" as const, message: "" };
-  await deps.store.changeWorker({ workerId, ...state, info, lastHeartbeatAtMs: deps.clock.nowMs() });
-  if (signal.aborted) throw new AppError("unavailable", `worker stream: worker ${workerId} has left again`);
-  signal.addEventListener("abort", () => connection.close(), { once: true });
-  deps.connections.add(connection);
-  deps.log.info({ workerId, attempts: connection.session.attempts.size }, "worker connected");
-  deps.onRoom();
-  deps.onIdle();
-}
-
-async function read(
-  connection: WorkerConnection,
-  incoming: AsyncIterator<WorkerStreamRequest>,
-  log: Logger,
-): Promise<void> {
-  try {
-    for (;;) {
-      const next = await incoming.next();
-      if (next.done || connection.isClosed) break;
-      const message = workerMessageFromWire(next.value);
-      if (message === null) continue;
-      if (message.type === "hello") throw new AppError("invalid_argument", "worker stream: a second hello");
-      await connection.receive(message);
-    }
-  } catch (error) {
-    if (!connection.isClosed) {
-      log.info({ err: error, workerId: connection.workerId }, "worker stream ended");
-    }
-  } finally {
-    connection.close();
-  }
+async function* fromWire(requests: AsyncIterable<WorkerStreamRequest>): AsyncGenerator<WorkerMessage | null> {
+  for await (const request of requests) yield workerMessageFromWire(request);
 }

@@ -18,17 +18,17 @@ import type { ServerMessage, WorkerMessage } from "../../core/link.ts";
 import {
   newServerSession,
   onAssigned,
-  onControlWanted,
   onEndStored,
+  onGivenUp,
   onHello,
+  onJobSeen,
   onLogDurable,
-  onRefused,
   onWorkerMessage,
   type LiveAttemptView,
   type ServerAction,
   type ServerSession,
 } from "../../core/server-session.ts";
-import type { ControlAction, WorkerInfo } from "../../core/worker.ts";
+import type { WorkerInfo } from "../../core/worker.ts";
 import type { AppliedInput, Store } from "../../storage/store.ts";
 import type { LogStore } from "../logs/log-store.ts";
 import type { HeartbeatWriter } from "./heartbeat-writer.ts";
@@ -69,6 +69,7 @@ export class WorkerConnection {
   readonly #closed = new AbortController();
   /** By job id, the last input that waits for the store to take it. */
   readonly #failing = new Map<string, Promise<unknown>>();
+  #isToldToDrain = false;
   #pendingLogBytes = 0;
   #lastAppend: Promise<void> = Promise.resolve();
 
@@ -102,7 +103,8 @@ export class WorkerConnection {
       const logDurable = await logs.length(attempt.id);
       views.push({ attemptId: attempt.id, attemptNumber: attempt.number, job, logDurable });
     }
-    this.#perform(onHello(this.session, { held: message.attempts, live: views, nowMs: clock.nowMs() }));
+    const { attempts: held, draining } = message;
+    this.#perform(onHello(this.session, { held, live: views, draining, nowMs: clock.nowMs() }));
     // Held or about to be: a worker for one job has had it.
     this.assignedCount = Math.max(views.length, message.attempts.length);
   }
@@ -120,15 +122,27 @@ export class WorkerConnection {
     this.#perform(onAssigned(this.session, view));
   }
 
-  /** False if the worker does not hold the attempt. */
-  control(attemptId: string, action: ControlAction): boolean {
-    const actions = onControlWanted(this.session, { attemptId, action });
-    this.#perform(actions);
-    return actions.length > 0;
+  /** A job of this worker has changed: it may be wanted that the worker does something. */
+  jobSeen(job: Job): void {
+    this.#perform(onJobSeen(this.session, job));
   }
 
+  /** Asks the worker to end an attempt that nobody has cancelled; its result says that it did. */
+  callOff(attemptId: string): void {
+    if (this.session.attempts.has(attemptId)) {
+      this.#outbox.push({ type: "control", attemptId, action: "cancel" });
+    }
+  }
+
+  /** The attempt is not valid any more. */
+  giveUp(attemptId: string): void {
+    this.#perform(onGivenUp(this.session, attemptId));
+  }
+
+  /** Told once: a worker that drains by its own wish knows it already, which does no harm. */
   drain(reason: string): void {
-    if (this.session.draining) return;
+    if (this.#isToldToDrain) return;
+    this.#isToldToDrain = true;
     this.session.draining = true;
     this.#outbox.push({ type: "drain", reason });
   }
@@ -202,11 +216,14 @@ export class WorkerConnection {
     const applied = await this.#applyUntilAnswered(action.jobId, action.input);
     if (applied === null) return;
     const { attemptId, input } = action;
-    if (applied.ok) this.#deps.onJobChanged(applied.job);
+    if (applied.ok) {
+      this.jobSeen(applied.job);
+      this.#deps.onJobChanged(applied.job);
+    }
     if (input.type === "finish") {
       await this.#forgetEnded(attemptId, { hasLog: applied.ok && input.result.logEnd > 0 });
     } else if (!applied.ok && applied.refusal !== "not_possible") {
-      this.#perform(onRefused(this.session, attemptId));
+      this.giveUp(attemptId);
     }
   }
 

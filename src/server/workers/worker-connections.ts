@@ -1,15 +1,21 @@
 /** The workers that are connected to this server now. */
 
 import type { Service } from "../../base/service.ts";
+import type { Job } from "../../core/job.ts";
 import type { PlannedWorker } from "../../core/planner.ts";
 import type { LiveAttemptView } from "../../core/server-session.ts";
-import type { ControlAction, WorkerCapacity } from "../../core/worker.ts";
+import type { WorkerCapacity } from "../../core/worker.ts";
 import type { WorkerConnection } from "./worker-connection.ts";
+
+/** Workers that are not connected any more and of which the time of their last word is kept. */
+const MAX_REMEMBERED = 10_000;
 
 export class WorkerConnections implements Service {
   readonly #connections = new Map<string, WorkerConnection>();
   readonly #takesOneJob: (pool: string) => boolean;
   readonly #assigning = new Map<string, Set<Promise<unknown>>>();
+  /** By worker id, when a worker that was connected here was last heard. */
+  readonly #heard = new Map<string, number>();
   #listeningSinceMs: number | null = null;
   #isStopped = false;
 
@@ -78,9 +84,27 @@ export class WorkerConnections implements Service {
 
   remove(connection: WorkerConnection): void {
     connection.close();
+    this.#noteHeard(connection);
     if (this.#connections.get(connection.workerId) === connection) {
       this.#connections.delete(connection.workerId);
     }
+  }
+
+  /**
+   * When the worker was last heard, as far as this server knows by itself; null if it never was. The
+   * database may know less: heartbeats are stored late, and not at all while it is away.
+   */
+  heardAtMs(workerId: string): number | null {
+    return this.get(workerId)?.session.heardAtMs ?? this.#heard.get(workerId) ?? null;
+  }
+
+  /** Only what may hold an attempt needs to be remembered, and the oldest of too many is not. */
+  #noteHeard({ workerId, session }: WorkerConnection): void {
+    this.#heard.delete(workerId);
+    if (session.attempts.size === 0 && !this.isAssigning(workerId)) return;
+    this.#heard.set(workerId, session.heardAtMs);
+    const [oldest] = this.#heard.keys();
+    if (this.#heard.size > MAX_REMEMBERED && oldest !== undefined) this.#heard.delete(oldest);
   }
 
   get(workerId: string): WorkerConnection | null {
@@ -107,9 +131,14 @@ export class WorkerConnections implements Service {
     return connection.assignedCount === 0 || !this.#takesOneJob(connection.pool);
   }
 
-  /** False if the worker is not connected here or does not hold the attempt. */
-  control(target: { workerId: string; attemptId: string }, action: ControlAction): boolean {
-    return this.get(target.workerId)?.control(target.attemptId, action) ?? false;
+  /** A job has changed otherwise than by its worker's own word. */
+  jobSeen(job: Job): void {
+    if (job.workerId !== null) this.get(job.workerId)?.jobSeen(job);
+  }
+
+  /** An attempt was given up: if its worker is here, it shall kill what is left. */
+  giveUp(target: { workerId: string; attemptId: string }): void {
+    this.get(target.workerId)?.giveUp(target.attemptId);
   }
 
   /** Sends every worker away, to connect again elsewhere or when this server is back. */

@@ -53,7 +53,11 @@ async function setup(t: TestContext, options: { takesOneJob?: boolean } = {}) {
     ...common,
     host: "127.0.0.1",
     port: 0,
-    routes: (router) => router.service(WorkerService, { ...workersApi({ store }), ...link }),
+    routes: (router) =>
+      router.service(WorkerService, {
+        ...workersApi({ store, onDrained: (id, reason) => connections.get(id)?.drain(reason) }),
+        ...link,
+      }),
     interceptors: [errorInterceptor(common)],
     auth: () => null,
     health: () => ({ ready: true, problems: [] }),
@@ -189,6 +193,7 @@ describe("the worker stream", () => {
       sequence: 1,
       usage: null,
       attempts: [{ attemptId, phase: "finished", logEnd: record.length }],
+      draining: false,
     });
     await stream.next("heartbeat_ack");
     await parts.jobIs(jobId, "running");

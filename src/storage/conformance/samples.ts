@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { systemClock } from "../../base/clock.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";
 import type { JobInput } from "../../core/job-change.ts";
-import { JOB_DEFAULTS, type AttemptResult, type Job, type JobDefinition } from "../../core/job.ts";
+import { definitionWith, type AttemptResult, type Job, type JobDefinition } from "../../core/job.ts";
 import type { AppliedInput, NewJob, Store } from "../store.ts";
 
 export const T0 = 1_800_000_000_000;
@@ -14,30 +14,13 @@ export function newId(): string {
 }
 
 export function definitionOf(changes: Partial<JobDefinition> = {}): JobDefinition {
-  return {
+  return definitionWith({
     name: "build",
     command: { kind: "shell", cmd: "make", args: ["all"] },
-    steps: [],
-    env: {},
-    workingDirectory: "",
     resources: { cpuMillis: 100, memoryBytes: 0, diskBytes: 0, gpu: 0 },
-    selector: {},
-    timeoutMs: JOB_DEFAULTS.timeoutMs,
-    queueTimeoutMs: JOB_DEFAULTS.queueTimeoutMs,
-    graceMs: JOB_DEFAULTS.graceMs,
-    leaseMs: JOB_DEFAULTS.leaseMs,
-    retry: {
-      maxRetries: 0,
-      maxInfrastructureRetries: 2,
-      backoffMs: 1_000,
-      maxBackoffMs: 60_000,
-      exitCodes: [],
-    },
-    priority: 0,
-    queue: "default",
-    labels: {},
+    retry: { maxBackoffMs: 60_000 },
     ...changes,
-  };
+  });
 }
 
 export function newJobOf(changes: Partial<JobDefinition> = {}, record: Partial<NewJob> = {}): NewJob {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { WorkerInfo } from "../../core/worker.ts";
+import type { WorkerInfo, WorkerState } from "../../core/worker.ts";
 import type { Registration, Store } from "../store.ts";
 import { T0, newId } from "./samples.ts";
 
@@ -146,6 +146,36 @@ function refusalTests(store: () => Store, second: () => Store): void {
 }
 
 function changeTests(store: () => Store): void {
+  test("a worker that drains or is broken stays so until its end, with the reason", async () => {
+    const stateOf = async (id: string): Promise<[string, string]> => {
+      const worker = await store().getWorker(id);
+      return [worker?.state ?? "", worker?.message ?? ""];
+    };
+    const { id } = await insert(store());
+    const change = (state: WorkerState, message: string) =>
+      store().changeWorker({ workerId: id, state, message, lastHeartbeatAtMs: T0 });
+    await change("draining", "repairs");
+    await change("ready", "");
+    await change("unreachable", "no heartbeat");
+    assert.deepEqual(await stateOf(id), ["draining", "repairs"]);
+    assert.equal((await store().getWorker(id))?.lastHeartbeatAtMs, T0);
+    await change("broken", "cannot end a process");
+    await change("draining", "again");
+    assert.deepEqual(await stateOf(id), ["broken", "cannot end a process"]);
+    await Promise.all([change("ready", ""), change("terminated", "gone")]);
+    assert.deepEqual(await stateOf(id), ["terminated", "gone"]);
+  });
+
+  test("a drain and a reconnect that are stored together leave the worker draining", async () => {
+    const { id } = await insert(store());
+    await Promise.all([
+      store().changeWorker({ workerId: id, state: "draining", message: "repairs" }),
+      store().changeWorker({ workerId: id, state: "ready", message: "" }),
+    ]);
+    const { state, message } = (await store().getWorker(id)) ?? {};
+    assert.deepEqual([state, message], ["draining", "repairs"]);
+  });
+
   test("a change sets what it names and leaves the rest", async () => {
     const { id } = await insert(store());
     const usage = {

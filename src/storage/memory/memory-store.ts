@@ -12,6 +12,7 @@ import {
   newWorker,
   queuedEvent,
   requireUuid,
+  takenChange,
   uuidRange,
   withWaitReason,
   MAX_SESSIONS_PER_WORKER,
@@ -288,8 +289,8 @@ class MemoryStore implements Store {
     this.#assertOpen("change worker");
     const stored = this.#workers.get(change.workerId);
     if (!stored || stored.worker.state === "terminated") return;
-    const { workerId: _, ...changes } = structuredClone(change);
-    stored.worker = { ...stored.worker, ...definedOnly(changes) };
+    const { workerId: _, ...changes } = structuredClone(takenChange(stored.worker.state, change));
+    stored.worker = { ...stored.worker, ...changes };
   }
 
   async getWorker(workerId: string): Promise<Worker | null> {
@@ -393,8 +394,4 @@ function matches(job: Job, filter: JobFilter): boolean {
 function compareText(a: string, b: string): number {
   if (a === b) return 0;
   return a < b ? -1 : 1;
-}
-
-function definedOnly<T extends object>(changes: T): Partial<T> {
-  return Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== undefined)) as Partial<T>;
 }

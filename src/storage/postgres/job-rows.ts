@@ -1,6 +1,6 @@
 /** How a job lies in its row: columns for what is searched, one JSON value for the rest. */
 
-import type { Job } from "../../core/job.ts";
+import { JOB_DEFAULTS, type Job } from "../../core/job.ts";
 import type { JobsTable } from "./database.ts";
 
 /** The part of a job that is never searched. */
@@ -19,6 +19,8 @@ export type JobBody = Pick<
   | "outputs"
   | "summary"
   | "cancelReason"
+  | "cancelCause"
+  | "pauseWanted"
 >;
 
 export const JOB_COLUMNS = [
@@ -50,7 +52,16 @@ const EMPTY_BODY: Omit<JobBody, "pendingSinceMs"> = {
   outputs: {},
   summary: "",
   cancelReason: "",
+  cancelCause: null,
+  pauseWanted: false,
 };
+
+/** What definitions of an earlier version lack. */
+const LATER_FIELDS = {
+  onWorkerLost: JOB_DEFAULTS.onWorkerLost,
+  logQuotaBytes: JOB_DEFAULTS.logQuotaBytes,
+  onLogQuota: JOB_DEFAULTS.onLogQuota,
+} as const;
 
 export function jobOfRow(row: JobRow): Job {
   return {
@@ -59,7 +70,7 @@ export function jobOfRow(row: JobRow): Job {
     pendingSinceMs: row.created_at,
     ...row.body,
     id: row.id,
-    definition: row.definition,
+    definition: { ...LATER_FIELDS, ...row.definition },
     placementKey: row.placement_key,
     state: row.state,
     cause: row.cause,
@@ -87,6 +98,8 @@ export function bodyOfJob(job: Job): string {
     outputs: job.outputs,
     summary: job.summary,
     cancelReason: job.cancelReason,
+    cancelCause: job.cancelCause,
+    pauseWanted: job.pauseWanted,
   };
   return JSON.stringify(body);
 }

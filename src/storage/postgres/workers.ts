@@ -3,7 +3,7 @@
 import { sql, type Kysely, type Selectable } from "kysely";
 import type { Pool } from "pg";
 import type { Worker } from "../../core/worker.ts";
-import { isUuid, MAX_SESSIONS_PER_WORKER, newWorker } from "../store-rules.ts";
+import { isUuid, MAX_SESSIONS_PER_WORKER, newWorker, takenChange } from "../store-rules.ts";
 import type {
   NewWorker,
   Page,
@@ -168,20 +168,24 @@ export async function listWorkers(db: Db, filter: WorkerFilter, page: PageReques
   return pageOf((await query.execute()).map(workerOfRow), page.limit);
 }
 
+/** `keepsWorkerState` of store-rules.ts, in SQL. */
+const KEEPS_STATE = `(c.state IS NOT NULL AND c.state <> 'terminated' AND
+  (w.state = 'broken' OR (w.state = 'draining' AND c.state <> 'broken')))`;
+
 /** The rows are locked in the order of their ids, so that two groups cannot wait for each other. */
 const CHANGE_WORKERS = `
   WITH locked AS (
     SELECT id FROM workers WHERE id = ANY($1::uuid[]) AND state <> 'terminated' ORDER BY id FOR UPDATE
   )
   UPDATE workers w SET
-    state = coalesce(c.state, w.state),
-    message = coalesce(c.message, w.message),
+    state = CASE WHEN keeps(w.state, c.state) THEN w.state ELSE coalesce(c.state, w.state) END,
+    message = CASE WHEN keeps(w.state, c.state) THEN w.message ELSE coalesce(c.message, w.message) END,
     info = coalesce(c.info::json, w.info),
     usage = CASE WHEN c.sets_usage THEN c.usage::json ELSE w.usage END,
     last_heartbeat_at = coalesce(c.last_heartbeat_at, w.last_heartbeat_at)
   FROM locked JOIN unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::bigint[])
     AS c (id, state, message, info, sets_usage, usage, last_heartbeat_at) ON c.id = locked.id
-  WHERE w.id = locked.id`;
+  WHERE w.id = locked.id`.replaceAll("keeps(w.state, c.state)", KEEPS_STATE);
 
 /** Changes of one worker apply in their order; those after its end are left out. */
 export async function changeWorkers(pool: Pool, changes: readonly WorkerChange[]): Promise<void> {
@@ -211,8 +215,7 @@ function mergeChanges(changes: readonly WorkerChange[]): WorkerChange[] {
     if (!isUuid(change.workerId)) continue;
     const before = merged.get(change.workerId);
     if (before?.state === "terminated") continue;
-    const defined = Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined));
-    merged.set(change.workerId, { ...before, ...(defined as unknown as WorkerChange) });
+    merged.set(change.workerId, { ...before, ...takenChange(before?.state, change) });
   }
   return [...merged.values()];
 }

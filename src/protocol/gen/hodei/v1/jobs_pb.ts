@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file hodei/v1/jobs.proto.
  */
 export const file_hodei_v1_jobs: GenFile = /*@__PURE__*/
-  fileDesc("ChNob2RlaS92MS9qb2JzLnByb3RvEghob2RlaS52MSJgCgxTaGVsbENvbW1hbmQSIwoDY21kGAEgASgJQha6SBNyERABKIAgMgpeW15ceDAwXSokEisKBGFyZ3MYAiADKAlCHbpIGpIBFxCQTiISchAo//8HMgpeW15ceDAwXSokIoEBCg1TY3JpcHRDb21tYW5kEisKC2ludGVycHJldGVyGAEgASgJQha6SBNyESiAIDIMXlteXHgwMFxuXSokEigKB2NvbnRlbnQYAiABKAlCF7pIFHISEAEogIBAMgpeW15ceDAwXSokEhkKEW5vX3NhZmV0eV9oZWFkZXJzGAMgASgIIngKC0NvbW1hbmRTcGVjEicKBXNoZWxsGAEgASgLMhYuaG9kZWkudjEuU2hlbGxDb21tYW5kSAASKQoGc2NyaXB0GAIgASgLMhcuaG9kZWkudjEuU2NyaXB0Q29tbWFuZEgAQhUKDGNvbW1hbmRfdHlwZRIFukgCCAEiugMKBFN0ZXASLQoEbmFtZRgBIAEoCUIfukgcchoQARjIATITXlteXHgwMC1ceDFmXHg3Zl0qJBIuCgdjb21tYW5kGAIgASgLMhUuaG9kZWkudjEuQ29tbWFuZFNwZWNCBrpIA8gBARJkCgNlbnYYAyADKAsyFy5ob2RlaS52MS5TdGVwLkVudkVudHJ5Qj66SDuaATgQ6AciH3IdKIACMhheW0EtWmEtel9dW0EtWmEtejAtOV9dKiQqEnIQKP//BzIKXlteXHgwMF0qJBIvChF3b3JraW5nX2RpcmVjdG9yeRgEIAEoCUIUukgRcg8ogCAyCl5bXlx4MDBdKiQSNAoJY29uZGl0aW9uGAUgASgOMhcuaG9kZWkudjEuU3RlcENvbmRpdGlvbkIIukgFggECEAESPwoHdGltZW91dBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkITukgQqgENIgUIgOeEDzIEEMCEPRIZChFjb250aW51ZV9vbl9lcnJvchgHIAEoCBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpUBChRSZXNvdXJjZVJlcXVpcmVtZW50cxIdCgpjcHVfbWlsbGlzGAEgASgNQgm6SAYqBBiAwD4SIwoMbWVtb3J5X2J5dGVzGAIgASgEQg26SAoyCBiAgICAgIAQEiIKCmRpc2tfYnl0ZXMYAyABKARCDrpICzIJGICAgICAgIACEhUKA2dwdRgEIAEoDUIIukgFKgMYgAgioAIKC1JldHJ5UG9saWN5EhwKC21heF9yZXRyaWVzGAEgASgNQge6SAQqAhhkEjAKGm1heF9pbmZyYXN0cnVjdHVyZV9yZXRyaWVzGAIgASgNQge6SAQqAhhkSACIAQESOgoHYmFja29mZhgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFMgASPgoLbWF4X2JhY2tvZmYYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECICjBTIAEiYKCmV4aXRfY29kZXMYBSADKAVCErpID5IBDBCAAiIHGgUY/wEoAEIdChtfbWF4X2luZnJhc3RydWN0dXJlX3JldHJpZXMivwkKDUpvYkRlZmluaXRpb24SLQoEbmFtZRgBIAEoCUIfukgcchoQARjIATITXlteXHgwMC1ceDFmXHg3Zl0qJBImCgdjb21tYW5kGAIgASgLMhUuaG9kZWkudjEuQ29tbWFuZFNwZWMSKAoFc3RlcHMYAyADKAsyDi5ob2RlaS52MS5TdGVwQgm6SAaSAQMQ9AMSbQoDZW52GAQgAygLMiAuaG9kZWkudjEuSm9iRGVmaW5pdGlvbi5FbnZFbnRyeUI+ukg7mgE4EOgHIh9yHSiAAjIYXltBLVphLXpfXVtBLVphLXowLTlfXSokKhJyECj//wcyCl5bXlx4MDBdKiQSLwoRd29ya2luZ19kaXJlY3RvcnkYBSABKAlCFLpIEXIPKIAgMgpeW15ceDAwXSokEjEKCXJlc291cmNlcxgGIAEoCzIeLmhvZGVpLnYxLlJlc291cmNlUmVxdWlyZW1lbnRzEpEBCghzZWxlY3RvchgHIAMoCzIlLmhvZGVpLnYxLkpvYkRlZmluaXRpb24uU2VsZWN0b3JFbnRyeUJYukhVmgFSEEAiMnIwGIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKhpyGBiAAjITXlteXHgwMC1ceDFmXHg3Zl0qJBI/Cgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhO6SBCqAQ0iBQiA54QPMgQQwIQ9EkUKDXF1ZXVlX3RpbWVvdXQYCSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CE7pIEKoBDSIFCIDnhA8yBBDAhD0SOAoFZ3JhY2UYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECICjBTIAEjoKBWxlYXNlGAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiA9SQyAggoEiQKBXJldHJ5GAwgASgLMhUuaG9kZWkudjEuUmV0cnlQb2xpY3kSJQoIcHJpb3JpdHkYDSABKAVCE7pIEBoOGOgHKJj4/////////wESRgoFcXVldWUYDiABKAlCN7pINHIyGIABMi1eKFtBLVphLXowLTldKFtBLVphLXowLTkuXy1dKltBLVphLXowLTldKT8pPyQSjQEKBmxhYmVscxgPIAMoCzIjLmhvZGVpLnYxLkpvYkRlZmluaXRpb24uTGFiZWxzRW50cnlCWLpIVZoBUhBAIjJyMBiAATIrXltBLVphLXowLTldKFtBLVphLXowLTkuXy8tXSpbQS1aYS16MC05XSk/JCoachgYgAIyE15bXlx4MDAtXHgxZlx4N2ZdKiQaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARovCg1TZWxlY3RvckVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AToXukgUIhIKB2NvbW1hbmQKBXN0ZXBzEAEiiQEKDVJlc291cmNlVXNhZ2USGQoRcGVha19tZW1vcnlfYnl0ZXMYASABKAQSEgoKY3B1X21pY3JvcxgCIAEoBBIVCg1pb19yZWFkX2J5dGVzGAMgASgEEhYKDmlvX3dyaXRlX2J5dGVzGAQgASgEEhoKEmxlZnRvdmVyX3Byb2Nlc3NlcxgFIAEoDSLqAQoKU3RlcFJlc3VsdBIMCgRuYW1lGAEgASgJEiYKB291dGNvbWUYAiABKA4yFS5ob2RlaS52MS5TdGVwT3V0Y29tZRIWCglleGl0X2NvZGUYAyABKAVIAIgBARIOCgZzaWduYWwYBCABKAkSLgoKc3RhcnRlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB21lc3NhZ2UYByABKAlCDAoKX2V4aXRfY29kZSK1AwoHQXR0ZW1wdBIKCgJpZBgBIAEoCRIOCgZudW1iZXIYAiABKA0SEQoJd29ya2VyX2lkGAMgASgJEiEKBXN0YXRlGAQgASgOMhIuaG9kZWkudjEuSm9iU3RhdGUSHgoFY2F1c2UYBSABKA4yDy5ob2RlaS52MS5DYXVzZRIWCglleGl0X2NvZGUYBiABKAVIAIgBARIOCgZzaWduYWwYByABKAkSDwoHbWVzc2FnZRgIIAEoCRIwCgxzY2hlZHVsZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0ZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2ZpbmlzaGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBImCgV1c2FnZRgMIAEoCzIXLmhvZGVpLnYxLlJlc291cmNlVXNhZ2USIwoFc3RlcHMYDSADKAsyFC5ob2RlaS52MS5TdGVwUmVzdWx0EhEKCWxvZ19ieXRlcxgOIAEoBEIMCgpfZXhpdF9jb2RlIi8KC0pvYlByb2dyZXNzEg8KB3BlcmNlbnQYASABKAISDwoHbWVzc2FnZRgCIAEoCSLQBAoDSm9iEgoKAmlkGAEgASgJEisKCmRlZmluaXRpb24YAiABKAsyFy5ob2RlaS52MS5Kb2JEZWZpbml0aW9uEiEKBXN0YXRlGAMgASgOMhIuaG9kZWkudjEuSm9iU3RhdGUSHgoFY2F1c2UYBCABKA4yDy5ob2RlaS52MS5DYXVzZRIPCgdtZXNzYWdlGAUgASgJEhYKCWV4aXRfY29kZRgGIAEoBUgAiAEBEg4KBnNpZ25hbBgHIAEoCRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJd29ya2VyX2lkGAsgASgJEicKCHByb2dyZXNzGAwgASgLMhUuaG9kZWkudjEuSm9iUHJvZ3Jlc3MSKwoHb3V0cHV0cxgNIAMoCzIaLmhvZGVpLnYxLkpvYi5PdXRwdXRzRW50cnkSDwoHc3VtbWFyeRgOIAEoCRIjCghhdHRlbXB0cxgPIAMoCzIRLmhvZGVpLnYxLkF0dGVtcHQSFQoNYXR0ZW1wdF9jb3VudBgQIAEoDRIPCgd2ZXJzaW9uGBEgASgEGi4KDE91dHB1dHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgwKCl9leGl0X2NvZGUirwEKCEpvYkV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEigKBHRpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHR5cGUYAyABKAkSIQoFc3RhdGUYBCABKA4yEi5ob2RlaS52MS5Kb2JTdGF0ZRISCgphdHRlbXB0X2lkGAUgASgJEhEKCXdvcmtlcl9pZBgGIAEoCRIPCgdtZXNzYWdlGAcgASgJIn4KD1F1ZXVlSm9iUmVxdWVzdBIzCgpkZWZpbml0aW9uGAEgASgLMhcuaG9kZWkudjEuSm9iRGVmaW5pdGlvbkIGukgDyAEBEjYKD2lkZW1wb3RlbmN5X2tleRgCIAEoCUIdukgachgYyAEyE15bXlx4MDAtXHgxZlx4N2ZdKiQiIgoQUXVldWVKb2JSZXNwb25zZRIOCgZqb2JfaWQYASABKAkiSAoQUXVldWVKb2JzUmVxdWVzdBI0CgRqb2JzGAEgAygLMhkuaG9kZWkudjEuUXVldWVKb2JSZXF1ZXN0Qgu6SAiSAQUIARCQTiIkChFRdWV1ZUpvYnNSZXNwb25zZRIPCgdqb2JfaWRzGAEgAygJIjwKDUdldEpvYlJlcXVlc3QSKwoGam9iX2lkGAEgASgJQhu6SBhyFjIUXlswLTlhLWZBLUYtXXs0LDM2fSQiLAoOR2V0Sm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uaG9kZWkudjEuSm9iIr8DCg9MaXN0Sm9ic1JlcXVlc3QSNQoGc3RhdGVzGAEgAygOMhIuaG9kZWkudjEuSm9iU3RhdGVCEbpIDpIBCxAQIgeCAQQQASAAEhcKBXF1ZXVlGAIgASgJQgi6SAVyAxiAARIWCgRuYW1lGAMgASgJQgi6SAVyAxjIARI/CgZsYWJlbHMYBCADKAsyJS5ob2RlaS52MS5MaXN0Sm9ic1JlcXVlc3QuTGFiZWxzRW50cnlCCLpIBZoBAhBAEjEKDWNyZWF0ZWRfYWZ0ZXIYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIbCglwYWdlX3NpemUYByABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YCCABKAlCCLpIBXIDGPQDEjIKBmNhdXNlcxgJIAMoDjIPLmhvZGVpLnYxLkNhdXNlQhG6SA6SAQsQECIHggEEEAEgABotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkgKEExpc3RKb2JzUmVzcG9uc2USGwoEam9icxgBIAMoCzINLmhvZGVpLnYxLkpvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiZQoQQ2FuY2VsSm9iUmVxdWVzdBIrCgZqb2JfaWQYASABKAlCG7pIGHIWMhReWzAtOWEtZkEtRi1dezQsMzZ9JBIkCgZyZWFzb24YAiABKAlCFLpIEXIPGOgHMgpeW15ceDAwXSokIi8KEUNhbmNlbEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLmhvZGVpLnYxLkpvYiJNCg9SZXRyeUpvYlJlcXVlc3QSKwoGam9iX2lkGAEgASgJQhu6SBhyFjIUXlswLTlhLWZBLUYtXXs0LDM2fSQSDQoFZm9yY2UYAiABKAgiLgoQUmV0cnlKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5ob2RlaS52MS5Kb2IiWgoTR2V0Sm9iRXZlbnRzUmVxdWVzdBIrCgZqb2JfaWQYASABKAlCG7pIGHIWMhReWzAtOWEtZkEtRi1dezQsMzZ9JBIWCg5hZnRlcl9zZXF1ZW5jZRgCIAEoBCI6ChRHZXRKb2JFdmVudHNSZXNwb25zZRIiCgZldmVudHMYASADKAsyEi5ob2RlaS52MS5Kb2JFdmVudCI+Cg9XYXRjaEpvYlJlcXVlc3QSKwoGam9iX2lkGAEgASgJQhu6SBhyFjIUXlswLTlhLWZBLUYtXXs0LDM2fSQiLgoQV2F0Y2hKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5ob2RlaS52MS5Kb2IqmAIKCEpvYlN0YXRlEhkKFUpPQl9TVEFURV9VTlNQRUNJRklFRBAAEhUKEUpPQl9TVEFURV9QRU5ESU5HEAESFwoTSk9CX1NUQVRFX1NDSEVEVUxFRBACEhUKEUpPQl9TVEFURV9SVU5OSU5HEAMSFAoQSk9CX1NUQVRFX1BBVVNFRBAEEhkKFUpPQl9TVEFURV9VTlJFQUNIQUJMRRAFEhgKFEpPQl9TVEFURV9DQU5DRUxMSU5HEAYSFwoTSk9CX1NUQVRFX1NVQ0NFRURFRBAHEhQKEEpPQl9TVEFURV9GQUlMRUQQCBIXChNKT0JfU1RBVEVfQ0FOQ0VMTEVEEAkSFwoTSk9CX1NUQVRFX1RJTUVEX09VVBAKKsUCCgVDYXVzZRIVChFDQVVTRV9VTlNQRUNJRklFRBAAEhMKD0NBVVNFX0VYSVRfQ09ERRABEhAKDENBVVNFX1NJR05BTBACEhcKE0NBVVNFX09VVF9PRl9NRU1PUlkQAxIWChJDQVVTRV9TVEFSVF9GQUlMRUQQBBIRCg1DQVVTRV9USU1FT1VUEAUSEwoPQ0FVU0VfQ0FOQ0VMTEVEEAYSGQoVQ0FVU0VfQVJUSUZBQ1RfRkFJTEVEEAcSEwoPQ0FVU0VfTE9HX1FVT1RBEAgSEQoNQ0FVU0VfSU5WQUxJRBAJEhUKEUNBVVNFX1dPUktFUl9MT1NUEAoSGgoWQ0FVU0VfUFJPVklTSU9OX0ZBSUxFRBALEhcKE0NBVVNFX1FVRVVFX1RJTUVPVVQQDBIWChJDQVVTRV9TRVJWRVJfRVJST1IQDSqCAQoNU3RlcENvbmRpdGlvbhIeChpTVEVQX0NPTkRJVElPTl9VTlNQRUNJRklFRBAAEhoKFlNURVBfQ09ORElUSU9OX1NVQ0NFU1MQARIaChZTVEVQX0NPTkRJVElPTl9GQUlMVVJFEAISGQoVU1RFUF9DT05ESVRJT05fQUxXQVlTEAMqsgEKC1N0ZXBPdXRjb21lEhwKGFNURVBfT1VUQ09NRV9VTlNQRUNJRklFRBAAEhoKFlNURVBfT1VUQ09NRV9TVUNDRUVERUQQARIXChNTVEVQX09VVENPTUVfRkFJTEVEEAISGAoUU1RFUF9PVVRDT01FX1NLSVBQRUQQAxIaChZTVEVQX09VVENPTUVfVElNRURfT1VUEAQSGgoWU1RFUF9PVVRDT01FX0NBTkNFTExFRBAFMrIECgpKb2JTZXJ2aWNlEkEKCFF1ZXVlSm9iEhkuaG9kZWkudjEuUXVldWVKb2JSZXF1ZXN0GhouaG9kZWkudjEuUXVldWVKb2JSZXNwb25zZRJECglRdWV1ZUpvYnMSGi5ob2RlaS52MS5RdWV1ZUpvYnNSZXF1ZXN0GhsuaG9kZWkudjEuUXVldWVKb2JzUmVzcG9uc2USOwoGR2V0Sm9iEhcuaG9kZWkudjEuR2V0Sm9iUmVxdWVzdBoYLmhvZGVpLnYxLkdldEpvYlJlc3BvbnNlEkEKCExpc3RKb2JzEhkuaG9kZWkudjEuTGlzdEpvYnNSZXF1ZXN0GhouaG9kZWkudjEuTGlzdEpvYnNSZXNwb25zZRJECglDYW5jZWxKb2ISGi5ob2RlaS52MS5DYW5jZWxKb2JSZXF1ZXN0GhsuaG9kZWkudjEuQ2FuY2VsSm9iUmVzcG9uc2USQQoIUmV0cnlKb2ISGS5ob2RlaS52MS5SZXRyeUpvYlJlcXVlc3QaGi5ob2RlaS52MS5SZXRyeUpvYlJlc3BvbnNlEk0KDEdldEpvYkV2ZW50cxIdLmhvZGVpLnYxLkdldEpvYkV2ZW50c1JlcXVlc3QaHi5ob2RlaS52MS5HZXRKb2JFdmVudHNSZXNwb25zZRJDCghXYXRjaEpvYhIZLmhvZGVpLnYxLldhdGNoSm9iUmVxdWVzdBoaLmhvZGVpLnYxLldhdGNoSm9iUmVzcG9uc2UwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChNob2RlaS92MS9qb2JzLnByb3RvEghob2RlaS52MSJgCgxTaGVsbENvbW1hbmQSIwoDY21kGAEgASgJQha6SBNyERABKIAgMgpeW15ceDAwXSokEisKBGFyZ3MYAiADKAlCHbpIGpIBFxCQTiISchAo//8HMgpeW15ceDAwXSokIoEBCg1TY3JpcHRDb21tYW5kEisKC2ludGVycHJldGVyGAEgASgJQha6SBNyESiAIDIMXlteXHgwMFxuXSokEigKB2NvbnRlbnQYAiABKAlCF7pIFHISEAEogIBAMgpeW15ceDAwXSokEhkKEW5vX3NhZmV0eV9oZWFkZXJzGAMgASgIIngKC0NvbW1hbmRTcGVjEicKBXNoZWxsGAEgASgLMhYuaG9kZWkudjEuU2hlbGxDb21tYW5kSAASKQoGc2NyaXB0GAIgASgLMhcuaG9kZWkudjEuU2NyaXB0Q29tbWFuZEgAQhUKDGNvbW1hbmRfdHlwZRIFukgCCAEiugMKBFN0ZXASLQoEbmFtZRgBIAEoCUIfukgcchoQARjIATITXlteXHgwMC1ceDFmXHg3Zl0qJBIuCgdjb21tYW5kGAIgASgLMhUuaG9kZWkudjEuQ29tbWFuZFNwZWNCBrpIA8gBARJkCgNlbnYYAyADKAsyFy5ob2RlaS52MS5TdGVwLkVudkVudHJ5Qj66SDuaATgQ6AciH3IdKIACMhheW0EtWmEtel9dW0EtWmEtejAtOV9dKiQqEnIQKP//BzIKXlteXHgwMF0qJBIvChF3b3JraW5nX2RpcmVjdG9yeRgEIAEoCUIUukgRcg8ogCAyCl5bXlx4MDBdKiQSNAoJY29uZGl0aW9uGAUgASgOMhcuaG9kZWkudjEuU3RlcENvbmRpdGlvbkIIukgFggECEAESPwoHdGltZW91dBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkITukgQqgENIgUIgOeEDzIEEMCEPRIZChFjb250aW51ZV9vbl9lcnJvchgHIAEoCBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpUBChRSZXNvdXJjZVJlcXVpcmVtZW50cxIdCgpjcHVfbWlsbGlzGAEgASgNQgm6SAYqBBiAwD4SIwoMbWVtb3J5X2J5dGVzGAIgASgEQg26SAoyCBiAgICAgIAQEiIKCmRpc2tfYnl0ZXMYAyABKARCDrpICzIJGICAgICAgIACEhUKA2dwdRgEIAEoDUIIukgFKgMYgAgioAIKC1JldHJ5UG9saWN5EhwKC21heF9yZXRyaWVzGAEgASgNQge6SAQqAhhkEjAKGm1heF9pbmZyYXN0cnVjdHVyZV9yZXRyaWVzGAIgASgNQge6SAQqAhhkSACIAQESOgoHYmFja29mZhgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFMgASPgoLbWF4X2JhY2tvZmYYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECICjBTIAEiYKCmV4aXRfY29kZXMYBSADKAVCErpID5IBDBCAAiIHGgUY/wEoAEIdChtfbWF4X2luZnJhc3RydWN0dXJlX3JldHJpZXMi/AoKDUpvYkRlZmluaXRpb24SLQoEbmFtZRgBIAEoCUIfukgcchoQARjIATITXlteXHgwMC1ceDFmXHg3Zl0qJBImCgdjb21tYW5kGAIgASgLMhUuaG9kZWkudjEuQ29tbWFuZFNwZWMSKAoFc3RlcHMYAyADKAsyDi5ob2RlaS52MS5TdGVwQgm6SAaSAQMQ9AMSbQoDZW52GAQgAygLMiAuaG9kZWkudjEuSm9iRGVmaW5pdGlvbi5FbnZFbnRyeUI+ukg7mgE4EOgHIh9yHSiAAjIYXltBLVphLXpfXVtBLVphLXowLTlfXSokKhJyECj//wcyCl5bXlx4MDBdKiQSLwoRd29ya2luZ19kaXJlY3RvcnkYBSABKAlCFLpIEXIPKIAgMgpeW15ceDAwXSokEjEKCXJlc291cmNlcxgGIAEoCzIeLmhvZGVpLnYxLlJlc291cmNlUmVxdWlyZW1lbnRzEpEBCghzZWxlY3RvchgHIAMoCzIlLmhvZGVpLnYxLkpvYkRlZmluaXRpb24uU2VsZWN0b3JFbnRyeUJYukhVmgFSEEAiMnIwGIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKhpyGBiAAjITXlteXHgwMC1ceDFmXHg3Zl0qJBI/Cgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhO6SBCqAQ0iBQiA54QPMgQQwIQ9EkUKDXF1ZXVlX3RpbWVvdXQYCSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CE7pIEKoBDSIFCIDnhA8yBBDAhD0SOAoFZ3JhY2UYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECICjBTIAEjoKBWxlYXNlGAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiA9SQyAggoEiQKBXJldHJ5GAwgASgLMhUuaG9kZWkudjEuUmV0cnlQb2xpY3kSJQoIcHJpb3JpdHkYDSABKAVCE7pIEBoOGOgHKJj4/////////wESRgoFcXVldWUYDiABKAlCN7pINHIyGIABMi1eKFtBLVphLXowLTldKFtBLVphLXowLTkuXy1dKltBLVphLXowLTldKT8pPyQSjQEKBmxhYmVscxgPIAMoCzIjLmhvZGVpLnYxLkpvYkRlZmluaXRpb24uTGFiZWxzRW50cnlCWLpIVZoBUhBAIjJyMBiAATIrXltBLVphLXowLTldKFtBLVphLXowLTkuXy8tXSpbQS1aYS16MC05XSk/JCoachgYgAIyE15bXlx4MDAtXHgxZlx4N2ZdKiQSPAoOb25fd29ya2VyX2xvc3QYECABKA4yGi5ob2RlaS52MS5Xb3JrZXJMb3N0UG9saWN5Qgi6SAWCAQIQARIvCg9sb2dfcXVvdGFfYnl0ZXMYESABKARCEbpIDjIMGICAgICAgIACKIAISACIAQESOAoMb25fbG9nX3F1b3RhGBIgASgOMhguaG9kZWkudjEuTG9nUXVvdGFQb2xpY3lCCLpIBYIBAhABGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLwoNU2VsZWN0b3JFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAE6F7pIFCISCgdjb21tYW5kCgVzdGVwcxABQhIKEF9sb2dfcXVvdGFfYnl0ZXMiiQEKDVJlc291cmNlVXNhZ2USGQoRcGVha19tZW1vcnlfYnl0ZXMYASABKAQSEgoKY3B1X21pY3JvcxgCIAEoBBIVCg1pb19yZWFkX2J5dGVzGAMgASgEEhYKDmlvX3dyaXRlX2J5dGVzGAQgASgEEhoKEmxlZnRvdmVyX3Byb2Nlc3NlcxgFIAEoDSLqAQoKU3RlcFJlc3VsdBIMCgRuYW1lGAEgASgJEiYKB291dGNvbWUYAiABKA4yFS5ob2RlaS52MS5TdGVwT3V0Y29tZRIWCglleGl0X2NvZGUYAyABKAVIAIgBARIOCgZzaWduYWwYBCABKAkSLgoKc3RhcnRlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB21lc3NhZ2UYByABKAlCDAoKX2V4aXRfY29kZSK1AwoHQXR0ZW1wdBIKCgJpZBgBIAEoCRIOCgZudW1iZXIYAiABKA0SEQoJd29ya2VyX2lkGAMgASgJEiEKBXN0YXRlGAQgASgOMhIuaG9kZWkudjEuSm9iU3RhdGUSHgoFY2F1c2UYBSABKA4yDy5ob2RlaS52MS5DYXVzZRIWCglleGl0X2NvZGUYBiABKAVIAIgBARIOCgZzaWduYWwYByABKAkSDwoHbWVzc2FnZRgIIAEoCRIwCgxzY2hlZHVsZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0ZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2ZpbmlzaGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBImCgV1c2FnZRgMIAEoCzIXLmhvZGVpLnYxLlJlc291cmNlVXNhZ2USIwoFc3RlcHMYDSADKAsyFC5ob2RlaS52MS5TdGVwUmVzdWx0EhEKCWxvZ19ieXRlcxgOIAEoBEIMCgpfZXhpdF9jb2RlIi8KC0pvYlByb2dyZXNzEg8KB3BlcmNlbnQYASABKAISDwoHbWVzc2FnZRgCIAEoCSLmBAoDSm9iEgoKAmlkGAEgASgJEisKCmRlZmluaXRpb24YAiABKAsyFy5ob2RlaS52MS5Kb2JEZWZpbml0aW9uEiEKBXN0YXRlGAMgASgOMhIuaG9kZWkudjEuSm9iU3RhdGUSHgoFY2F1c2UYBCABKA4yDy5ob2RlaS52MS5DYXVzZRIPCgdtZXNzYWdlGAUgASgJEhYKCWV4aXRfY29kZRgGIAEoBUgAiAEBEg4KBnNpZ25hbBgHIAEoCRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJd29ya2VyX2lkGAsgASgJEicKCHByb2dyZXNzGAwgASgLMhUuaG9kZWkudjEuSm9iUHJvZ3Jlc3MSKwoHb3V0cHV0cxgNIAMoCzIaLmhvZGVpLnYxLkpvYi5PdXRwdXRzRW50cnkSDwoHc3VtbWFyeRgOIAEoCRIjCghhdHRlbXB0cxgPIAMoCzIRLmhvZGVpLnYxLkF0dGVtcHQSFQoNYXR0ZW1wdF9jb3VudBgQIAEoDRIPCgd2ZXJzaW9uGBEgASgEEhQKDHBhdXNlX3dhbnRlZBgSIAEoCBouCgxPdXRwdXRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIMCgpfZXhpdF9jb2RlIq8BCghKb2JFdmVudBIQCghzZXF1ZW5jZRgBIAEoBBIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgR0eXBlGAMgASgJEiEKBXN0YXRlGAQgASgOMhIuaG9kZWkudjEuSm9iU3RhdGUSEgoKYXR0ZW1wdF9pZBgFIAEoCRIRCgl3b3JrZXJfaWQYBiABKAkSDwoHbWVzc2FnZRgHIAEoCSJ+Cg9RdWV1ZUpvYlJlcXVlc3QSMwoKZGVmaW5pdGlvbhgBIAEoCzIXLmhvZGVpLnYxLkpvYkRlZmluaXRpb25CBrpIA8gBARI2Cg9pZGVtcG90ZW5jeV9rZXkYAiABKAlCHbpIGnIYGMgBMhNeW15ceDAwLVx4MWZceDdmXSokIiIKEFF1ZXVlSm9iUmVzcG9uc2USDgoGam9iX2lkGAEgASgJIkgKEFF1ZXVlSm9ic1JlcXVlc3QSNAoEam9icxgBIAMoCzIZLmhvZGVpLnYxLlF1ZXVlSm9iUmVxdWVzdEILukgIkgEFCAEQkE4iJAoRUXVldWVKb2JzUmVzcG9uc2USDwoHam9iX2lkcxgBIAMoCSI8Cg1HZXRKb2JSZXF1ZXN0EisKBmpvYl9pZBgBIAEoCUIbukgYchYyFF5bMC05YS1mQS1GLV17NCwzNn0kIiwKDkdldEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLmhvZGVpLnYxLkpvYiK/AwoPTGlzdEpvYnNSZXF1ZXN0EjUKBnN0YXRlcxgBIAMoDjISLmhvZGVpLnYxLkpvYlN0YXRlQhG6SA6SAQsQECIHggEEEAEgABIXCgVxdWV1ZRgCIAEoCUIIukgFcgMYgAESFgoEbmFtZRgDIAEoCUIIukgFcgMYyAESPwoGbGFiZWxzGAQgAygLMiUuaG9kZWkudjEuTGlzdEpvYnNSZXF1ZXN0LkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBIxCg1jcmVhdGVkX2FmdGVyGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGwoJcGFnZV9zaXplGAcgASgNQgi6SAUqAxjoBxIcCgpwYWdlX3Rva2VuGAggASgJQgi6SAVyAxj0AxIyCgZjYXVzZXMYCSADKA4yDy5ob2RlaS52MS5DYXVzZUIRukgOkgELEBAiB4IBBBABIAAaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJIChBMaXN0Sm9ic1Jlc3BvbnNlEhsKBGpvYnMYASADKAsyDS5ob2RlaS52MS5Kb2ISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImUKEENhbmNlbEpvYlJlcXVlc3QSKwoGam9iX2lkGAEgASgJQhu6SBhyFjIUXlswLTlhLWZBLUYtXXs0LDM2fSQSJAoGcmVhc29uGAIgASgJQhS6SBFyDxjoBzIKXlteXHgwMF0qJCIvChFDYW5jZWxKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5ob2RlaS52MS5Kb2IiTQoPUmV0cnlKb2JSZXF1ZXN0EisKBmpvYl9pZBgBIAEoCUIbukgYchYyFF5bMC05YS1mQS1GLV17NCwzNn0kEg0KBWZvcmNlGAIgASgIIi4KEFJldHJ5Sm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uaG9kZWkudjEuSm9iIj4KD1BhdXNlSm9iUmVxdWVzdBIrCgZqb2JfaWQYASABKAlCG7pIGHIWMhReWzAtOWEtZkEtRi1dezQsMzZ9JCIuChBQYXVzZUpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLmhvZGVpLnYxLkpvYiI/ChBSZXN1bWVKb2JSZXF1ZXN0EisKBmpvYl9pZBgBIAEoCUIbukgYchYyFF5bMC05YS1mQS1GLV17NCwzNn0kIi8KEVJlc3VtZUpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLmhvZGVpLnYxLkpvYiJaChNHZXRKb2JFdmVudHNSZXF1ZXN0EisKBmpvYl9pZBgBIAEoCUIbukgYchYyFF5bMC05YS1mQS1GLV17NCwzNn0kEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgEIjoKFEdldEpvYkV2ZW50c1Jlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLmhvZGVpLnYxLkpvYkV2ZW50Ij4KD1dhdGNoSm9iUmVxdWVzdBIrCgZqb2JfaWQYASABKAlCG7pIGHIWMhReWzAtOWEtZkEtRi1dezQsMzZ9JCIuChBXYXRjaEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLmhvZGVpLnYxLkpvYiqYAgoISm9iU3RhdGUSGQoVSk9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRSk9CX1NUQVRFX1BFTkRJTkcQARIXChNKT0JfU1RBVEVfU0NIRURVTEVEEAISFQoRSk9CX1NUQVRFX1JVTk5JTkcQAxIUChBKT0JfU1RBVEVfUEFVU0VEEAQSGQoVSk9CX1NUQVRFX1VOUkVBQ0hBQkxFEAUSGAoUSk9CX1NUQVRFX0NBTkNFTExJTkcQBhIXChNKT0JfU1RBVEVfU1VDQ0VFREVEEAcSFAoQSk9CX1NUQVRFX0ZBSUxFRBAIEhcKE0pPQl9TVEFURV9DQU5DRUxMRUQQCRIXChNKT0JfU1RBVEVfVElNRURfT1VUEAoqxQIKBUNhdXNlEhUKEUNBVVNFX1VOU1BFQ0lGSUVEEAASEwoPQ0FVU0VfRVhJVF9DT0RFEAESEAoMQ0FVU0VfU0lHTkFMEAISFwoTQ0FVU0VfT1VUX09GX01FTU9SWRADEhYKEkNBVVNFX1NUQVJUX0ZBSUxFRBAEEhEKDUNBVVNFX1RJTUVPVVQQBRITCg9DQVVTRV9DQU5DRUxMRUQQBhIZChVDQVVTRV9BUlRJRkFDVF9GQUlMRUQQBxITCg9DQVVTRV9MT0dfUVVPVEEQCBIRCg1DQVVTRV9JTlZBTElEEAkSFQoRQ0FVU0VfV09SS0VSX0xPU1QQChIaChZDQVVTRV9QUk9WSVNJT05fRkFJTEVEEAsSFwoTQ0FVU0VfUVVFVUVfVElNRU9VVBAMEhYKEkNBVVNFX1NFUlZFUl9FUlJPUhANKoIBCg1TdGVwQ29uZGl0aW9uEh4KGlNURVBfQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASGgoWU1RFUF9DT05ESVRJT05fU1VDQ0VTUxABEhoKFlNURVBfQ09ORElUSU9OX0ZBSUxVUkUQAhIZChVTVEVQX0NPTkRJVElPTl9BTFdBWVMQAyqOAQoQV29ya2VyTG9zdFBvbGljeRIiCh5XT1JLRVJfTE9TVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIcChhXT1JLRVJfTE9TVF9QT0xJQ1lfUkVUUlkQARIbChdXT1JLRVJfTE9TVF9QT0xJQ1lfRkFJTBACEhsKF1dPUktFUl9MT1NUX1BPTElDWV9XQUlUEAMqbAoOTG9nUXVvdGFQb2xpY3kSIAocTE9HX1FVT1RBX1BPTElDWV9VTlNQRUNJRklFRBAAEhkKFUxPR19RVU9UQV9QT0xJQ1lfRkFJTBABEh0KGUxPR19RVU9UQV9QT0xJQ1lfVFJVTkNBVEUQAiqyAQoLU3RlcE91dGNvbWUSHAoYU1RFUF9PVVRDT01FX1VOU1BFQ0lGSUVEEAASGgoWU1RFUF9PVVRDT01FX1NVQ0NFRURFRBABEhcKE1NURVBfT1VUQ09NRV9GQUlMRUQQAhIYChRTVEVQX09VVENPTUVfU0tJUFBFRBADEhoKFlNURVBfT1VUQ09NRV9USU1FRF9PVVQQBBIaChZTVEVQX09VVENPTUVfQ0FOQ0VMTEVEEAUyuwUKCkpvYlNlcnZpY2USQQoIUXVldWVKb2ISGS5ob2RlaS52MS5RdWV1ZUpvYlJlcXVlc3QaGi5ob2RlaS52MS5RdWV1ZUpvYlJlc3BvbnNlEkQKCVF1ZXVlSm9icxIaLmhvZGVpLnYxLlF1ZXVlSm9ic1JlcXVlc3QaGy5ob2RlaS52MS5RdWV1ZUpvYnNSZXNwb25zZRI7CgZHZXRKb2ISFy5ob2RlaS52MS5HZXRKb2JSZXF1ZXN0GhguaG9kZWkudjEuR2V0Sm9iUmVzcG9uc2USQQoITGlzdEpvYnMSGS5ob2RlaS52MS5MaXN0Sm9ic1JlcXVlc3QaGi5ob2RlaS52MS5MaXN0Sm9ic1Jlc3BvbnNlEkQKCUNhbmNlbEpvYhIaLmhvZGVpLnYxLkNhbmNlbEpvYlJlcXVlc3QaGy5ob2RlaS52MS5DYW5jZWxKb2JSZXNwb25zZRJBCghSZXRyeUpvYhIZLmhvZGVpLnYxLlJldHJ5Sm9iUmVxdWVzdBoaLmhvZGVpLnYxLlJldHJ5Sm9iUmVzcG9uc2USQQoIUGF1c2VKb2ISGS5ob2RlaS52MS5QYXVzZUpvYlJlcXVlc3QaGi5ob2RlaS52MS5QYXVzZUpvYlJlc3BvbnNlEkQKCVJlc3VtZUpvYhIaLmhvZGVpLnYxLlJlc3VtZUpvYlJlcXVlc3QaGy5ob2RlaS52MS5SZXN1bWVKb2JSZXNwb25zZRJNCgxHZXRKb2JFdmVudHMSHS5ob2RlaS52MS5HZXRKb2JFdmVudHNSZXF1ZXN0Gh4uaG9kZWkudjEuR2V0Sm9iRXZlbnRzUmVzcG9uc2USQwoIV2F0Y2hKb2ISGS5ob2RlaS52MS5XYXRjaEpvYlJlcXVlc3QaGi5ob2RlaS52MS5XYXRjaEpvYlJlc3BvbnNlMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * A program and its arguments, passed on as they are: no shell looks at them.
@@ -382,6 +382,27 @@ export type JobDefinition = Message<"hodei.v1.JobDefinition"> & {
    * @generated from field: map<string, string> labels = 15;
    */
   labels: { [key: string]: string };
+
+  /**
+   * What becomes of the job when its worker is lost.
+   *
+   * @generated from field: hodei.v1.WorkerLostPolicy on_worker_lost = 16;
+   */
+  onWorkerLost: WorkerLostPolicy;
+
+  /**
+   * The most output of one attempt that is recorded, in bytes; 4 GiB if not set.
+   *
+   * @generated from field: optional uint64 log_quota_bytes = 17;
+   */
+  logQuotaBytes?: bigint | undefined;
+
+  /**
+   * What becomes of the job when there is more.
+   *
+   * @generated from field: hodei.v1.LogQuotaPolicy on_log_quota = 18;
+   */
+  onLogQuota: LogQuotaPolicy;
 };
 
 /**
@@ -767,6 +788,13 @@ export type Job = Message<"hodei.v1.Job"> & {
    * @generated from field: uint64 version = 17;
    */
   version: bigint;
+
+  /**
+   * Somebody asked for a pause; it is `paused` once the worker has done it.
+   *
+   * @generated from field: bool pause_wanted = 18;
+   */
+  pauseWanted: boolean;
 };
 
 /**
@@ -1176,6 +1204,90 @@ export const RetryJobResponseSchema: GenMessage<RetryJobResponse> = /*@__PURE__*
   messageDesc(file_hodei_v1_jobs, 24);
 
 /**
+ * Request of PauseJob.
+ *
+ * @generated from message hodei.v1.PauseJobRequest
+ */
+export type PauseJobRequest = Message<"hodei.v1.PauseJobRequest"> & {
+  /**
+   * The id, or a beginning of it that fits just one job.
+   *
+   * @generated from field: string job_id = 1;
+   */
+  jobId: string;
+};
+
+/**
+ * Describes the message hodei.v1.PauseJobRequest.
+ * Use `create(PauseJobRequestSchema)` to create a new message.
+ */
+export const PauseJobRequestSchema: GenMessage<PauseJobRequest> = /*@__PURE__*/
+  messageDesc(file_hodei_v1_jobs, 25);
+
+/**
+ * Answer of PauseJob.
+ *
+ * @generated from message hodei.v1.PauseJobResponse
+ */
+export type PauseJobResponse = Message<"hodei.v1.PauseJobResponse"> & {
+  /**
+   * The job after the call.
+   *
+   * @generated from field: hodei.v1.Job job = 1;
+   */
+  job?: Job | undefined;
+};
+
+/**
+ * Describes the message hodei.v1.PauseJobResponse.
+ * Use `create(PauseJobResponseSchema)` to create a new message.
+ */
+export const PauseJobResponseSchema: GenMessage<PauseJobResponse> = /*@__PURE__*/
+  messageDesc(file_hodei_v1_jobs, 26);
+
+/**
+ * Request of ResumeJob.
+ *
+ * @generated from message hodei.v1.ResumeJobRequest
+ */
+export type ResumeJobRequest = Message<"hodei.v1.ResumeJobRequest"> & {
+  /**
+   * The id, or a beginning of it that fits just one job.
+   *
+   * @generated from field: string job_id = 1;
+   */
+  jobId: string;
+};
+
+/**
+ * Describes the message hodei.v1.ResumeJobRequest.
+ * Use `create(ResumeJobRequestSchema)` to create a new message.
+ */
+export const ResumeJobRequestSchema: GenMessage<ResumeJobRequest> = /*@__PURE__*/
+  messageDesc(file_hodei_v1_jobs, 27);
+
+/**
+ * Answer of ResumeJob.
+ *
+ * @generated from message hodei.v1.ResumeJobResponse
+ */
+export type ResumeJobResponse = Message<"hodei.v1.ResumeJobResponse"> & {
+  /**
+   * The job after the call.
+   *
+   * @generated from field: hodei.v1.Job job = 1;
+   */
+  job?: Job | undefined;
+};
+
+/**
+ * Describes the message hodei.v1.ResumeJobResponse.
+ * Use `create(ResumeJobResponseSchema)` to create a new message.
+ */
+export const ResumeJobResponseSchema: GenMessage<ResumeJobResponse> = /*@__PURE__*/
+  messageDesc(file_hodei_v1_jobs, 28);
+
+/**
  * Request of GetJobEvents.
  *
  * @generated from message hodei.v1.GetJobEventsRequest
@@ -1201,7 +1313,7 @@ export type GetJobEventsRequest = Message<"hodei.v1.GetJobEventsRequest"> & {
  * Use `create(GetJobEventsRequestSchema)` to create a new message.
  */
 export const GetJobEventsRequestSchema: GenMessage<GetJobEventsRequest> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 25);
+  messageDesc(file_hodei_v1_jobs, 29);
 
 /**
  * Answer of GetJobEvents.
@@ -1222,7 +1334,7 @@ export type GetJobEventsResponse = Message<"hodei.v1.GetJobEventsResponse"> & {
  * Use `create(GetJobEventsResponseSchema)` to create a new message.
  */
 export const GetJobEventsResponseSchema: GenMessage<GetJobEventsResponse> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 26);
+  messageDesc(file_hodei_v1_jobs, 30);
 
 /**
  * Request of WatchJob.
@@ -1243,7 +1355,7 @@ export type WatchJobRequest = Message<"hodei.v1.WatchJobRequest"> & {
  * Use `create(WatchJobRequestSchema)` to create a new message.
  */
 export const WatchJobRequestSchema: GenMessage<WatchJobRequest> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 27);
+  messageDesc(file_hodei_v1_jobs, 31);
 
 /**
  * One message of WatchJob.
@@ -1264,7 +1376,7 @@ export type WatchJobResponse = Message<"hodei.v1.WatchJobResponse"> & {
  * Use `create(WatchJobResponseSchema)` to create a new message.
  */
 export const WatchJobResponseSchema: GenMessage<WatchJobResponse> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 28);
+  messageDesc(file_hodei_v1_jobs, 32);
 
 /**
  * Where a job is in its life. The last four are final.
@@ -1509,6 +1621,81 @@ export const StepConditionSchema: GenEnum<StepCondition> = /*@__PURE__*/
   enumDesc(file_hodei_v1_jobs, 2);
 
 /**
+ * What becomes of a job whose worker is silent until the end of the lease.
+ *
+ * @generated from enum hodei.v1.WorkerLostPolicy
+ */
+export enum WorkerLostPolicy {
+  /**
+   * The same as `WORKER_LOST_POLICY_RETRY`.
+   *
+   * @generated from enum value: WORKER_LOST_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A new attempt, as after any failure of the infrastructure.
+   *
+   * @generated from enum value: WORKER_LOST_POLICY_RETRY = 1;
+   */
+  RETRY = 1,
+
+  /**
+   * The job fails.
+   *
+   * @generated from enum value: WORKER_LOST_POLICY_FAIL = 2;
+   */
+  FAIL = 2,
+
+  /**
+   * The job waits for its worker; only one that is known to be gone ends the attempt.
+   *
+   * @generated from enum value: WORKER_LOST_POLICY_WAIT = 3;
+   */
+  WAIT = 3,
+}
+
+/**
+ * Describes the enum hodei.v1.WorkerLostPolicy.
+ */
+export const WorkerLostPolicySchema: GenEnum<WorkerLostPolicy> = /*@__PURE__*/
+  enumDesc(file_hodei_v1_jobs, 3);
+
+/**
+ * What becomes of a job whose log has reached its quota.
+ *
+ * @generated from enum hodei.v1.LogQuotaPolicy
+ */
+export enum LogQuotaPolicy {
+  /**
+   * The same as `LOG_QUOTA_POLICY_FAIL`.
+   *
+   * @generated from enum value: LOG_QUOTA_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The job ends with the cause `log_quota`.
+   *
+   * @generated from enum value: LOG_QUOTA_POLICY_FAIL = 1;
+   */
+  FAIL = 1,
+
+  /**
+   * The job goes on; the rest of its output is not recorded, and the log says so.
+   *
+   * @generated from enum value: LOG_QUOTA_POLICY_TRUNCATE = 2;
+   */
+  TRUNCATE = 2,
+}
+
+/**
+ * Describes the enum hodei.v1.LogQuotaPolicy.
+ */
+export const LogQuotaPolicySchema: GenEnum<LogQuotaPolicy> = /*@__PURE__*/
+  enumDesc(file_hodei_v1_jobs, 4);
+
+/**
  * How a step went.
  *
  * @generated from enum hodei.v1.StepOutcome
@@ -1561,7 +1748,7 @@ export enum StepOutcome {
  * Describes the enum hodei.v1.StepOutcome.
  */
 export const StepOutcomeSchema: GenEnum<StepOutcome> = /*@__PURE__*/
-  enumDesc(file_hodei_v1_jobs, 3);
+  enumDesc(file_hodei_v1_jobs, 5);
 
 /**
  * Jobs: submit, look at, cancel and retry.
@@ -1634,6 +1821,27 @@ export const JobService: GenService<{
     methodKind: "unary";
     input: typeof RetryJobRequestSchema;
     output: typeof RetryJobResponseSchema;
+  },
+  /**
+   * Asks for the processes of a running job to be frozen; its time-out stands still meanwhile. The
+   * job is `paused` once its worker has done it. `failed_precondition` if it does not run.
+   *
+   * @generated from rpc hodei.v1.JobService.PauseJob
+   */
+  pauseJob: {
+    methodKind: "unary";
+    input: typeof PauseJobRequestSchema;
+    output: typeof PauseJobResponseSchema;
+  },
+  /**
+   * Lets a paused job go on. `failed_precondition` if it is not paused and no pause is wanted.
+   *
+   * @generated from rpc hodei.v1.JobService.ResumeJob
+   */
+  resumeJob: {
+    methodKind: "unary";
+    input: typeof ResumeJobRequestSchema;
+    output: typeof ResumeJobResponseSchema;
   },
   /**
    * What happened to a job, oldest first.

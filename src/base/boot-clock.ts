@@ -7,7 +7,7 @@
  */
 
 import { readFileSync } from "node:fs";
-import type { Clock } from "../base/clock.ts";
+import type { Clock } from "./clock.ts";
 
 const UPTIME_PATH = "/proc/uptime";
 
