@@ -102,6 +102,7 @@ function watch(child: ChildProcess): Crowd {
 async function makeWorkers(server: BenchServer): Promise<CrowdOrder["workers"]> {
   const store = await openPostgresStore({
     connection: server.databaseConnection,
+    clock: systemClock,
     random: systemRandom,
     log: silentLogger,
   });

@@ -9,20 +9,28 @@
  */
 
 import type { Pool } from "pg";
+import type { Clock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
 import type { Random } from "../../base/random.ts";
 import { changeJob } from "../../core/job-change.ts";
 import { isFinal, type Attempt, type Job, type JobEventRecord } from "../../core/job.ts";
 import { emptySealedLog } from "../store-rules.ts";
 import type { AppliedInput, JobInputRecord, SealedLog } from "../store.ts";
-import { isSafeToRepeat, jsonList, mayBeOneOfMany } from "./database.ts";
+import { jsonList, mayBeOneOfMany } from "./database.ts";
 import { bodyOfJob, jobOfRow, JOB_COLUMNS, type JobRow } from "./job-rows.ts";
+import { repeating } from "./repeat.ts";
 
 /** Each lost race means that another server's change went through, so few suffice in practice. */
 const MAX_RACES = 100;
 
 /** The answer to one call of a group. */
 export type Settled<T> = { value: T } | { error: unknown };
+
+interface ChangingDatabase {
+  pool: Pool;
+  clock: Clock;
+  random: Random;
+}
 
 interface NumberedInput {
   record: JobInputRecord;
@@ -35,21 +43,20 @@ interface NumberedInput {
  * one fails; what earlier rounds have written is never applied again.
  */
 export async function applyInputs(
-  database: { pool: Pool; random: Random },
+  database: ChangingDatabase,
   records: readonly JobInputRecord[],
 ): Promise<Settled<AppliedInput>[]> {
   const answers: Settled<AppliedInput>[] = Array.from(records, () => ({
     value: { ok: false, refusal: "not_found", job: null },
   }));
   let open: NumberedInput[] = records.map((record, index) => ({ record, index }));
-  let failures = 0;
+  const { clock } = database;
   for (let race = 0; open.length > 0; race += 1) {
+    const round = { open, answers };
     try {
       if (race === MAX_RACES) throw new AppError("unavailable", "change job: it changes too fast elsewhere");
-      open = await applyRound(database, { open, answers });
+      open = await repeating(() => applyRound(database, round), { clock, isIdempotent: false });
     } catch (error) {
-      failures += 1;
-      if (failures === 1 && isSafeToRepeat(error)) continue;
       await settleFailure(database, { open, answers, error });
       break;
     }
@@ -59,7 +66,7 @@ export async function applyInputs(
 
 /** One try for all inputs; returns those whose job another server changed meanwhile. */
 async function applyRound(
-  database: { pool: Pool; random: Random },
+  database: ChangingDatabase,
   round: { open: readonly NumberedInput[]; answers: Settled<AppliedInput>[] },
 ): Promise<NumberedInput[]> {
   const changes = await decide(database, round.open);
@@ -72,7 +79,7 @@ async function applyRound(
 }
 
 async function settleFailure(
-  database: { pool: Pool; random: Random },
+  database: ChangingDatabase,
   failed: { open: readonly NumberedInput[]; answers: Settled<AppliedInput>[]; error: unknown },
 ): Promise<void> {
   const { open, answers, error } = failed;
@@ -102,7 +109,7 @@ function hasChanged(change: DecidedChange): boolean {
 
 /** Jobs that do not exist are left out. */
 async function decide(
-  database: { pool: Pool; random: Random },
+  database: ChangingDatabase,
   inputs: readonly NumberedInput[],
 ): Promise<Map<string, DecidedChange>> {
   const changes = await read(

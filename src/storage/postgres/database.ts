@@ -1,13 +1,15 @@
 /** The connections to PostgreSQL, its tables as Kysely sees them, and what its errors mean. */
 
-import { Kysely, PostgresDialect } from "kysely";
+import { Kysely, PostgresDialect, type PostgresPool } from "kysely";
 import { Pool, types, type PoolConfig } from "pg";
+import type { Clock } from "../../base/clock.ts";
 import { AppError, errorMessage, systemErrorCode, type ErrorCode } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Attempt, Cause, JobDefinition, JobEventRecord, JobState } from "../../core/job.ts";
 import type { WorkerInfo, WorkerState, WorkerUsage } from "../../core/worker.ts";
 import type { SealedLog } from "../store.ts";
 import type { JobBody } from "./job-rows.ts";
+import { isConnectionLost, isUnreachable } from "./repeat.ts";
 
 /** A URL, or the directory of a Unix socket (or a host) with port, user and database. */
 export type PostgresConnection =
@@ -76,9 +78,11 @@ export interface Tables {
 export interface Database {
   pool: Pool;
   db: Kysely<Tables>;
+  clock: Clock;
 }
 
-const CONNECT_TIMEOUT_MS = 10_000;
+/** Also the longest wait for a connection that others use. */
+const CONNECT_TIMEOUT_MS = 5_000;
 const STATEMENT_TIMEOUT_MS = 30_000;
 /** Longer than the server's own, so that its answer, which says more, comes first. */
 const QUERY_TIMEOUT_MS = 35_000;
@@ -112,28 +116,63 @@ const SESSION_SETTINGS = `SET enable_seqscan = off; SET jit = off; SET statement
 
 export function openDatabase(
   connection: PostgresConnection,
-  options: { poolSize: number; log: Logger },
+  options: { poolSize: number; clock: Clock; log: Logger; queryTimeoutMs?: number },
 ): Database {
   const pool = new Pool({
     ...poolConfig(connection),
     max: options.poolSize,
-    query_timeout: QUERY_TIMEOUT_MS,
+    query_timeout: options.queryTimeoutMs ?? QUERY_TIMEOUT_MS,
     // Awaited by the pool before the connection is used; the type leaves that out.
     onConnect: (client) => client.query(SESSION_SETTINGS) as unknown as void,
   });
   surviveBrokenConnections(pool, options.log);
-  return { pool, db: new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) }) };
+  const dialect = new PostgresDialect({ pool: withoutSilentConnections(pool) });
+  return { pool, db: new Kysely<Tables>({ dialect }), clock: options.clock };
 }
 
 /**
  * A connection that breaks is replaced when it is needed, and the statement it was running fails by
  * itself. But each break is an event too, of the pool for an idle connection and of the connection
- * for one in use, and an event "error" that nobody hears ends the process.
+ * for one in use, and an event "error" that nobody hears ends the process. When the database goes
+ * away they all break, which is told once.
  */
 export function surviveBrokenConnections(pool: Pool, log: Logger): void {
-  const note = (error: Error) => log.warn({ err: error }, "database connection failed");
+  let isTold = false;
+  const note = (error: Error) => {
+    if (!isTold) log.warn({ err: error }, "database connection failed");
+    isTold = true;
+  };
   pool.on("error", note);
-  pool.on("connect", (client) => client.on("error", note));
+  pool.on("connect", (client) => {
+    isTold = false;
+    client.on("error", note);
+  });
+}
+
+/**
+ * Kysely gives each connection back as if all were well with it. One whose statement had no answer
+ * in time would make the next caller wait behind that statement, so it is closed, as the pool itself
+ * does after each error.
+ */
+function withoutSilentConnections(pool: Pool): PostgresPool {
+  return {
+    async connect() {
+      const client = await pool.connect();
+      let failure: Error | undefined;
+      const query = async (...query: unknown[]): Promise<unknown> => {
+        try {
+          return await (client.query as (...query: unknown[]) => Promise<unknown>).apply(client, query);
+        } catch (error) {
+          if (systemErrorCode(error) === null) failure = error as Error;
+          throw error;
+        }
+      };
+      return { query, release: () => client.release(failure) } as Awaited<
+        ReturnType<PostgresPool["connect"]>
+      >;
+    },
+    end: () => pool.end(),
+  };
 }
 
 /** Runs `work`, with failures of the database told as `AppError`s that begin with `what`. */
@@ -150,16 +189,12 @@ export function databaseError(what: string, error: unknown): AppError {
   return new AppError(codeOf(error), `${what}: ${databaseMessage(error)}`, { cause: error });
 }
 
-/** A refused connection to several addresses is an AggregateError with an empty message. */
 function databaseMessage(error: unknown): string {
-  if (error instanceof AggregateError && error.message === "") return errorMessage(error.errors[0]);
-  return errorMessage(error);
-}
-
-/** Nothing of the statement has taken effect, and the same statement may succeed now. */
-export function isSafeToRepeat(error: unknown): boolean {
-  const code = systemErrorCode(error) ?? "";
-  return ["40001", "40P01", "ECONNREFUSED", "ENOENT", "53300", "57P03"].includes(code);
+  // A refused connection to several addresses is an AggregateError with an empty message.
+  const isEmpty = error instanceof AggregateError && error.message === "";
+  const message = errorMessage(isEmpty ? error.errors[0] : error);
+  if (isUnreachable(error)) return `the database cannot be reached now, try again soon (${message})`;
+  return isConnectionLost(error) ? `the database went away before it answered (${message})` : message;
 }
 
 /** Possibly the fault of one call of a group, so that the others should be tried without it. */

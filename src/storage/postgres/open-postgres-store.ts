@@ -3,12 +3,11 @@
  *
  * Submissions, inputs and heartbeats go through batchers: what arrives while a statement is under
  * way shares the next one. If a group is refused because of its data, its members are tried one by
- * one, so a bad one fails alone.
+ * one, so a bad one fails alone. While the database is away a call waits for it a few seconds.
  */
 
-import type { Kysely } from "kysely";
-import type { Pool } from "pg";
 import { Batcher } from "../../base/batcher.ts";
+import type { Clock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
@@ -19,21 +18,21 @@ import { applyInputs, type Settled } from "./apply-inputs.ts";
 import {
   attempting,
   databaseError,
-  isSafeToRepeat,
   mayBeOneOfMany,
   openDatabase,
   poolConfig,
   type Database,
   type PostgresConnection,
-  type Tables,
 } from "./database.ts";
 import { insertJobs } from "./insert-jobs.ts";
 import * as jobs from "./job-reads.ts";
+import { repeating } from "./repeat.ts";
 import * as scheduling from "./scheduling-reads.ts";
 import * as workers from "./workers.ts";
 
 export interface PostgresStoreOptions {
   connection: PostgresConnection;
+  clock: Clock;
   random: Random;
   log: Logger;
   /** Connections at most; 10 by default. */
@@ -45,9 +44,9 @@ export interface PostgresStoreOptions {
  * than 15 or the database was migrated by a newer Hodei, with `unavailable` if it does not answer.
  */
 export async function openPostgresStore(options: PostgresStoreOptions): Promise<Store> {
-  const { connection, random, log, poolSize = DEFAULT_POOL_SIZE } = options;
+  const { connection, clock, random, log, poolSize = DEFAULT_POOL_SIZE } = options;
   await attempting("open database", () => migrate(poolConfig(connection), log));
-  const database = openDatabase(connection, { poolSize, log });
+  const database = openDatabase(connection, { poolSize, clock, log });
   try {
     await scheduling.forgetOldWaitReasons(database.pool);
   } catch (error) {
@@ -72,9 +71,10 @@ interface Part<Methods extends keyof Store> {
 }
 
 function createStore(database: Database, random: Random): Store {
-  const { pool, db } = database;
-  const jobWrites = writeJobs(pool, random);
-  const workerWrites = writeWorkers(pool);
+  const { pool } = database;
+  const call = repeatedCalls(database.clock);
+  const jobWrites = writeJobs(database, random);
+  const workerWrites = writeWorkers(database);
   let closed: Promise<void> | null = null;
   const close = async () => {
     await Promise.all([jobWrites.idle(), workerWrites.idle()]);
@@ -83,41 +83,54 @@ function createStore(database: Database, random: Random): Store {
   return {
     ...jobWrites.methods,
     ...workerWrites.methods,
-    ...readJobs(db),
-    ...readForScheduling(database),
-    ...workerCalls(db),
-    ...logCalls(db),
+    ...readJobs(database, call),
+    ...readForScheduling(database, call),
+    ...workerCalls(database, call),
+    ...logCalls(database, call),
     async version() {
-      const { rows } = await attempting("read version", () =>
+      const { rows } = await call("read version", () =>
         pool.query<{ version: string }>("SELECT current_setting('server_version') AS version"),
       );
       return `PostgreSQL ${rows[0]?.version.split(" ")[0]}`;
     },
     async ping() {
+      // Whoever asks wants to know how it is now.
       await attempting("ping database", () => pool.query("SELECT 1"));
     },
     close: () => (closed ??= attempting("close database", close)),
   };
 }
 
-function writeJobs(pool: Pool, random: Random): Part<"insertJobs" | "applyInput"> {
+type Call = <T>(what: string, work: () => Promise<T>) => Promise<T>;
+
+/** For calls that may take effect twice. */
+function repeatedCalls(clock: Clock): Call {
+  return (what, work) => attempting(what, () => repeating(work, { clock, isIdempotent: true }));
+}
+
+function writeJobs(database: Database, random: Random): Part<"insertJobs" | "applyInput"> {
+  const { pool, clock } = database;
+  const call = repeatedCalls(clock);
   const inputs = group<JobInputRecord, AppliedInput>({
     what: "change job",
     maxGroup: MAX_INPUTS_PER_GROUP,
-    run: (records) => applyInputs({ pool, random }, records),
+    run: (records) => applyInputs({ pool, clock, random }, records),
   });
   const submissions = group<readonly NewJob[], InsertedJob[]>({
     what: "insert jobs",
     maxGroup: MAX_SUBMISSIONS_PER_GROUP,
     run: (calls) =>
-      runTogether(calls, async (several) => splitLike(several, await insertJobs(pool, several.flat()))),
+      runTogether(calls, {
+        clock,
+        run: async (several) => splitLike(several, await insertJobs(pool, several.flat())),
+      }),
   });
   return {
     methods: {
       async insertJobs(added) {
         for (const { id } of added) requireUuid(id, "job id");
         if (added.length <= LARGE_SUBMISSION_JOBS) return submissions.call(added);
-        return attempting("insert jobs", () => repeatOnce(() => insertJobs(pool, added)));
+        return call("insert jobs", () => insertJobs(pool, added));
       },
       async applyInput(record) {
         const { input, jobId } = record;
@@ -135,14 +148,17 @@ function writeJobs(pool: Pool, random: Random): Part<"insertJobs" | "applyInput"
   };
 }
 
-function writeWorkers(pool: Pool): Part<"changeWorker"> {
+function writeWorkers({ pool, clock }: Database): Part<"changeWorker"> {
   const heartbeats = group<WorkerChange, null>({
     what: "change worker",
     maxGroup: MAX_HEARTBEATS_PER_GROUP,
     run: (changes) =>
-      runTogether(changes, async (several) => {
-        await workers.changeWorkers(pool, several);
-        return several.map(() => null);
+      runTogether(changes, {
+        clock,
+        run: async (several) => {
+          await workers.changeWorkers(pool, several);
+          return several.map(() => null);
+        },
       }),
   });
   return {
@@ -155,52 +171,53 @@ function writeWorkers(pool: Pool): Part<"changeWorker"> {
   };
 }
 
-function readJobs(db: Kysely<Tables>) {
+function readJobs({ db }: Database, call: Call) {
   return {
-    getJob: (jobId) => attempting("read job", () => jobs.getJob(db, jobId)),
-    resolveJobId: (prefix) => attempting("resolve job id", () => jobs.resolveId(db, "jobs", prefix)),
-    listJobs: (filter, page) => attempting("list jobs", () => jobs.listJobs(db, filter, page)),
-    listAttempts: (jobId) => attempting("list attempts", () => jobs.listAttempts(db, jobId)),
-    latestAttempts: (jobIds) => attempting("read attempts", () => jobs.latestAttempts(db, jobIds)),
-    getAttempt: (attemptId) => attempting("read attempt", () => jobs.getAttempt(db, attemptId)),
-    listEvents: (jobId, after) => attempting("list events", () => jobs.listEvents(db, jobId, after)),
-    listLiveAttempts: (workerId) => attempting("list attempts", () => jobs.listLiveAttempts(db, workerId)),
+    getJob: (jobId) => call("read job", () => jobs.getJob(db, jobId)),
+    resolveJobId: (prefix) => call("resolve job id", () => jobs.resolveId(db, "jobs", prefix)),
+    listJobs: (filter, page) => call("list jobs", () => jobs.listJobs(db, filter, page)),
+    listAttempts: (jobId) => call("list attempts", () => jobs.listAttempts(db, jobId)),
+    latestAttempts: (jobIds) => call("read attempts", () => jobs.latestAttempts(db, jobIds)),
+    getAttempt: (attemptId) => call("read attempt", () => jobs.getAttempt(db, attemptId)),
+    listEvents: (jobId, after) => call("list events", () => jobs.listEvents(db, jobId, after)),
+    listLiveAttempts: (workerId) => call("list attempts", () => jobs.listLiveAttempts(db, workerId)),
   } satisfies Partial<Store>;
 }
 
-function readForScheduling({ pool }: Database) {
+function readForScheduling({ pool }: Database, call: Call) {
   return {
-    listPending: (options) => attempting("list pending jobs", () => scheduling.listPending(pool, options)),
-    nextPendingAtMs: (nowMs) =>
-      attempting("read pending jobs", () => scheduling.nextPendingAtMs(pool, nowMs)),
-    setWaitReasons: (reasons) =>
-      attempting("store wait reasons", () => scheduling.setWaitReasons(pool, reasons)),
-    listDue: (options) => attempting("list due jobs", () => scheduling.listDue(pool, options)),
+    listPending: (options) => call("list pending jobs", () => scheduling.listPending(pool, options)),
+    nextPendingAtMs: (nowMs) => call("read pending jobs", () => scheduling.nextPendingAtMs(pool, nowMs)),
+    setWaitReasons: (reasons) => call("store wait reasons", () => scheduling.setWaitReasons(pool, reasons)),
+    listDue: (options) => call("list due jobs", () => scheduling.listDue(pool, options)),
   } satisfies Partial<Store>;
 }
 
-function workerCalls(db: Kysely<Tables>) {
+function workerCalls({ db, clock }: Database, call: Call) {
   return {
     async insertWorker(worker) {
       requireUuid(worker.id, "worker id");
-      return attempting(`insert worker ${worker.id}`, () => workers.insertWorker(db, worker));
+      // Twice would be an error: its id is taken then.
+      const insert = () => workers.insertWorker(db, worker);
+      return attempting(`insert worker ${worker.id}`, () =>
+        repeating(insert, { clock, isIdempotent: false }),
+      );
     },
     setTokenExpiry: (workerId, expiresAtMs) =>
-      attempting("set token expiry", () => workers.setTokenExpiry(db, workerId, expiresAtMs)),
-    registerWorker: (registration) =>
-      attempting("register worker", () => workers.registerWorker(db, registration)),
-    findWorkerBySession: (hash) => attempting("find worker", () => workers.findWorkerBySession(db, hash)),
-    getWorker: (workerId) => attempting("read worker", () => workers.getWorker(db, workerId)),
-    resolveWorkerId: (prefix) => attempting("resolve worker id", () => jobs.resolveId(db, "workers", prefix)),
-    listWorkers: (options, page) => attempting("list workers", () => workers.listWorkers(db, options, page)),
+      call("set token expiry", () => workers.setTokenExpiry(db, workerId, expiresAtMs)),
+    registerWorker: (registration) => call("register worker", () => workers.registerWorker(db, registration)),
+    findWorkerBySession: (hash) => call("find worker", () => workers.findWorkerBySession(db, hash)),
+    getWorker: (workerId) => call("read worker", () => workers.getWorker(db, workerId)),
+    resolveWorkerId: (prefix) => call("resolve worker id", () => jobs.resolveId(db, "workers", prefix)),
+    listWorkers: (options, page) => call("list workers", () => workers.listWorkers(db, options, page)),
   } satisfies Partial<Store>;
 }
 
-function logCalls(db: Kysely<Tables>) {
+function logCalls({ db }: Database, call: Call) {
   return {
-    setSealedLog: (log) => attempting("store sealed log", () => jobs.setSealedLog(db, log)),
-    getSealedLog: (attemptId) => attempting("read sealed log", () => jobs.getSealedLog(db, attemptId)),
-    listUnsealed: (limit) => attempting("list unsealed logs", () => jobs.listUnsealed(db, limit)),
+    setSealedLog: (log) => call("store sealed log", () => jobs.setSealedLog(db, log)),
+    getSealedLog: (attemptId) => call("read sealed log", () => jobs.getSealedLog(db, attemptId)),
+    listUnsealed: (limit) => call("list unsealed logs", () => jobs.listUnsealed(db, limit)),
   } satisfies Partial<Store>;
 }
 
@@ -227,28 +244,21 @@ function group<Input, Output>(options: {
   };
 }
 
-/** For statements that take effect as a whole or not at all. */
+/** For statements that take effect as a whole or not at all, and may do so twice. */
 async function runTogether<Input, Output>(
   inputs: Input[],
-  run: (inputs: Input[]) => Promise<Output[]>,
+  options: { clock: Clock; run: (inputs: Input[]) => Promise<Output[]> },
 ): Promise<Settled<Output>[]> {
+  const { clock, run } = options;
   try {
-    return (await repeatOnce(() => run(inputs))).map((value) => ({ value }));
+    const outputs = await repeating(() => run(inputs), { clock, isIdempotent: true });
+    return outputs.map((value) => ({ value }));
   } catch (error) {
     if (inputs.length === 1 || !mayBeOneOfMany(error)) return inputs.map(() => ({ error }));
   }
   const settled: Settled<Output>[] = [];
-  for (const input of inputs) settled.push(...(await runTogether([input], run)));
+  for (const input of inputs) settled.push(...(await runTogether([input], options)));
   return settled;
-}
-
-async function repeatOnce<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (!isSafeToRepeat(error)) throw error;
-    return work();
-  }
 }
 
 function splitLike<T>(calls: readonly (readonly unknown[])[], results: readonly T[]): T[][] {

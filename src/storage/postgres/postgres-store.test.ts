@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Client } from "pg";
+import { systemClock } from "../../base/clock.ts";
 import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
 import { systemRandom } from "../../base/random.ts";
@@ -14,7 +15,12 @@ import { openTestDatabase, type TestDatabase } from "../test-database.ts";
 import { openPostgresStore } from "./open-postgres-store.ts";
 
 const open = (database: TestDatabase) =>
-  openPostgresStore({ connection: database.connection, random: systemRandom, log: silentLogger });
+  openPostgresStore({
+    connection: database.connection,
+    clock: systemClock,
+    random: systemRandom,
+    log: silentLogger,
+  });
 
 storeConformance("postgres", async () => {
   const database = await openTestDatabase();
@@ -125,7 +131,12 @@ describe("postgres store and its server", () => {
 
   test("a server that cannot be reached is unavailable", async () => {
     const connection = { host: "/nonexistent", port: 5432, user: "hodei", database: "hodei" };
-    const opening = openPostgresStore({ connection, random: systemRandom, log: silentLogger });
+    const opening = openPostgresStore({
+      connection,
+      clock: systemClock,
+      random: systemRandom,
+      log: silentLogger,
+    });
     await assert.rejects(opening, { code: "unavailable" });
   });
 
