@@ -55,6 +55,7 @@ export class Cluster {
   #client: ClusterClient | null = null;
   #isWanted = false;
   #isKilled = false;
+  readonly #workerIds = new Set<string>();
   #restart: Promise<void> = Promise.resolve();
 
   private constructor(place: Place, ports: { http: number; grpc: number }, options: ClusterOptions) {
@@ -165,6 +166,18 @@ export class Cluster {
       }),
     );
     return workers.filter(({ agent, runner }) => agent !== null || runner !== null);
+  }
+
+  /** Of every worker that there was while the server answered, those that have left included. */
+  async knownWorkerIds(): Promise<string[]> {
+    if (this.serverPid !== null && this.#client) {
+      const { workers } = await this.#client.workers.listWorkers({
+        includeTerminated: true,
+        pageSize: 1_000,
+      });
+      for (const { info } of workers) if (info) this.#workerIds.add(info.workerId);
+    }
+    return [...this.#workerIds];
   }
 
   /** The first process of PostgreSQL, if it is alive. */

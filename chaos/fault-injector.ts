@@ -1,0 +1,150 @@
+/**
+ * Injects faults at random moments from a seed: drawn from a bag with all kinds in it, so that each
+ * occurs in its turn, and at most a few at once, each in a lane of its own.
+ */
+
+import { systemClock } from "../src/base/clock.ts";
+import { errorMessage } from "../src/base/errors.ts";
+import { WorkerState } from "../src/protocol/gen/hodei/v1/workers_pb.ts";
+import type { Cluster } from "./cluster.ts";
+import type { Fault } from "./faults.ts";
+import type { StormJob } from "./job-load.ts";
+import type { SeededRandom } from "./seeded-random.ts";
+
+/** One fault that happened. */
+export interface FaultRecord {
+  name: string;
+  /** Milliseconds since the start of the storm. */
+  atMs: number;
+  what: string;
+  lastedMs: number;
+  /** From its end until the server answered and no worker was missed; null if that did not come. */
+  recoveryMs: number | null;
+}
+
+export interface InjectorOptions {
+  cluster: Cluster;
+  random: SeededRandom;
+  faults: readonly Fault[];
+  jobs: () => readonly StormJob[];
+  meanIntervalMs: number;
+  /** Injects no more than this; null: until it is told to stop. */
+  limit: number | null;
+}
+
+const MAX_AT_ONCE = 3;
+const BUSY_WAIT_MS = 250;
+const RECOVERY_TIMEOUT_MS = 120_000;
+const RECOVERY_POLL_MS = 200;
+
+export class FaultInjector {
+  readonly records: FaultRecord[] = [];
+  readonly problems: string[] = [];
+  readonly #options: InjectorOptions;
+  readonly #startedMs = systemClock.monotonicMs();
+  readonly #stop = new AbortController();
+  readonly #active = new Map<Fault["lane"], { name: string; done: Promise<void> }>();
+  readonly #recoveries = new Set<Promise<void>>();
+  readonly #done: Promise<void>;
+  #bag: Fault[] = [];
+  #injected = 0;
+
+  constructor(options: InjectorOptions) {
+    this.#options = options;
+    this.#done = this.#run();
+  }
+
+  /** What is broken right now. */
+  get active(): string[] {
+    return [...this.#active.values()].map(({ name }) => name);
+  }
+
+  get isComplete(): boolean {
+    return this.#options.limit !== null && this.#injected >= this.#options.limit;
+  }
+
+  /** Takes back what is broken, and resolves when the cluster has recovered from all of it. */
+  async finish(): Promise<void> {
+    this.#stop.abort();
+    await this.#done;
+    await Promise.all([...this.#active.values()].map(({ done }) => done));
+    await this.#options.cluster.network.heal();
+    await Promise.all(this.#recoveries);
+  }
+
+  async #run(): Promise<void> {
+    const { random, meanIntervalMs } = this.#options;
+    const { signal } = this.#stop;
+    while (!signal.aborted && !this.isComplete) {
+      // Exponential, so that faults also come right after each other; and never too far apart.
+      const waitMs = Math.min(4 * meanIntervalMs, -Math.log(1 - random.fraction()) * meanIntervalMs);
+      await systemClock.sleep(waitMs, signal);
+      while (!signal.aborted && this.#active.size >= MAX_AT_ONCE)
+        await systemClock.sleep(BUSY_WAIT_MS, signal);
+      if (!signal.aborted) this.#start(this.#draw());
+    }
+  }
+
+  /** The next of the bag whose lane is free; the others keep their turn. */
+  #draw(): Fault | null {
+    const { random, faults } = this.#options;
+    const isFree = ({ lane }: Fault): boolean => !this.#active.has(lane);
+    if (!this.#bag.some(isFree)) {
+      this.#bag.push(...random.shuffled(faults.flatMap((fault) => Array<Fault>(fault.weight).fill(fault))));
+    }
+    const index = this.#bag.findIndex(isFree);
+    return index < 0 ? null : (this.#bag.splice(index, 1)[0] ?? null);
+  }
+
+  #start(fault: Fault | null): void {
+    if (!fault) return;
+    const done = this.#inject(fault).finally(() => this.#active.delete(fault.lane));
+    this.#active.set(fault.lane, { name: fault.name, done });
+  }
+
+  async #inject(fault: Fault): Promise<void> {
+    const { cluster, random, jobs } = this.#options;
+    const startedMs = systemClock.monotonicMs();
+    try {
+      const context = { cluster, random: random.fork(), jobs: jobs(), signal: this.#stop.signal };
+      const what = await fault.inject(context);
+      if (what === null) return;
+      this.#injected += 1;
+      const record: FaultRecord = {
+        name: fault.name,
+        atMs: startedMs - this.#startedMs,
+        what,
+        lastedMs: systemClock.monotonicMs() - startedMs,
+        recoveryMs: null,
+      };
+      this.records.push(record);
+      const recovery = this.#noteRecovery(record).finally(() => this.#recoveries.delete(recovery));
+      this.#recoveries.add(recovery);
+    } catch (error) {
+      this.problems.push(`${fault.name}: ${errorMessage(error)}`);
+    }
+  }
+
+  async #noteRecovery(record: FaultRecord): Promise<void> {
+    const healedMs = systemClock.monotonicMs();
+    for (;;) {
+      const nowMs = systemClock.monotonicMs();
+      if (await this.#isWell()) {
+        record.recoveryMs = nowMs - healedMs;
+        return;
+      }
+      if (nowMs - healedMs > RECOVERY_TIMEOUT_MS) return;
+      await systemClock.sleep(RECOVERY_POLL_MS);
+    }
+  }
+
+  async #isWell(): Promise<boolean> {
+    try {
+      const { workers } = await this.#options.cluster.client.workers.listWorkers({ pageSize: 1_000 });
+      return !workers.some(({ state }) => state === WorkerState.UNREACHABLE);
+    } catch {
+      // The server does not answer: not well.
+      return false;
+    }
+  }
+}
