@@ -1,0 +1,169 @@
+/** Breaks the cluster as the scenario says, and mends it at the end. */
+
+import type { Cluster } from "./cluster.ts";
+import type { FaultName } from "./scenario.ts";
+import type { SimMachine } from "./sim-machine.ts";
+import type { SimProcess } from "./sim-process.ts";
+import type { SimRandom } from "./sim-random.ts";
+import { WAKE_SLACK_MS } from "./checker.ts";
+
+/**
+ * A runner that is stopped cannot keep the lease of jobs that go on, and nothing else does: the
+ * margin of the lease covers a stop of this length and no longer one.
+ */
+const MAX_RUNNER_FREEZE_MS = 10_000;
+/** The same holds for processes whose runner was killed, until the agent starts the next one. */
+const MAX_AGENT_ABSENCE_MS = 3_000;
+/** Later times than these are only stepped over while the server is down, within its own slack. */
+const MAX_CLOCK_AHEAD_MS = 25_000;
+const MAX_CLOCK_BEHIND_MS = 60_000;
+
+export class FaultInjector {
+  readonly #cluster: Cluster;
+  readonly #random: SimRandom;
+  readonly #mends = new Set<() => void>();
+  #isOver = false;
+  readonly #baseOffsetMs: number;
+
+  constructor(cluster: Cluster, random: SimRandom) {
+    this.#cluster = cluster;
+    this.#random = random;
+    this.#baseOffsetMs = cluster.serverHost.wallOffsetMs;
+  }
+
+  begin(): void {
+    for (const [name, meanMs] of this.#cluster.scenario.faults) this.#next(name, meanMs);
+  }
+
+  mendAll(): void {
+    this.#isOver = true;
+    for (const mend of [...this.#mends]) mend();
+  }
+
+  #next(name: FaultName, meanMs: number): void {
+    this.#cluster.time.schedule(this.#random.waitMs(meanMs), () => {
+      if (this.#isOver) return;
+      this.#inject(name);
+      this.#next(name, meanMs);
+    });
+  }
+
+  #inject(name: FaultName): void {
+    if (SERVER_FAULTS.has(name)) {
+      this.#breakServer(name);
+      return;
+    }
+    const machines = this.#cluster.platform.all();
+    if (machines.length === 0) return;
+    const machine = this.#random.pick(machines);
+    if (NETWORK_FAULTS.has(name)) this.#breakNetwork(name, machine);
+    else this.#breakMachine(name, machine);
+  }
+
+  #breakServer(name: FaultName): void {
+    const { server, database, disk, serverHost } = this.#cluster;
+    const random = this.#random;
+    this.#cluster.trace.add(`fault: ${name}`);
+    switch (name) {
+      case "server_killed":
+        server?.process.kill();
+        break;
+      case "server_stopped":
+        void server?.stopInOrder();
+        break;
+      case "server_frozen":
+        if (server) this.#freeze(server.process, random.between(500, 70_000));
+        break;
+      case "database_away":
+        database.isAway = true;
+        this.#mendAfter(random.between(200, random.pick([5_000, 60_000])), () => (database.isAway = false));
+        break;
+      case "disk_full":
+        disk.isFull = true;
+        this.#mendAfter(random.between(500, 40_000), () => (disk.isFull = false));
+        break;
+      case "disk_slow":
+        disk.isSlow = true;
+        this.#mendAfter(random.between(500, 40_000), () => (disk.isSlow = false));
+        break;
+      case "clock_set":
+        serverHost.wallOffsetMs =
+          this.#baseOffsetMs + random.between(-MAX_CLOCK_BEHIND_MS, MAX_CLOCK_AHEAD_MS) / 2;
+        break;
+      default:
+        break;
+    }
+  }
+
+  #breakNetwork(name: FaultName, machine: SimMachine): void {
+    const { link } = machine;
+    const random = this.#random;
+    this.#cluster.trace.add(`fault: ${name} of ${machine.name}`);
+    if (name === "network_cut") link.cut();
+    if (name === "stream_stalled") link.stall(random.between(500, 90_000));
+    if (name !== "network_away") return;
+    link.goAway();
+    this.#mendAfter(random.between(500, random.pick([20_000, 150_000])), () => link.comeBack());
+  }
+
+  #breakMachine(name: FaultName, machine: SimMachine): void {
+    const { platform, scenario, time } = this.#cluster;
+    const random = this.#random;
+    const hasRunnerKills = scenario.faults.has("runner_killed");
+    const maxAbsenceMs = hasRunnerKills ? MAX_AGENT_ABSENCE_MS : 40_000;
+    const { agent, runner, host } = machine;
+    // Whoever must watch over the processes is spared while the other one is away already.
+    const isUnwatched = runner === null || agent === null || runner.process.isStopped || agent.process.isStopped;
+    const hasJustWoken = host.isSuspended || time.nowMs - host.resumedAtMs < 2 * WAKE_SLACK_MS;
+    if (name !== "machine_lost" && (isUnwatched || hasJustWoken)) return;
+    this.#cluster.trace.add(`fault: ${name} of ${machine.name}`);
+    switch (name) {
+      case "agent_killed":
+        platform.killAgent(machine, random.between(500, maxAbsenceMs));
+        break;
+      case "agent_frozen":
+        if (agent) this.#freeze(agent.process, random.between(100, maxAbsenceMs));
+        break;
+      case "runner_killed":
+        runner?.process.kill();
+        break;
+      case "runner_frozen":
+        if (runner) this.#freeze(runner.process, random.between(100, MAX_RUNNER_FREEZE_MS));
+        break;
+      case "machine_lost":
+        platform.lose(machine, "the machine broke down");
+        break;
+      case "machine_suspended":
+        host.suspend();
+        this.#mendAfter(random.between(500, random.pick([20_000, 200_000])), () => host.resume());
+        break;
+      default:
+        break;
+    }
+  }
+
+  #freeze(process: SimProcess, durationMs: number): void {
+    process.stop();
+    this.#mendAfter(durationMs, () => process.proceed());
+  }
+
+  #mendAfter(delayMs: number, mend: () => void): void {
+    const once = (): void => {
+      if (!this.#mends.delete(once)) return;
+      mend();
+    };
+    this.#mends.add(once);
+    this.#cluster.time.schedule(delayMs, once);
+  }
+}
+
+const SERVER_FAULTS: ReadonlySet<FaultName> = new Set<FaultName>([
+  "server_killed",
+  "server_stopped",
+  "server_frozen",
+  "database_away",
+  "disk_full",
+  "disk_slow",
+  "clock_set",
+]);
+const NETWORK_FAULTS: ReadonlySet<FaultName> = new Set<FaultName>(["network_cut", "network_away", "stream_stalled"]);

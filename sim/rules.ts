@@ -1,0 +1,34 @@
+/** What must hold in every run, as sentences: a violation names one of them. */
+
+export const RULES = {
+  two_live: "two attempts of one job never have processes that run at the same time",
+  started_twice: "an attempt starts its command at most once",
+  given_up_alive: "an attempt is given up for another only when none of its processes runs any more",
+  ended_alive: "an attempt ends with another cause than worker_lost only when its processes are gone",
+  false_success: "a job succeeds only if its attempt ran to exit code 0",
+  early_timeout: "a job times out only after it has run that long, pauses not counted",
+  log_changed: "a log holds the bytes that the command wrote, each once and in its place",
+  log_lost: "a byte of log that was acknowledged is on the disk of the server",
+  log_incomplete: "an attempt ends with its whole log on the disk of the server",
+  log_needed: "nobody asks a worker for log that it was allowed to let go of",
+  final_changed: "a final state changes by a retry by hand only",
+  version_skipped: "each change adds one to the version of a job",
+  over_budget: "a job is not retried more often than its policy allows",
+  deadline_passed: "no state outlives its deadline while the server can act",
+  wish_ignored: "a job is frozen exactly if a pause is wanted, soon after all can talk to each other",
+  does_not_end: "every job ends once the faults have stopped",
+  left_behind: "nothing of the provider is left once no job needs it",
+  processes_left: "no process is left when all jobs have ended",
+  job_lost: "a job whose submission was answered exists",
+  submitted_twice: "submissions with one idempotency key make one job",
+  records_disagree: "job, attempts and events say the same",
+  crashed: "no part of the program throws what nobody catches",
+} as const;
+
+export type Rule = keyof typeof RULES;
+
+export interface Violation {
+  rule: Rule;
+  details: string;
+  atMs: number;
+}

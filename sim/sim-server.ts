@@ -1,0 +1,171 @@
+/**
+ * One life of the server process: the real parts, put together as in src/server/wiring.ts, over a
+ * connection to the database, a disk and a provider that are simulated.
+ */
+
+import { Loop } from "../src/base/loop.ts";
+import { silentLogger } from "../src/base/log.ts";
+import { stopAll, type Service } from "../src/base/service.ts";
+import { steadyClock } from "../src/base/steady-clock.ts";
+import { isFinal, type Job } from "../src/core/job.ts";
+import { jobsApi } from "../src/server/api/jobs.ts";
+import { workersApi } from "../src/server/api/workers.ts";
+import { JobBus } from "../src/server/job-bus.ts";
+import { deadlineRound } from "../src/server/loops/deadlines.ts";
+import { livenessRound } from "../src/server/loops/liveness.ts";
+import { Provisioner, type Pool } from "../src/server/loops/provisioning.ts";
+import { Scheduler } from "../src/server/loops/scheduling.ts";
+import { HeartbeatWriter } from "../src/server/workers/heartbeat-writer.ts";
+import { linkApi } from "../src/server/workers/link-api.ts";
+import { WorkerConnections } from "../src/server/workers/worker-connections.ts";
+import type { Store } from "../src/storage/store.ts";
+import type { SimNetwork } from "./sim-network.ts";
+import { SimLogs, type ServerDisk } from "./sim-logs.ts";
+import { SimProvider, type SimPlatform } from "./sim-platform.ts";
+import { SimProcess, type SimHost } from "./sim-process.ts";
+import type { SimRandom } from "./sim-random.ts";
+import type { SimDatabase } from "./sim-store.ts";
+
+const SCHEDULING_PERIOD_MS = 1_000;
+const PROVISIONING_PERIOD_MS = 2_000;
+const DEADLINE_PERIOD_MS = 1_000;
+const LIVENESS_PERIOD_MS = 5_000;
+
+export interface ServerParts {
+  host: SimHost;
+  random: SimRandom;
+  network: SimNetwork;
+  database: SimDatabase;
+  disk: ServerDisk;
+  platform: SimPlatform;
+  pool: Omit<Pool, "provider">;
+}
+
+type Apis = ReturnType<typeof jobsApi> & ReturnType<typeof workersApi>;
+
+export class SimServer {
+  readonly process: SimProcess;
+  /** The time that deadlines are counted in. */
+  readonly nowMs: () => number;
+  readonly #parts: ServerParts;
+  #api: Apis | null = null;
+  #stop: () => Promise<void> = async () => {};
+
+  constructor(parts: ServerParts) {
+    this.#parts = parts;
+    this.process = new SimProcess(parts.host, "server");
+    const clock = steadyClock(this.process.clock, silentLogger, () => parts.host.bootMs);
+    this.nowMs = () => clock.nowMs();
+    this.process.onDeath(() => {
+      if (parts.network.listener?.process === this.process) parts.network.listener = null;
+    });
+    void this.#start(clock);
+  }
+
+  /** Null while it starts. */
+  get api(): Apis | null {
+    return this.#api;
+  }
+
+  get isServing(): boolean {
+    return this.process.isAlive && this.#api !== null;
+  }
+
+  /** SIGTERM: sends the workers away, finishes what is under way, and ends. */
+  async stopInOrder(): Promise<void> {
+    await this.#stop();
+    this.process.kill();
+  }
+
+  /** A server that cannot start ends, as a supervisor expects. */
+  async #start(clock: SimProcess["clock"]): Promise<void> {
+    const { random, network, database, disk, platform } = this.#parts;
+    const store = database.connect(this.process);
+    const pool: Pool = { ...this.#parts.pool, provider: new SimProvider(platform, this.process) };
+    const nothing = (): void => {};
+    const hints = { scheduling: nothing, provisioning: nothing };
+    const events = new JobBus();
+    const shared = {
+      store,
+      clock,
+      random,
+      log: silentLogger,
+      connections: new WorkerConnections((name) => name === pool.name && pool.ephemeral),
+      onJobChanged(job: Job): void {
+        events.publish(job);
+        if (isFinal(job.state) || job.state === "pending") hints.scheduling();
+      },
+      onRoom: () => hints.scheduling(),
+      onIdle: () => hints.provisioning(),
+    };
+    const heartbeats = new HeartbeatWriter({ store, clock, log: silentLogger });
+    const logs = new SimLogs({ disk, process: this.process, store });
+    const provisioner = new Provisioner({ ...shared, pools: [pool], serverUrl: () => "sim" });
+    try {
+      await store.version();
+      network.listener = { process: this.process, link: linkApi({ ...shared, logs, heartbeats }) };
+      await provisioner.adopt();
+    } catch {
+      this.process.kill();
+      return;
+    }
+    const loops = this.#startLoops(shared, provisioner, hints);
+    this.#api = this.#makeApi(shared, events);
+    const stopping: Service[] = [
+      loops,
+      { stop: async () => provisioner.stopListening() },
+      shared.connections,
+      heartbeats,
+    ];
+    this.#stop = () => {
+      this.#api = null;
+      if (network.listener?.process === this.process) network.listener = null;
+      return stopAll(stopping);
+    };
+  }
+
+  #startLoops(
+    shared: SharedParts,
+    provisioner: Provisioner,
+    hints: { scheduling(): void; provisioning(): void },
+  ): Service {
+    const { clock } = shared;
+    const loop = (name: string, periodMs: number, run: (signal: AbortSignal) => Promise<void>): Loop =>
+      new Loop({ name, periodMs, run, clock, log: silentLogger });
+    const provisioning = loop("provisioning", PROVISIONING_PERIOD_MS, () => provisioner.round());
+    const scheduler = new Scheduler({ ...shared, provisioner, hint: () => hints.scheduling() });
+    const scheduling = loop("scheduling", SCHEDULING_PERIOD_MS, (signal) => scheduler.round(signal));
+    const deadlines = loop("deadlines", DEADLINE_PERIOD_MS, () => deadlineRound(shared));
+    const liveness = loop("liveness", LIVENESS_PERIOD_MS, () => livenessRound(shared));
+    hints.scheduling = () => scheduling.hint();
+    hints.provisioning = () => provisioning.hint();
+    return { stop: () => stopAll([scheduling, scheduler, provisioning, deadlines, liveness]) };
+  }
+
+  #makeApi(shared: SharedParts, events: JobBus): Apis {
+    const { store, clock, random, connections } = shared;
+    const onWanted = (job: Job): void => {
+      connections.jobSeen(job);
+      shared.onJobChanged(job);
+    };
+    const onDrained = (workerId: string, reason: string): void => {
+      connections.get(workerId)?.drain(reason);
+      shared.onIdle();
+    };
+    return {
+      ...jobsApi({ store, clock, random, events, onQueued: () => shared.onRoom(), onWanted }),
+      ...workersApi({ store, onDrained }),
+    };
+  }
+}
+
+interface SharedParts {
+  store: Store;
+  clock: SimProcess["clock"];
+  random: SimRandom;
+  log: typeof silentLogger;
+  connections: WorkerConnections;
+  onJobChanged(job: Job): void;
+  onRoom(): void;
+  onIdle(): void;
+}
