@@ -87,7 +87,7 @@ export class Agent implements Service {
 
   constructor(options: AgentOptions) {
     this.#options = options;
-    this.#bootNowMs = bootClock(options.clock);
+    this.#bootNowMs = bootClock();
     this.#spool = new SpoolReader(options.directory);
     this.#server = dial(options.serverUrl);
     const capabilities = new Promise<string[]>((resolve) => {

@@ -7,18 +7,20 @@
  */
 
 import { readFileSync } from "node:fs";
-import type { Clock } from "./clock.ts";
 
 const UPTIME_PATH = "/proc/uptime";
 
-/** Milliseconds from an unknown zero. Falls back to the monotonic clock where there is no /proc. */
-export function bootClock(clock: Clock): () => number {
+/**
+ * Milliseconds since the machine was started, the same in all its processes. Falls back to the
+ * machine's monotonic clock where there is no /proc; without sleep the two agree.
+ */
+export function bootClock(): () => number {
   try {
     readUptimeMs();
     return readUptimeMs;
   } catch {
-    // No Linux, or /proc is hidden: without suspend the two clocks agree.
-    return () => clock.monotonicMs();
+    // No Linux, or /proc is hidden. hrtime has the same zero in all processes, performance.now() has not.
+    return () => Math.round(Number(process.hrtime.bigint() / 1_000n) / 1_000);
   }
 }
 

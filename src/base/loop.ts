@@ -1,9 +1,11 @@
 /**
  * A background duty: idempotent, runs periodically and on a hint, and tries again with its next
- * round when one fails. A lost hint costs time, never correctness.
+ * round when one fails. A lost hint costs time, never correctness. Rounds that fail one after another
+ * for the same reason are logged once, and that they have ended as well.
  */
 
 import type { Clock } from "./clock.ts";
+import { errorMessage } from "./errors.ts";
 import type { Logger } from "./log.ts";
 import type { Service } from "./service.ts";
 
@@ -20,6 +22,8 @@ export class Loop implements Service {
   readonly #abort = new AbortController();
   readonly #done: Promise<void>;
   #hinted = false;
+  /** Why the last round failed; null if it did not. */
+  #failure: string | null = null;
   #wake: () => void = () => {};
 
   constructor(options: LoopOptions) {
@@ -41,14 +45,15 @@ export class Loop implements Service {
   }
 
   async #rounds(): Promise<void> {
-    const { name, periodMs, run, clock, log } = this.#options;
+    const { periodMs, run, clock } = this.#options;
     const { signal } = this.#abort;
     while (!signal.aborted) {
       this.#hinted = false;
       try {
         await run(signal);
+        this.#noteSuccess();
       } catch (error) {
-        if (!signal.aborted) log.error({ err: error, loop: name }, "loop round failed");
+        if (!signal.aborted) this.#noteFailure(error);
         this.#hinted = false;
       }
       if (this.#hinted || signal.aborted) continue;
@@ -61,5 +66,18 @@ export class Loop implements Service {
       });
       this.#wake = () => {};
     }
+  }
+
+  #noteFailure(error: unknown): void {
+    const { name, log } = this.#options;
+    const failure = errorMessage(error);
+    if (failure !== this.#failure) log.error({ err: error, loop: name }, "loop round failed");
+    this.#failure = failure;
+  }
+
+  #noteSuccess(): void {
+    const { name, log } = this.#options;
+    if (this.#failure !== null) log.info({ loop: name }, "loop rounds succeed again");
+    this.#failure = null;
   }
 }

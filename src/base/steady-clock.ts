@@ -17,7 +17,7 @@ const STEP_MS = 5_000;
 /** Reading the time since boot costs a file; it is only needed to notice that the machine slept. */
 const LOOK_INTERVAL_MS = 1_000;
 
-export function steadyClock(system: Clock, log: Logger, bootNowMs = bootClock(system)): Clock {
+export function steadyClock(system: Clock, log: Logger, bootNowMs = bootClock()): Clock {
   const startMs = system.nowMs() - system.monotonicMs();
   const awakeMs = (): number => bootNowMs() - system.monotonicMs();
   const firstAwakeMs = awakeMs();

@@ -126,7 +126,7 @@ describe("the agent's half of the session", () => {
     onHeartbeatDue(session, 1_000);
     onHeartbeatDue(session, 6_000);
     const actions = onServerMessage(session, { type: "heartbeat_ack", sequence: 1 }, 7_500);
-    assert.deepEqual(actions, [{ to: "runner", message: { type: "lease_renewed", agoMs: 6_500 } }]);
+    assert.deepEqual(actions, [{ to: "runner", message: { type: "lease_renewed", leaseFromMs: 1_000 } }]);
     assert.deepEqual(onServerMessage(session, { type: "heartbeat_ack", sequence: 1 }, 8_000), []);
   });
 
@@ -204,7 +204,7 @@ describe("the agent's half of the session", () => {
     const session = newAgentSession();
     helloMessage(session, sampleWorker, 1_000);
     const actions = onServerMessage(session, welcome, 19_000);
-    assert.deepEqual(actions, [{ to: "runner", message: { type: "lease_renewed", agoMs: 18_000 } }]);
+    assert.deepEqual(actions, [{ to: "runner", message: { type: "lease_renewed", leaseFromMs: 1_000 } }]);
     onStreamClosed(session);
     assert.deepEqual(
       onServerMessage(session, welcome, 20_000),
@@ -228,7 +228,7 @@ describe("the agent's half of the session", () => {
     onServerMessage(session, welcome, 1_200);
     const [run] = onServerMessage(session, runJob("a"), 61_000);
     assert.ok(run?.to === "runner" && run.message.type === "run");
-    assert.equal(run.message.leaseAgoMs, 60_000);
+    assert.equal(run.message.leaseFromMs, 1_000);
   });
 
   test("lists what it holds in hello and heartbeat", () => {

@@ -6,6 +6,9 @@
  * after a crash the agent learns everything anew from the runner's hello and the server's welcome.
  * Whatever the server has not acknowledged is said again after each reconnect; all of it is
  * harmless when repeated.
+ *
+ * Times are of the clock of leases, which agent and runner share (base/boot-clock.ts). They are handed
+ * on as points in time, not as ages: a runner that was stopped for long finds old messages.
  */
 
 import type { AttemptResult, JobDefinition, Progress } from "./job.ts";
@@ -63,12 +66,12 @@ export type AgentAction =
             jobId: string;
             attemptNumber: number;
             definition: JobDefinition;
-            leaseAgoMs: number;
+            leaseFromMs: number;
           }
         | { type: "control"; attemptId: string; action: ControlAction }
         | { type: "log_acked"; attemptId: string; logAcked: number }
         | { type: "forget"; attemptId: string }
-        | { type: "lease_renewed"; agoMs: number };
+        | { type: "lease_renewed"; leaseFromMs: number };
     }
   /** The server asked to leave this connection: connect again at once. */
   | { to: "link"; type: "reconnect"; reason: string };
@@ -214,9 +217,9 @@ function onRunJob(
   });
   const { attemptId, jobId, attemptNumber, definition } = message;
   // An agent that was stopped for an hour finds old orders in its stream: their lease is over.
-  const leaseAgoMs = session.renewedAtMs === null ? 0 : Math.max(0, nowMs - session.renewedAtMs);
+  const leaseFromMs = session.renewedAtMs ?? nowMs;
   return [
-    { to: "runner", message: { type: "run", attemptId, jobId, attemptNumber, definition, leaseAgoMs } },
+    { to: "runner", message: { type: "run", attemptId, jobId, attemptNumber, definition, leaseFromMs } },
   ];
 }
 
@@ -263,7 +266,7 @@ function onHeartbeatAck(session: AgentSession, sequence: number, nowMs: number):
     if (older <= sequence) session.heartbeatsSent.delete(older);
   }
   session.renewedAtMs = Math.max(session.renewedAtMs ?? sentAtMs, sentAtMs);
-  return [{ to: "runner", message: { type: "lease_renewed", agoMs: Math.max(0, nowMs - sentAtMs) } }];
+  return [{ to: "runner", message: { type: "lease_renewed", leaseFromMs: session.renewedAtMs } }];
 }
 
 // ── From the runner ────────────────────────────────────────────────────────────────────────────

@@ -30,16 +30,16 @@ export type AgentToRunner =
       jobId: string;
       attemptNumber: number;
       definition: JobDefinition;
-      /** How long before now the lease was renewed last. */
-      leaseAgoMs: number;
+      /** When the lease was renewed last, on the clock of base/boot-clock.ts. */
+      leaseFromMs: number;
     }
   | { type: "control"; attemptId: string; action: ControlAction }
   /** The server has the log on disk up to here: spool segments below may go. */
   | { type: "log_acked"; attemptId: string; logAcked: number }
   /** The server has result and log: remove everything of this attempt. */
   | { type: "forget"; attemptId: string }
-  /** The lease of every attempt was renewed, this long before now. */
-  | { type: "lease_renewed"; agoMs: number }
+  /** The lease of every attempt counts from then, on the clock of base/boot-clock.ts. */
+  | { type: "lease_renewed"; leaseFromMs: number }
   /** Exit as soon as no attempt is left. With `kill`, kill what runs first. */
   | { type: "shutdown"; kill: boolean };
 

@@ -98,7 +98,7 @@ export class Attempt {
     // An order that was long on its way must not get a longer lease than the server gives it.
     this.#leaseFromMs = Math.max(
       context.renewedAtMs() ?? Number.NEGATIVE_INFINITY,
-      context.bootNowMs() - order.leaseAgoMs,
+      Math.min(order.leaseFromMs, context.bootNowMs()),
     );
     this.#paths = attemptPaths(context.workerDirectory, order.attemptId);
     this.#log = new AttemptLog({

@@ -4,6 +4,7 @@ import { mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { bootClock } from "../base/boot-clock.ts";
 import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
 import { silentLogger } from "../base/log.ts";
@@ -73,7 +74,7 @@ export class FakeAgent {
   }
 
   /** Orders an attempt and returns its id. */
-  run(changes: Partial<JobDefinition>): string {
+  run(changes: Partial<JobDefinition>, { leaseFromMs = bootClock()() } = {}): string {
     const attemptId = uuidV7(systemClock, systemRandom);
     this.send({
       type: "run",
@@ -81,7 +82,7 @@ export class FakeAgent {
       jobId: `job-of-${attemptId}`,
       attemptNumber: 1,
       definition: makeDefinition(changes),
-      leaseAgoMs: 0,
+      leaseFromMs,
     });
     return attemptId;
   }

@@ -97,7 +97,7 @@ describe("the runner", { concurrency: true }, () => {
       const end = await agent.finish(bash("echo once"));
       agent.heard.splice(0);
       const definition = makeDefinition(bash("echo twice"));
-      const order = { attemptId: end.attemptId, jobId: "job", attemptNumber: 1, leaseAgoMs: 0 };
+      const order = { attemptId: end.attemptId, jobId: "job", attemptNumber: 1, leaseFromMs: Number.MAX_SAFE_INTEGER };
       agent.send({ type: "run", ...order, definition });
       const again = await agent.result(end.attemptId);
       assert.equal(again.finishedAtMs, end.finishedAtMs);

@@ -100,7 +100,7 @@ class RunnerProcess implements Runner {
     const { directory, clock, log } = options;
     this.#options = options;
     this.done = new Promise((done) => (this.#resolveDone = done));
-    this.#bootNowMs = bootClock(clock);
+    this.#bootNowMs = bootClock();
     this.#removals = new RemovalQueue(log);
     this.#pipes = new PipePool(join(directory, "pipes"));
     this.#directories = new AttemptDirectories(directory);
@@ -205,7 +205,7 @@ class RunnerProcess implements Runner {
         void this.#forget(message.attemptId);
         break;
       case "lease_renewed":
-        this.#renewLeases(message.agoMs);
+        this.#renewLeases(message.leaseFromMs);
         break;
       case "shutdown":
         this.#shutDown(message.kill);
@@ -273,8 +273,8 @@ class RunnerProcess implements Runner {
     this.#exitIfDone();
   }
 
-  #renewLeases(agoMs: number): void {
-    const renewedAtMs = this.#bootNowMs() - Math.max(0, agoMs);
+  #renewLeases(leaseFromMs: number): void {
+    const renewedAtMs = Math.min(leaseFromMs, this.#bootNowMs());
     this.#renewedAtMs = Math.max(this.#renewedAtMs ?? renewedAtMs, renewedAtMs);
     for (const attempt of this.#attempts.values()) attempt.renewLease(renewedAtMs);
   }

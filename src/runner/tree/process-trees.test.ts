@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { bootClock } from "../../base/boot-clock.ts";
 import { systemClock } from "../../base/clock.ts";
 import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
@@ -171,11 +172,12 @@ function testMode(mode: CgroupMode): void {
     assert.deepEqual(processesOf(end.attemptId), []);
   });
 
-  test("the lease of a late order counts from the last renewal before it", async () => {
+  test("a late order has no more of a lease than it says", async () => {
     const own = await startRunnerUnderTest({ cgroup: mode });
     try {
-      own.agent.send({ type: "lease_renewed", agoMs: 60_000 });
-      const result = await own.agent.finish({ ...bash("sleep 60"), leaseMs: LEASE_MARGIN_MS + 60_300 });
+      const late = { ...bash("sleep 60"), leaseMs: LEASE_MARGIN_MS + 60_300 };
+      const attemptId = own.agent.run(late, { leaseFromMs: bootClock()() - 60_000 });
+      const result = await own.agent.result(attemptId);
       assert.deepEqual([result.state, result.cause], ["failed", "worker_lost"]);
     } finally {
       await own.stop();
@@ -187,7 +189,9 @@ function testMode(mode: CgroupMode): void {
     const own = await startRunnerUnderTest({ cgroup: mode });
     const leaseMs = LEASE_MARGIN_MS + 1_500;
     const attemptId = own.agent.run({ ...bash("sleep 2"), leaseMs });
-    const callOff = repeat(100, () => own.agent.send({ type: "lease_renewed", agoMs: 10 }));
+    const callOff = repeat(100, () =>
+      own.agent.send({ type: "lease_renewed", leaseFromMs: bootClock()() - 10 }),
+    );
     try {
       const result = await own.agent.result(attemptId);
       assert.equal(result.state, "succeeded", result.message);
