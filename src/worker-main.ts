@@ -12,7 +12,10 @@ if (part === "agent") {
 } else if (part === "runner") {
   const { runnerMain } = await import("./runner/main.ts");
   process.exitCode = await runnerMain({ environment: process.env, version: VERSION });
+} else if (part === "sweep") {
+  const { sweepMain } = await import("./runner/main.ts");
+  process.exitCode = await sweepMain({ environment: process.env, version: VERSION });
 } else {
-  console.error(`worker: say what to run: agent or runner, not ${JSON.stringify(part ?? "")}`);
+  console.error(`worker: say what to run: agent, runner or sweep, not ${JSON.stringify(part ?? "")}`);
   process.exitCode = 2;
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, readdir, readlink, rm, stat, writeFile } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { mkdir, mkdtemp, readFile, readdir, readlink, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -7,7 +8,12 @@ import { fileURLToPath } from "node:url";
 import { systemClock } from "../../base/clock.ts";
 import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
-import { isProcessAlive, signalProcess, type ProcessIdentity } from "../../base/process-identity.ts";
+import {
+  identifyProcess,
+  isProcessAlive,
+  signalProcess,
+  type ProcessIdentity,
+} from "../../base/process-identity.ts";
 import { providerConformance, sampleSpec } from "../provider-conformance.ts";
 import type { ProviderEvent } from "../provider.ts";
 import { ProcessProvider } from "./process-provider.ts";
@@ -94,6 +100,26 @@ test("starts an agent again that died after the server that made it", async (t) 
     return now.pid !== agent.pid && isProcessAlive(now);
   });
   assert.ok(isProcessAlive(runner));
+});
+
+test("ends the jobs of a runner that was killed before it calls the worker gone", async (t) => {
+  const { directory, provider, kill } = await setup(t);
+  const spec = sampleSpec();
+  await provider.create(spec);
+  await kill(spec.workerId);
+  const workspace = join(directory, spec.workerId, "attempts", "attempt-1", "workspace");
+  await mkdir(workspace, { recursive: true });
+  const job = spawn("sleep", ["900"], {
+    detached: true,
+    cwd: "/",
+    stdio: "ignore",
+    env: { HODEI_WORKSPACE: workspace, PATH: process.env["PATH"] },
+  });
+  const identity = identifyProcess(job.pid ?? 0);
+  assert.ok(isProcessAlive(identity));
+  await provider.destroy(spec.workerId);
+  assert.ok(!isProcessAlive(identity));
+  await assert.rejects(stat(join(directory, spec.workerId)), /ENOENT/);
 });
 
 test("does not start an agent again whose worker is being destroyed", async (t) => {

@@ -4,10 +4,12 @@
  * A worker is an agent in a directory of its own, `<directory>/<worker id>/`. The agent starts the
  * runner. Both are in sessions of their own and outlive this process, so a server that comes back
  * finds them by the identities they left in their directory. An agent that dies while its runner
- * lives is started again and adopts it; the instance is gone only when both are.
+ * lives is started again and adopts it; the instance is gone only when both are. Jobs of a runner that
+ * was killed may outlive even that: they are ended when the worker is destroyed.
  */
 
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, openSync } from "node:fs";
 import { mkdir, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -70,6 +72,8 @@ const MAX_RESTARTS = 5;
 const RESTART_DELAY_MS = 500;
 /** An agent that ran this long before it died begins a new row. */
 const HEALTHY_RUN_MS = 60_000;
+/** How long the end of what a killed runner has left may take; longer than SIGKILL may be resisted. */
+const SWEEP_TIMEOUT_MS = 45_000;
 /** How long a runner may take to end after an agent that left on purpose. */
 const RUNNER_END_MS = 5_000;
 
@@ -187,7 +191,41 @@ export class ProcessProvider implements Provider {
     if (agent) await this.#end(agent, STOP_TIMEOUT_MS);
     const runner = await readIdentity(join(directory, "runner.pid"));
     if (runner) await this.#end(runner, STOP_TIMEOUT_MS);
+    await this.#sweep(directory);
     await rm(directory, { recursive: true, force: true, maxRetries: 3 });
+  }
+
+  /**
+   * A runner that ended in good order has no attempts left. One that was killed has, and their
+   * processes run on: nobody may call the worker gone before they are.
+   */
+  async #sweep(directory: string): Promise<void> {
+    const attempts = await readdir(join(directory, "attempts")).catch(() => []);
+    if (attempts.length === 0) return;
+    const code = await this.#runSweep(directory);
+    if (code === 0) return;
+    throw new AppError(
+      "unavailable",
+      `end what is left of the worker in ${directory}: code ${code ?? "none"}`,
+    );
+  }
+
+  async #runSweep(directory: string): Promise<number | null> {
+    const env = JSON.parse(await readFile(environmentPath(directory), "utf8")) as Record<string, string>;
+    const logFile = openSync(join(directory, "agent.log"), "a", 0o600);
+    const child = spawn(process.execPath, [this.#options.workerProgram, "sweep"], {
+      cwd: directory,
+      env,
+      stdio: ["ignore", logFile, logFile],
+    });
+    closeSync(logFile);
+    const callOff = this.#options.clock.schedule(SWEEP_TIMEOUT_MS, () => child.kill("SIGKILL"));
+    try {
+      const [code] = (await once(child, "exit")) as [number | null];
+      return code;
+    } finally {
+      callOff();
+    }
   }
 
   #directoryOf(workerId: string): string {
