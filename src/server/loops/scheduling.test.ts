@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
+import { AppError } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
 import type { Plan, PlannedPool } from "../../core/planner.ts";
 import { makeControlPlane } from "./loop-fixtures.ts";
@@ -16,7 +17,7 @@ function setup(t: TestContext) {
   const scheduler = new Scheduler({ ...plane, provisioner, hint() {} });
   t.after(() => scheduler.stop());
   const round = (): Promise<void> => scheduler.round(new AbortController().signal);
-  return { ...plane, pools, provisioned, round };
+  return { ...plane, pools, provisioned, scheduler, round };
 }
 
 test("gives waiting jobs to workers up to their capacity, each once", async (t) => {
@@ -80,4 +81,56 @@ test("asks for workers where none has room", async (t) => {
   await round();
   assert.deepEqual(provisioned, [{ pool: "local", count: 2 }]);
   assert.match((await job(ids[0] ?? "")).message, /being made/);
+});
+
+test("an attempt that is stored and of which the answer was lost is made once, and reaches its worker", async (t) => {
+  const { addWorker, connect, queue, job, attempts, round, clock, store } = setup(t);
+  const { messages } = connect(await addWorker());
+  const jobId = await queue();
+  const apply = store.applyInput.bind(store);
+  let losses = 0;
+  store.applyInput = async (record) => {
+    const applied = await apply(record);
+    if (losses === 3) return applied;
+    losses += 1;
+    throw new AppError("unavailable", "the connection broke before the answer came");
+  };
+  const scheduling = round();
+  await eventually(() => {
+    clock.advance(1_000);
+    return messages.length > 0;
+  });
+  await scheduling;
+  assert.equal(losses, 3);
+  assert.equal((await job(jobId)).state, "scheduled");
+  const [attempt, ...others] = await attempts(jobId);
+  assert.deepEqual(others, []);
+  assert.deepEqual(
+    messages.map((message) => message.type === "run_job" && message.attemptId),
+    [attempt?.id],
+  );
+});
+
+test("a worker that leaves while the store does not answer ends the wait for it", async (t) => {
+  const { addWorker, connect, queue, round, store } = setup(t);
+  const { connection, messages } = connect(await addWorker());
+  await queue();
+  store.applyInput = async () => {
+    connection.close();
+    throw new AppError("unavailable", "no database");
+  };
+  await assert.rejects(round(), { code: "unavailable" });
+  assert.deepEqual(messages, []);
+});
+
+test("a server that stops does not wait for a store that does not answer", async (t) => {
+  const { addWorker, connect, queue, scheduler, store } = setup(t);
+  connect(await addWorker());
+  await queue();
+  const stopped = new AbortController();
+  store.applyInput = async () => {
+    queueMicrotask(() => stopped.abort());
+    throw new AppError("unavailable", "no database");
+  };
+  await assert.rejects(scheduler.round(stopped.signal), { code: "unavailable" });
 });

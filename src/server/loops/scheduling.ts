@@ -10,11 +10,14 @@
  * the longer the queue is, so it takes a small part of the time, yet comes at least once a second.
  */
 
+import { Backoff } from "../../base/backoff.ts";
 import type { Clock } from "../../base/clock.ts";
+import { AppError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { uuidV7, type Random } from "../../base/random.ts";
 import type { Service } from "../../base/service.ts";
-import type { Job } from "../../core/job.ts";
+import type { JobInput } from "../../core/job-change.ts";
+import { isFinal, type Job } from "../../core/job.ts";
 import { plan, type Plan, type PlannedPool, type PlannedWorker } from "../../core/planner.ts";
 import type { PendingJob, Store } from "../../storage/store.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
@@ -116,7 +119,7 @@ async function schedule(
     hasReadAll = jobs.length < limit;
     if (jobs.length === 0) break;
     const decided = plan({ jobs, workers, pools });
-    await assign(decided.assign, jobs, deps);
+    await assign(decided.assign, jobs, { ...deps, signal });
     if (decided.provision.length > 0) deps.provisioner.provision(decided.provision);
     for (const [key, reason] of decided.reasons) {
       reasons.set(key, reason.message);
@@ -137,11 +140,13 @@ function pageFor(workers: readonly PlannedWorker[], pools: readonly PlannedPool[
   return room === 0 ? 0 : Math.min(PAGE_JOBS, room + SPARE_JOBS);
 }
 
+type AssignDependencies = SchedulingDependencies & { signal: AbortSignal };
+
 /** Concurrent calls, so that the store writes them as one group. */
 async function assign(
   assignments: Plan["assign"],
   jobs: readonly PendingJob[],
-  deps: SchedulingDependencies,
+  deps: AssignDependencies,
 ): Promise<void> {
   if (assignments.length === 0) return;
   const known = new Set(jobs.map(({ id }) => id));
@@ -152,16 +157,44 @@ async function assign(
 
 async function assignOne(
   { jobId, workerId }: { jobId: string; workerId: string },
-  deps: SchedulingDependencies,
+  deps: AssignDependencies,
 ): Promise<void> {
-  const { store, clock, random, connections } = deps;
+  const { clock, random, connections, onJobChanged } = deps;
   // A worker that loses its stream meanwhile finds the attempt in its next welcome.
-  await connections.assign(workerId, async () => {
+  await connections.assign(workerId, async (connection) => {
     const attemptId = uuidV7(clock, random);
-    const nowMs = clock.nowMs();
-    const applied = await store.applyInput({ jobId, input: { type: "assign", attemptId, workerId }, nowMs });
-    if (!applied.ok) return null;
-    deps.onJobChanged(applied.job);
-    return { attemptId, attemptNumber: applied.job.attemptCount, job: applied.job, logDurable: 0 };
+    const input = { type: "assign", attemptId, workerId } as const;
+    const job = await assignedJob({ jobId, input }, { ...deps, isGone: () => connection.isClosed });
+    if (job === null) return null;
+    onJobChanged(job);
+    return { attemptId, attemptNumber: job.attemptCount, job, logDurable: 0 };
   });
+}
+
+/** How soon a store that did not answer is asked again. */
+const ASK_AGAIN = { baseMs: 100, maxMs: 2_000 };
+
+/**
+ * The job with its new attempt; null if it got none. A store that goes away while it writes may have
+ * written, and an attempt of which nobody tells the worker would block the job until its lease ends.
+ * So the same attempt is assigned again until there is an answer, or until the worker goes: its next
+ * welcome has what was written.
+ */
+async function assignedJob(
+  { jobId, input }: { jobId: string; input: Extract<JobInput, { type: "assign" }> },
+  deps: AssignDependencies & { isGone(): boolean },
+): Promise<Job | null> {
+  const { store, clock, random, signal, isGone } = deps;
+  const backoff = new Backoff(ASK_AGAIN, random);
+  for (;;) {
+    try {
+      const { job } = await store.applyInput({ jobId, input, nowMs: clock.nowMs() });
+      const isOurs = job !== null && job.attemptId === input.attemptId;
+      return isOurs && job.state !== "pending" && !isFinal(job.state) ? job : null;
+    } catch (error) {
+      const mayBeWritten = error instanceof AppError && error.code === "unavailable";
+      if (!mayBeWritten || isGone() || signal.aborted) throw error;
+    }
+    await clock.sleep(backoff.nextDelayMs(), signal);
+  }
 }

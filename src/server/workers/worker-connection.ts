@@ -216,12 +216,14 @@ export class WorkerConnection {
     const applied = await this.#applyUntilAnswered(action.jobId, action.input);
     if (applied === null) return;
     const { attemptId, input } = action;
-    if (applied.ok) {
+    // Also of a refused one: its first try may have been stored, and only the answer was lost.
+    if (applied.job) {
       this.jobSeen(applied.job);
       this.#deps.onJobChanged(applied.job);
     }
     if (input.type === "finish") {
-      await this.#forgetEnded(attemptId, { hasLog: applied.ok && input.result.logEnd > 0 });
+      const isNewest = applied.job?.attemptId === attemptId;
+      await this.#forgetEnded(attemptId, { hasLog: isNewest && input.result.logEnd > 0 });
     } else if (!applied.ok && applied.refusal !== "not_possible") {
       this.giveUp(attemptId);
     }
@@ -281,7 +283,8 @@ export class WorkerConnection {
     try {
       return await store.applyInput({ jobId, input, nowMs: clock.nowMs() });
     } catch (error) {
-      log.warn({ err: error, jobId, input: input.type }, "could not store what a worker said");
+      const isFirst = !this.#failing.has(jobId);
+      if (isFirst) log.warn({ err: error, jobId, input: input.type }, "could not store what a worker said");
       return null;
     }
   }

@@ -10,6 +10,9 @@ import type { WorkerConnection } from "./worker-connection.ts";
 /** Workers that are not connected any more and of which the time of their last word is kept. */
 const MAX_REMEMBERED = 10_000;
 
+/** Writes an attempt down for the worker of a connection; null if there is none to send. */
+type StoreAttempt = (connection: { readonly isClosed: boolean }) => Promise<LiveAttemptView | null>;
+
 export class WorkerConnections implements Service {
   readonly #connections = new Map<string, WorkerConnection>();
   readonly #takesOneJob: (pool: string) => boolean;
@@ -42,7 +45,7 @@ export class WorkerConnections implements Service {
    * are done, the worker counts as busy, and a new stream of it waits with its welcome: an attempt
    * that is in neither the welcome nor on the stream would be lost until its lease ends.
    */
-  async assign(workerId: string, store: () => Promise<LiveAttemptView | null>): Promise<void> {
+  async assign(workerId: string, store: StoreAttempt): Promise<void> {
     const connection = this.get(workerId);
     if (!connection || !this.#takesJobs(connection)) return;
     const running = this.#assigning.get(workerId) ?? new Set();
@@ -57,8 +60,8 @@ export class WorkerConnections implements Service {
     }
   }
 
-  async #assign(connection: WorkerConnection, store: () => Promise<LiveAttemptView | null>): Promise<void> {
-    const view = await store();
+  async #assign(connection: WorkerConnection, store: StoreAttempt): Promise<void> {
+    const view = await store(connection);
     if (view === null) return;
     // Sent also if it was told to leave meanwhile: it goes only when it holds nothing.
     connection.assign(view);

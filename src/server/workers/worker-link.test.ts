@@ -319,6 +319,31 @@ describe("the worker stream", () => {
     assert.ok(!stream.heard.some(({ type }) => type === "control"));
   });
 
+  test("acknowledges an end that is stored and of which only the answer was lost", async (t) => {
+    const parts = await setup(t);
+    const worker = await parts.registered();
+    const stream = await worker.connect();
+    const jobId = await parts.queue();
+    const attemptId = await assign(parts, worker.workerId, jobId);
+    const apply = parts.store.applyInput.bind(parts.store);
+    const lost = new Set<string>();
+    parts.store.applyInput = async (input: JobInputRecord) => {
+      const applied = await apply(input);
+      if (lost.has(input.input.type)) return applied;
+      lost.add(input.input.type);
+      throw new AppError("unavailable", "the connection broke before the answer came");
+    };
+    stream.send({ type: "started", attemptId, startedAtMs: 5 });
+    stream.send({ type: "log_batch", attemptId, offset: 0, data: record });
+    stream.send({ type: "result", attemptId, result: sampleResult({ logEnd: record.byteLength }) });
+    await stream.next("result_ack");
+    assert.deepEqual([...lost], ["start", "finish"]);
+    const { state, attemptCount, version } = await parts.job(jobId);
+    assert.deepEqual({ state, attemptCount, version }, { state: "succeeded", attemptCount: 1, version: 4 });
+    assert.equal((await parts.store.getSealedLog(attemptId))?.logBytes, record.byteLength);
+    assert.ok(!stream.heard.some(({ type }) => type === "control"));
+  });
+
   test("tells a worker for one job to leave right after its order, also after a reconnect", async (t) => {
     const parts = await setup(t, { takesOneJob: true });
     const worker = await parts.registered();
