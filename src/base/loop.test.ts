@@ -108,3 +108,27 @@ test("services are stopped in order, also after one has failed, and the first fa
   await assert.rejects(stopAll(failing), /first/);
   assert.deepEqual(stopped, ["a", "b", "c", "d"]);
 });
+
+test("rounds that fail for the same reason are logged once, and so is their end", async () => {
+  const lines: string[] = [];
+  const note = (fields: unknown, message?: string): void => {
+    lines.push((fields as { err?: Error }).err?.message ?? message ?? "");
+  };
+  const log: Logger = { ...silentLogger, error: note, info: note };
+  const outcomes = ["away", "away", "away", "full", "full", "", "", "away"];
+  let rounds = 0;
+  const loop = new Loop({
+    name: "test",
+    periodMs: 1,
+    clock: systemClock,
+    log,
+    run: async () => {
+      const outcome = outcomes[rounds] ?? "";
+      rounds += 1;
+      if (outcome !== "") throw new Error(outcome);
+    },
+  });
+  await eventually(() => rounds > outcomes.length + 1);
+  await loop.stop();
+  assert.deepEqual(lines, ["away", "full", "loop rounds succeed again", "away", "loop rounds succeed again"]);
+});

@@ -3,6 +3,7 @@ import { execFile } from "node:child_process";
 import { access, appendFile, readFile, readdir, readlink, stat, truncate, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { promisify } from "node:util";
+import { systemClock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
 import { uuidV4 } from "../../base/random.ts";
@@ -266,20 +267,61 @@ test("looking at an attempt without a log makes no file", async (t) => {
   await assert.rejects(access(path), { code: "ENOENT" });
 });
 
-test("a database that is away fails the call and not the ones after it", async (t) => {
-  let isAway = true;
+test("log that comes in while the database is away waits for it, and keeps its order", async (t) => {
+  let calls = 0;
   const { logs, attemptId } = await setupLogs(t, {
+    clock: { ...systemClock, sleep: () => systemClock.sleep(1) },
     store: {
       getSealedLog: async () => {
-        if (isAway) throw new AppError("unavailable", "read sealed log: away");
+        calls += 1;
+        if (calls <= 3) throw new AppError("unavailable", "read sealed log: away");
         return null;
       },
       setSealedLog: async () => {},
       listUnsealed: async () => [],
     },
   });
-  await assert.rejects(logs.append(attemptId, 0, Buffer.alloc(1)), { code: "unavailable" });
-  isAway = false;
+  const { bytes } = makeLog({ count: 2, seed: 12 });
+  const appends = [bytes.subarray(0, 10), bytes.subarray(10)].map((piece, index) =>
+    logs.append(attemptId, index * 10, piece),
+  );
+  assert.deepEqual((await Promise.all(appends)).at(-1), { ok: true, length: bytes.byteLength });
+  assert.equal(calls, 4);
+});
+
+test("a stop does not wait for a database that is away", async (t) => {
+  let calls = 0;
+  const { logs, attemptId } = await setupLogs(t, {
+    store: {
+      getSealedLog: async () => {
+        calls += 1;
+        throw new AppError("unavailable", "read sealed log: away");
+      },
+      setSealedLog: async () => {},
+      listUnsealed: async () => [],
+    },
+  });
+  const [appended] = await Promise.allSettled([
+    logs.append(attemptId, 0, Buffer.alloc(1)),
+    eventually(() => calls > 0).then(() => logs.stop()),
+  ]);
+  assert.equal(appended.status, "rejected");
+});
+
+test("a database that refuses the call fails it, and not the ones after it", async (t) => {
+  let isBroken = true;
+  const { logs, attemptId } = await setupLogs(t, {
+    store: {
+      getSealedLog: async () => {
+        if (isBroken) throw new AppError("internal", "read sealed log: broken");
+        return null;
+      },
+      setSealedLog: async () => {},
+      listUnsealed: async () => [],
+    },
+  });
+  await assert.rejects(logs.append(attemptId, 0, Buffer.alloc(1)), { code: "internal" });
+  isBroken = false;
   const { bytes } = makeLog({ count: 2, seed: 12 });
   assert.deepEqual(await logs.append(attemptId, 0, bytes), { ok: true, length: bytes.byteLength });
 });

@@ -123,6 +123,8 @@ const MAX_PARALLEL_RECOVERIES = 8;
 const MAX_PARALLEL_DECOMPRESSIONS = 2;
 /** Ended attempts that one round of `sealEnded` looks at. */
 const SEAL_ROUND = 1000;
+/** How soon a database that is away is asked again. */
+const ASK_AGAIN_MS = 500;
 
 export async function openLogStore(options: LogStoreOptions): Promise<LogStore> {
   await mkdir(options.directory, { recursive: true, mode: 0o700 });
@@ -277,7 +279,7 @@ class DirectoryLogStore implements LogStore {
   async #load(attemptId: string): Promise<AttemptLog> {
     const parts = this.#parts;
     const path = attemptLogPath(this.#options.directory, attemptId);
-    const sealed = await this.#options.store.getSealedLog(attemptId);
+    const sealed = await this.#whereSealed(attemptId);
     if (sealed) {
       await rm(path, { force: true });
       const attempt = new AttemptLog({ attemptId, path, length: sealed.logBytes, parts });
@@ -289,6 +291,24 @@ class DirectoryLogStore implements LogStore {
     const attempt = new AttemptLog({ attemptId, path, length: recovered.length, parts });
     attempt.knownBoundary = recovered.boundary;
     return attempt;
+  }
+
+  /**
+   * A database that is away is waited for: log that comes in meanwhile waits as well, and its worker
+   * keeps its stream.
+   */
+  async #whereSealed(attemptId: string): Promise<SealedLog | null> {
+    const { store, clock } = this.#options;
+    const { signal } = this.#stopping;
+    for (;;) {
+      try {
+        return await store.getSealedLog(attemptId);
+      } catch (error) {
+        const isAway = error instanceof AppError && error.code === "unavailable";
+        if (!isAway || signal.aborted) throw error;
+      }
+      await clock.sleep(ASK_AGAIN_MS, signal);
+    }
   }
 
   /** Also refuses what is no id at once: it becomes a file name. */

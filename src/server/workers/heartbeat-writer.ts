@@ -20,6 +20,7 @@ export class HeartbeatWriter implements Service {
   #waiting = new Map<string, WorkerChange>();
   #writing: Promise<void> = Promise.resolve();
   #callOff: (() => void) | null = null;
+  #hasFailed = false;
 
   constructor(deps: { store: Store; clock: Clock; log: Logger }) {
     this.#deps = deps;
@@ -48,9 +49,12 @@ export class HeartbeatWriter implements Service {
     this.#waiting = new Map();
     try {
       await Promise.all(changes.map((change) => this.#deps.store.changeWorker(change)));
+      if (changes.length > 0) this.#hasFailed = false;
     } catch (error) {
       // The next heartbeats say the same and more.
-      this.#deps.log.warn({ err: error, workers: changes.length }, "could not store heartbeats");
+      const fields = { err: error, workers: changes.length };
+      if (!this.#hasFailed) this.#deps.log.warn(fields, "could not store heartbeats");
+      this.#hasFailed = true;
     }
   }
 }
