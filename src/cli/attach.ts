@@ -7,10 +7,11 @@ import { isFinal } from "../core/job.ts";
 import type { JobView } from "../protocol/convert.ts";
 import type { CommandContext } from "./command.ts";
 import type { Connection } from "./connection.ts";
-import { followLog, watchJob, type FollowContext } from "./follow.ts";
+import { followLog, watchJob } from "./follow.ts";
 import { Interruptions } from "./interruptions.ts";
 import { createTextPrinter, piecesFromWire } from "./log-printer.ts";
 import { BrokenPipe } from "./output.ts";
+import { followContext, type FollowContext } from "./reconnect.ts";
 import type { Spinner } from "./spinner.ts";
 
 export interface AttachOptions {
@@ -33,10 +34,10 @@ const LOG_END_TIMEOUT_MS = 30_000;
 
 export async function attachToJob(options: AttachOptions): Promise<AttachEnd> {
   const { jobId, connection, context, spinner } = options;
-  const { environment } = context;
   const abort = new AbortController();
-  const follow: FollowContext = { connection, environment, signal: abort.signal };
-  const interruptions = new Interruptions({ jobId, connection, context, spinner });
+  const { isQuiet } = options;
+  const follow = followContext(connection, context, { isQuiet, spinner, signal: abort.signal });
+  const interruptions = new Interruptions({ jobId, follow, spinner });
   try {
     const log = printLog(options, follow, spinner);
     const watch = watchToEnd(options, follow, spinner);
@@ -45,7 +46,7 @@ export async function attachToJob(options: AttachOptions): Promise<AttachEnd> {
     watch.catch(() => {});
     const first = await Promise.race([interruptions.left, watch, log.then(() => watch)]);
     if ("exitCode" in first && "type" in first) return first;
-    const end = await Promise.race([interruptions.left, finishLog(log, options, first)]);
+    const end = await Promise.race([interruptions.left, finishLog(log, { options, follow, job: first })]);
     return end;
   } finally {
     interruptions.stop();
@@ -54,16 +55,27 @@ export async function attachToJob(options: AttachOptions): Promise<AttachEnd> {
   }
 }
 
-async function finishLog(log: Promise<void>, options: AttachOptions, job: JobView): Promise<AttachEnd> {
+async function finishLog(
+  log: Promise<void>,
+  ended: { options: AttachOptions; follow: FollowContext; job: JobView },
+): Promise<AttachEnd> {
+  const { options, follow, job } = ended;
   const { environment, stderr, colors } = options.context;
   const abort = new AbortController();
-  const late = environment.clock.sleep(LOG_END_TIMEOUT_MS, abort.signal).then(() => "late" as const);
-  const outcome = await Promise.race([log.then(() => "complete" as const), late]);
-  abort.abort();
-  if (outcome === "late") {
-    await stderr.write(
-      colors.stderr.yellow(`the end of the log has not come; see hodei logs ${options.jobId}\n`),
-    );
+  const late = async (): Promise<"late"> => {
+    do await environment.clock.sleep(LOG_END_TIMEOUT_MS, abort.signal);
+    // How long a lost server is waited for is another matter.
+    while (follow.notice.isLost && !abort.signal.aborted);
+    return "late";
+  };
+  try {
+    const outcome = await Promise.race([log.then(() => "complete" as const), late()]);
+    if (outcome === "late") {
+      const text = `the end of the log has not come; see hodei logs ${options.jobId}\n`;
+      await stderr.write(colors.stderr.yellow(text));
+    }
+  } finally {
+    abort.abort();
   }
   return { type: "ended", job };
 }
@@ -106,6 +118,7 @@ async function printLog(options: AttachOptions, follow: FollowContext, spinner: 
       stdout: options.logToStderr ? toStderr : { output: stdout, colors: colors.stdout },
       stderr: toStderr,
       system: options.isQuiet ? null : toStderr,
+      gap: toStderr,
     },
     timestamps: options.timestamps,
   });

@@ -185,6 +185,12 @@ async function buildProgram(options: ProgramOptions): Promise<Command> {
     .addOption(
       new Option("--data-dir <directory>", "data directory of a server on this machine (HODEI_DATA_DIR)"),
     )
+    .addOption(
+      new Option(
+        "--reconnect-timeout <duration>",
+        "how long to go on without the server; 5m by default (HODEI_RECONNECT_TIMEOUT)",
+      ),
+    )
     .addOption(new Option("--no-color", "no colours (NO_COLOR)"))
     .addHelpText("after", "\nA first job:  hodei run -- echo hello\nExit codes:   hodei help exit-codes");
   const dashes = argv.indexOf("--");

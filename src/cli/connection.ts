@@ -7,7 +7,7 @@ import { readFile } from "node:fs/promises";
 import { Agent as HttpAgent, get as httpGet } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import { resolve } from "node:path";
-import { createClient, type Client, type Interceptor } from "@connectrpc/connect";
+import { createClient, type Client, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import {
   apiTokenPath,
@@ -20,7 +20,9 @@ import { JobService } from "../protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogService } from "../protocol/gen/hodei/v1/logs_pb.ts";
 import { ServerService } from "../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
+import { DURATION_EXAMPLES, parseDurationMs } from "../spec/quantities.ts";
 import type { CliEnvironment } from "./environment.ts";
+import { invalidOption } from "./option-values.ts";
 
 /** Whether a command can do with a server of its own when none runs. */
 export type ConnectionNeed = "embedded_to_run" | "embedded_to_read" | "running_server";
@@ -29,6 +31,7 @@ export interface ConnectionOptions {
   server?: string;
   tokenFile?: string;
   dataDir?: string;
+  reconnectTimeout?: string;
 }
 
 export interface Connection {
@@ -39,8 +42,16 @@ export interface Connection {
   server: Client<typeof ServerService>;
   /** The server is in this process, and its jobs end with it. */
   isEmbedded: boolean;
+  /** How long a command goes on without the server before it gives up. */
+  reconnectTimeoutMs: number;
+  /** The server has been there: when it is not any more, it may be expected back. */
+  hasAnswered(): boolean;
+  /** Looks where the server of the data directory is now: after a restart it may be on another port. */
+  relocate(): Promise<void>;
   close(): Promise<void>;
 }
+
+const DEFAULT_RECONNECT_TIMEOUT_MS = 5 * 60_000;
 
 /** @throws AppError `unavailable` with `details.hint` if there is no server. */
 export async function connect(
@@ -48,8 +59,11 @@ export async function connect(
   options: ConnectionOptions,
   need: ConnectionNeed,
 ): Promise<Connection> {
+  const reconnectTimeoutMs = chosenReconnectTimeoutMs(environment, options);
   const named = options.server ?? environment.variables["HODEI_SERVER"];
-  if (named) return open(checkUrl(named), await chosenToken(environment, options));
+  if (named) {
+    return open({ url: checkUrl(named), token: await chosenToken(environment, options), reconnectTimeoutMs });
+  }
 
   const dataDirectory = chosenDataDirectory(environment, options);
   const local = await findLocalServer(dataDirectory);
@@ -57,7 +71,9 @@ export async function connect(
     const token =
       (await chosenToken(environment, options)) ??
       (await readToken(apiTokenPath(dataDirectory), environment));
-    return open(local.url, token);
+    const findAgain = async (): Promise<string | null> =>
+      (await findLocalServer(dataDirectory))?.url ?? null;
+    return open({ url: local.url, token, reconnectTimeoutMs, findAgain });
   }
   if (need === "running_server") {
     throw new AppError("unavailable", `connect: no server is running for ${dataDirectory}`, {
@@ -68,7 +84,17 @@ export async function connect(
     readOnly: need === "embedded_to_read",
     dataDirectory,
   });
-  return open(embedded.url, embedded.token, embedded.stop.bind(embedded));
+  const stopServer = embedded.stop.bind(embedded);
+  return open({ url: embedded.url, token: embedded.token, reconnectTimeoutMs, stopServer });
+}
+
+function chosenReconnectTimeoutMs(environment: CliEnvironment, options: ConnectionOptions): number {
+  const text = options.reconnectTimeout ?? environment.variables["HODEI_RECONNECT_TIMEOUT"];
+  if (!text) return DEFAULT_RECONNECT_TIMEOUT_MS;
+  const timeoutMs = parseDurationMs(text);
+  if (timeoutMs !== null) return timeoutMs;
+  const source = options.reconnectTimeout === undefined ? "HODEI_RECONNECT_TIMEOUT" : "--reconnect-timeout";
+  throw invalidOption(source, `${JSON.stringify(text)} is not a duration: ${DURATION_EXAMPLES}`);
 }
 
 export function chosenDataDirectory(environment: CliEnvironment, options: ConnectionOptions): string {
@@ -173,19 +199,31 @@ function isHealthy(url: string): Promise<boolean> {
 
 const READ_MAX_BYTES = 64 * 1024 * 1024;
 
-function open(url: string, token: string | null, stopServer?: () => Promise<void>): Connection {
-  const isTls = url.startsWith("https:");
-  const agent = isTls ? new HttpsAgent({ keepAlive: true }) : new HttpAgent({ keepAlive: true });
-  const isLoopback = /^https?:\/\/(127\.|localhost|\[::1\])/.test(url);
-  const transport = createConnectTransport({
-    baseUrl: url,
-    httpVersion: "1.1",
-    nodeOptions: { agent },
-    interceptors: token === null ? [] : [withToken(token)],
-    readMaxBytes: READ_MAX_BYTES,
-    // Between two processes of one machine compression only costs.
-    ...(isLoopback ? { acceptCompression: [] } : {}),
-  });
+interface OpenOptions {
+  url: string;
+  token: string | null;
+  reconnectTimeoutMs: number;
+  /** Of a server in this process. */
+  stopServer?: () => Promise<void>;
+  /** Of a server of the data directory: its present address, or null while there is none. */
+  findAgain?: () => Promise<string | null>;
+}
+
+function open(options: OpenOptions): Connection {
+  const { reconnectTimeoutMs, stopServer, findAgain } = options;
+  // Whoever is found by the data directory has answered a health check.
+  let hasAnswered = findAgain !== undefined;
+  const noteAnswer: Interceptor = (next) => async (request) => {
+    const response = await next(request);
+    hasAnswered = true;
+    return response;
+  };
+  let current = dial(options, noteAnswer);
+  let url = options.url;
+  const transport: Transport = {
+    unary: (...call) => current.transport.unary(...call),
+    stream: (...call) => current.transport.stream(...call),
+  };
   let closing: Promise<void> | null = null;
   return {
     url,
@@ -194,13 +232,41 @@ function open(url: string, token: string | null, stopServer?: () => Promise<void
     workers: createClient(WorkerService, transport),
     server: createClient(ServerService, transport),
     isEmbedded: stopServer !== undefined,
+    reconnectTimeoutMs,
+    hasAnswered: () => hasAnswered,
+    async relocate() {
+      const found = (await findAgain?.()) ?? url;
+      if (found === url || closing !== null) return;
+      current.close();
+      current = dial({ ...options, url: found }, noteAnswer);
+      url = found;
+    },
     close: () => {
       // Idle connections would keep this process alive, and the server waiting for it.
-      agent.destroy();
+      current.close();
       closing ??= stopServer?.() ?? Promise.resolve();
       return closing;
     },
   };
+}
+
+function dial(
+  { url, token }: Pick<OpenOptions, "url" | "token">,
+  noteAnswer: Interceptor,
+): { transport: Transport; close(): void } {
+  const isTls = url.startsWith("https:");
+  const agent = isTls ? new HttpsAgent({ keepAlive: true }) : new HttpAgent({ keepAlive: true });
+  const isLoopback = /^https?:\/\/(127\.|localhost|\[::1\])/.test(url);
+  const transport = createConnectTransport({
+    baseUrl: url,
+    httpVersion: "1.1",
+    nodeOptions: { agent },
+    interceptors: token === null ? [noteAnswer] : [noteAnswer, withToken(token)],
+    readMaxBytes: READ_MAX_BYTES,
+    // Between two processes of one machine compression only costs.
+    ...(isLoopback ? { acceptCompression: [] } : {}),
+  });
+  return { transport, close: () => agent.destroy() };
 }
 
 function withToken(token: string): Interceptor {

@@ -7,15 +7,13 @@
  */
 
 import { explain } from "./call.ts";
-import type { CommandContext } from "./command.ts";
-import type { Connection } from "./connection.ts";
 import { EXIT } from "./exit-codes.ts";
+import { callPersistently, type FollowContext } from "./reconnect.ts";
 import type { Spinner } from "./spinner.ts";
 
 export interface InterruptionOptions {
   jobId: string;
-  connection: Connection;
-  context: CommandContext;
+  follow: FollowContext;
   spinner: Spinner;
 }
 
@@ -41,8 +39,9 @@ export class Interruptions {
     this.left = new Promise((resolve) => {
       this.#leave = resolve;
     });
-    options.context.takeInterruptions();
-    this.#stopListening = options.context.environment.onInterruption((signal) => this.#onSignal(signal));
+    const { context } = options.follow;
+    context.takeInterruptions();
+    this.#stopListening = context.environment.onInterruption((signal) => this.#onSignal(signal));
   }
 
   stop(): void {
@@ -52,7 +51,7 @@ export class Interruptions {
   }
 
   #onSignal(signal: "SIGINT" | "SIGTERM"): void {
-    const { isTty } = this.#options.context.environment;
+    const { isTty } = this.#options.follow.context.environment;
     if (this.#phase === "cancelling") {
       this.#say("left before the job has ended");
       this.#leave({ type: "left", exitCode: EXIT.cancelled });
@@ -64,7 +63,8 @@ export class Interruptions {
   }
 
   #ask(): void {
-    const { connection, context, spinner } = this.#options;
+    const { follow, spinner } = this.#options;
+    const { connection, context } = follow;
     const { stdin } = context.environment;
     this.#phase = "asking";
     spinner.hide();
@@ -87,10 +87,10 @@ export class Interruptions {
   }
 
   #answer(key: string): void {
-    const { connection, jobId } = this.#options;
+    const { follow, jobId } = this.#options;
     if (key === "c" || key === CTRL_C) {
       this.#cancel("SIGINT");
-    } else if (key === "d" && !connection.isEmbedded) {
+    } else if (key === "d" && !follow.connection.isEmbedded) {
       this.#stopAsking();
       this.#say(`\ndetached; go on with: hodei logs --follow ${jobId}`);
       this.#leave({ type: "left", exitCode: EXIT.ok });
@@ -102,12 +102,13 @@ export class Interruptions {
   }
 
   #cancel(signal: string): void {
-    const { connection, jobId } = this.#options;
+    const { follow, jobId } = this.#options;
     this.#stopAsking();
     this.#phase = "cancelling";
     this.#say("\ncancelling; once more to leave at once");
     // The end of the job is seen by the watch. A refusal means that it has ended already.
-    connection.jobs.cancelJob({ jobId, reason: `${signal} of hodei run` }).catch((error: unknown) => {
+    const cancel = () => follow.connection.jobs.cancelJob({ jobId, reason: `${signal} of hodei run` });
+    callPersistently(`cancel job ${jobId}`, follow, cancel).catch((error: unknown) => {
       // After the end nobody wants to know, and the connection is closed under this call.
       if (this.#isStopped) return;
       const failure = explain(error, `cancel job ${jobId}`);
@@ -116,6 +117,6 @@ export class Interruptions {
   }
 
   #say(text: string): void {
-    this.#options.context.stderr.writeNow(`${text}\n`);
+    this.#options.follow.context.stderr.writeNow(`${text}\n`);
   }
 }

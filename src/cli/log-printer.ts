@@ -1,9 +1,10 @@
 /** Prints pieces of a log as they come, at the pace of the reader. */
 
+import { describeGap, readGap } from "../core/log-gap.ts";
 import type { LogStreamName } from "../core/log-record.ts";
 import { LOG_STREAMS } from "../core/log-record.ts";
 import { timeFromWire } from "../protocol/convert.ts";
-import type { LogEntry } from "../protocol/gen/hodei/v1/logs_pb.ts";
+import { LogStream, type LogEntry } from "../protocol/gen/hodei/v1/logs_pb.ts";
 import type { Colors } from "./command.ts";
 import type { Output } from "./output.ts";
 
@@ -25,8 +26,14 @@ export function piecesFromWire(entries: readonly LogEntry[]): LogPiece[] {
     // Streams of a newer server are shown as if Hodei said them.
     stream: LOG_STREAMS[entry.stream - 1] ?? "system",
     timeMs: timeFromWire(entry.time) ?? 0,
-    data: entry.data,
+    data: entry.stream === LogStream.GAP ? gapText(entry.data) : entry.data,
   }));
+}
+
+/** A gap of a newer server is shown as it is. */
+function gapText(data: Uint8Array): Uint8Array {
+  const gap = readGap(data);
+  return Buffer.from(`[hodei: ${gap === null ? Buffer.from(data).toString() : describeGap(gap)}]\n`);
 }
 
 export interface TextPrinterOptions {
@@ -44,7 +51,7 @@ const NEWLINE = 10;
  * at which its first byte was read; colours that a job left on stay on.
  */
 export function createTextPrinter(options: TextPrinterOptions): LogPrinter {
-  const isLineStart: Record<LogStreamName, boolean> = { stdout: true, stderr: true, system: true };
+  const isLineStart: Record<LogStreamName, boolean> = { stdout: true, stderr: true, system: true, gap: true };
   return {
     async print(pieces) {
       let pending: Uint8Array[] = [];
@@ -57,10 +64,7 @@ export function createTextPrinter(options: TextPrinterOptions): LogPrinter {
           pending = [];
         }
         pendingFor = target.output;
-        const data =
-          piece.stream === "system" && options.exact !== true
-            ? dimmed(piece.data, target.colors)
-            : piece.data;
+        const data = options.exact === true ? piece.data : colored(piece, target.colors);
         pending.push(
           ...(options.timestamps ? stamped({ ...piece, data }, isLineStart, target.colors) : [data]),
         );
@@ -72,10 +76,16 @@ export function createTextPrinter(options: TextPrinterOptions): LogPrinter {
   };
 }
 
-function dimmed(data: Uint8Array, colors: Colors): Uint8Array {
+/** What Hodei says is dimmed, what is missing stands out, and the job's own bytes stay as they are. */
+function colored({ stream, data }: LogPiece, colors: Colors): Uint8Array {
+  if (stream === "system") return painted(data, colors.dim);
+  return stream === "gap" ? painted(data, colors.yellow) : data;
+}
+
+function painted(data: Uint8Array, paint: (text: string) => string): Uint8Array {
   const text = Buffer.from(data).toString("utf8");
   const end = text.endsWith("\n") ? "\n" : "";
-  return Buffer.from(colors.dim(end === "" ? text : text.slice(0, -1)) + end);
+  return Buffer.from(paint(end === "" ? text : text.slice(0, -1)) + end);
 }
 
 function stamped(piece: LogPiece, isLineStart: Record<LogStreamName, boolean>, colors: Colors): Uint8Array[] {

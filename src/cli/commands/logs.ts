@@ -21,6 +21,7 @@ import {
   textsOption,
   wholeNumberOption,
 } from "../option-values.ts";
+import { followContext } from "../reconnect.ts";
 
 export const logsCommand: CliCommand = {
   configure(command) {
@@ -80,8 +81,9 @@ async function showLog(given: CommandCall, context: CommandContext): Promise<num
 
 function chosenStreams(options: Record<string, unknown>, isRaw: boolean): LogStreamName[] {
   const chosen = textsOption(options, "stream").map((text) => choiceOption(text, LOG_STREAMS, "--stream"));
-  if (chosen.length > 0) return [...new Set(chosen)];
-  return isRaw ? ["stdout", "stderr"] : [...LOG_STREAMS];
+  if (chosen.length === 0 && !isRaw) return [...LOG_STREAMS];
+  // Whoever wants only a part of the output must still see that something is missing in it.
+  return [...new Set<LogStreamName>([...(chosen.length > 0 ? chosen : ["stdout", "stderr"] as const), "gap"])];
 }
 
 function choosePrinter(
@@ -98,6 +100,7 @@ function choosePrinter(
       stdout: has("stdout") ? toStdout : null,
       stderr: has("stderr") ? (wish.isRaw ? toStdout : toStderr) : null,
       system: has("system") ? (wish.isRaw ? toStdout : toStderr) : null,
+      gap: toStderr,
     },
     timestamps: wish.timestamps,
     exact: wish.isRaw,
@@ -120,7 +123,7 @@ async function printLog(wish: LogWish, run: LogRun): Promise<void> {
     if (!wish.follow || present.complete) return;
     place = { attempt: present.attempt, offset: present.nextOffset };
   }
-  const follow = { connection, environment: context.environment, signal: new AbortController().signal };
+  const follow = followContext(connection, context);
   // Reading on from a place needs the number of its attempt, but later attempts are wanted too.
   const request = {
     jobId: wish.jobId,
@@ -175,7 +178,7 @@ async function jobExitCode(wish: LogWish, connection: Connection, context: Comma
   if (!job) return EXIT.failure;
   const view = jobFromWire(job);
   if (isFinal(view.state) || !wish.follow) return exitCodeOfJob(view);
-  const follow = { connection, environment: context.environment, signal: new AbortController().signal };
+  const follow = followContext(connection, context);
   for await (const change of watchJob(view.id, follow))
     if (isFinal(change.state)) return exitCodeOfJob(change);
   return EXIT.failure;

@@ -1,17 +1,18 @@
 /** `hodei run`: one job, as if it ran here. */
 
 import { AppError } from "../../base/errors.ts";
+import { uuidV7 } from "../../base/random.ts";
 import { definitionToWire } from "../../protocol/convert-definition.ts";
 import type { JobView } from "../../protocol/convert.ts";
 import type { ParsedJob } from "../../spec/job-file.ts";
 import { attachToJob } from "../attach.ts";
-import { call } from "../call.ts";
 import type { CliCommand, CommandCall, CommandContext } from "../command.ts";
 import { EXIT, exitCodeOfJob } from "../exit-codes.ts";
 import { addJobOptions, applyJobOptions, commandJob, readJobFile } from "../job-options.ts";
 import { resultLine } from "../job-text.ts";
 import { toJsonText } from "../json-views.ts";
 import { flagOption, jsonOutput } from "../option-values.ts";
+import { callPersistently, followContext } from "../reconnect.ts";
 import { createSpinner } from "../spinner.ts";
 
 export const runCommand: CliCommand = {
@@ -49,11 +50,15 @@ async function runJob(given: CommandCall, context: CommandContext): Promise<numb
     const job = await oneJob(given, context);
     const definition = applyJobOptions(job.definition, given, context.environment);
     const connection = await connecting;
-    const { jobId } = await call(`submit job ${definition.name}`, () =>
-      connection.jobs.queueJob({
-        definition: definitionToWire(definition),
-        idempotencyKey: job.idempotencyKey ?? "",
-      }),
+    const { clock, random } = context.environment;
+    const request = {
+      definition: definitionToWire(definition),
+      // Whether a call whose answer was lost has made the job is not known: the key makes one of both.
+      idempotencyKey: job.idempotencyKey ?? uuidV7(clock, random),
+    };
+    const follow = followContext(connection, context, { isQuiet, spinner });
+    const { jobId } = await callPersistently(`submit job ${definition.name}`, follow, () =>
+      connection.jobs.queueJob(request),
     );
     if (isDetached) {
       await context.stdout.write(isJson ? toJsonText({ id: jobId }) : `${jobId}\n`);

@@ -1,17 +1,17 @@
 /** `hodei submit`: queues jobs, one or many thousands. */
 
 import { AppError } from "../../base/errors.ts";
+import { uuidV7 } from "../../base/random.ts";
 import { isFinal, type JobState } from "../../core/job.ts";
 import { definitionToWire } from "../../protocol/convert-definition.ts";
 import type { ParsedJob } from "../../spec/job-file.ts";
-import { call } from "../call.ts";
 import type { CliCommand, CommandCall, CommandContext } from "../command.ts";
-import type { Connection } from "../connection.ts";
 import { EXIT } from "../exit-codes.ts";
 import { watchJob } from "../follow.ts";
 import { addJobOptions, applyJobOptions, commandJob, readJobFile } from "../job-options.ts";
 import { flagOption, jsonOutput } from "../option-values.ts";
 import { ProgressBar } from "../progress-bar.ts";
+import { callPersistently, followContext, type FollowContext } from "../reconnect.ts";
 
 const BATCH_JOBS = 1_000;
 /** Under the limit of one request, also if every script is as long as it may be. */
@@ -39,9 +39,11 @@ async function submitJobs(given: CommandCall, context: CommandContext): Promise<
     definition: applyJobOptions(job.definition, given, context.environment),
   }));
   const connection = await context.connect("running_server");
-  const ids = await queueAll(jobs, { connection, context, isJson });
+  const bar = new ProgressBar({ context, total: jobs.length, isOn: true });
+  const follow = followContext(connection, context, { spinner: bar });
+  const ids = await queueAll(jobs, { follow, bar, isJson });
   if (isJson) await context.stdout.write(`${JSON.stringify(ids, null, 2)}\n`);
-  return flagOption(given.options, "wait") ? await waitForAll(ids, connection, context) : EXIT.ok;
+  return flagOption(given.options, "wait") ? await waitForAll(ids, follow, bar) : EXIT.ok;
 }
 
 async function readJobs(given: CommandCall, context: CommandContext): Promise<ParsedJob[]> {
@@ -63,25 +65,27 @@ async function readJobs(given: CommandCall, context: CommandContext): Promise<Pa
 
 async function queueAll(
   jobs: readonly ParsedJob[],
-  { connection, context, isJson }: { connection: Connection; context: CommandContext; isJson: boolean },
+  { follow, bar, isJson }: { follow: FollowContext; bar: ProgressBar; isJson: boolean },
 ): Promise<string[]> {
+  const { connection, context } = follow;
+  const { clock, random } = context.environment;
   const ids: string[] = [];
-  const bar = new ProgressBar({ context, total: jobs.length, isOn: jobs.length > BATCH_JOBS });
   try {
     for (const batch of batches(jobs)) {
       const request = {
         jobs: batch.map((job) => ({
           definition: definitionToWire(job.definition),
-          idempotencyKey: job.idempotencyKey ?? "",
+          // Whether a call whose answer was lost has made the jobs is not known: keys make it harmless.
+          idempotencyKey: job.idempotencyKey ?? uuidV7(clock, random),
         })),
       };
-      const { jobIds } = await call(`submit ${describeBatch(jobs, ids.length)}`, () =>
+      const { jobIds } = await callPersistently(`submit ${describeBatch(jobs, ids.length)}`, follow, () =>
         connection.jobs.queueJobs(request),
       );
       for (const id of jobIds) ids.push(id);
       bar.hide();
       if (!isJson) await context.stdout.write(`${jobIds.join("\n")}\n`);
-      bar.show(ids.length, "jobs submitted");
+      if (jobs.length > BATCH_JOBS) bar.show(ids.length, "jobs submitted");
     }
   } finally {
     bar.hide();
@@ -130,12 +134,10 @@ function roughSize({ definition }: ParsedJob): number {
 
 async function waitForAll(
   ids: readonly string[],
-  connection: Connection,
-  context: CommandContext,
+  follow: FollowContext,
+  bar: ProgressBar,
 ): Promise<number> {
   const counts = new Map<JobState, number>();
-  const bar = new ProgressBar({ context, total: ids.length, isOn: true });
-  const follow = { connection, environment: context.environment, signal: new AbortController().signal };
   const waiting = ids[Symbol.iterator]();
   let done = 0;
   const watchNext = async (): Promise<void> => {
@@ -153,7 +155,7 @@ async function waitForAll(
   } finally {
     bar.hide();
   }
-  await context.stderr.write(`${describeCounts(counts)}\n`);
+  await follow.context.stderr.write(`${describeCounts(counts)}\n`);
   return counts.get("succeeded") === ids.length ? EXIT.ok : EXIT.failure;
 }
 

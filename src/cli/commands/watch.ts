@@ -8,6 +8,7 @@ import { watchJob } from "../follow.ts";
 import { colorState, resultLine } from "../job-text.ts";
 import { toJsonView } from "../json-views.ts";
 import { checkIds, jsonOutput } from "../option-values.ts";
+import { followContext } from "../reconnect.ts";
 import { printable } from "../table.ts";
 
 export const watchCommand: CliCommand = {
@@ -22,7 +23,7 @@ export const watchCommand: CliCommand = {
     const isJson = jsonOutput(options);
     const { environment, stdout, stderr, colors } = context;
     const connection = await context.connect("embedded_to_read");
-    const follow = { connection, environment, signal: new AbortController().signal };
+    const follow = followContext(connection, context);
     for await (const job of watchJob(operands[0] ?? "", follow)) {
       const time = new Date(environment.clock.nowMs()).toISOString();
       const line = `${colors.stdout.dim(time)} ${colorState(job.state, colors.stdout)}${detail(job)}`;
