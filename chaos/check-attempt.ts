@@ -22,7 +22,7 @@ export interface AttemptFacts {
 }
 
 /** How the last record of a log says that something is missing. */
-const GAP_NOTE = /never arrived|did not arrive/;
+const GAP_NOTE = /"reason":"(worker_lost|not_received|disk_full)"/;
 
 /** What is wrong, in words; empty if nothing is. */
 export function checkAttempt(facts: AttemptFacts): string[] {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import fc from "fast-check";
+import { gapRecord } from "../core/log-gap.ts";
 import { LogStream, type ReadLogRequest } from "../protocol/gen/hodei/v1/logs_pb.ts";
 import { cli, startCli, startFakeServer, type FakeServices } from "./fake-server.ts";
 import { LogTail } from "./log-tail.ts";
@@ -62,9 +63,32 @@ test("streams go where they went, and can be chosen", async (t) => {
     { url },
   );
   assert.equal(err.stdout.text, "e\n");
-  assert.deepEqual(requests[1]?.streams, [LogStream.STDERR]);
+  assert.deepEqual(requests[1]?.streams, [LogStream.STDERR, LogStream.GAP]);
   assert.equal(requests[1]?.attempt, 2);
   assert.equal(requests[1]?.since?.seconds, 1_672_531_200n);
+});
+
+test("output that is missing is told on stderr, whatever streams were chosen", async (t) => {
+  const gap = gapRecord({ reason: "log_quota", bytes: 1536, limitBytes: 1024 }, 0);
+  const url = await setup(t, async function* () {
+    yield {
+      attempt: 1,
+      entries: [
+        entry(LogStream.STDOUT, "o\n"),
+        entry(LogStream.GAP, gap.data),
+        entry(LogStream.GAP, '{"reason":"of a newer server"}'),
+      ],
+      complete: true,
+    };
+  });
+  for (const options of [[], ["--raw"], ["--stream", "stdout"], ["--tail", "9"]]) {
+    const run = await cli(["logs", JOB_ID, ...options], { url });
+    assert.equal(run.stdout.text, "o\n");
+    assert.equal(
+      run.stderr.text,
+      '[hodei: 1.5 KiB of output left out: log quota of 1 KiB]\n[hodei: {"reason":"of a newer server"}]\n',
+    );
+  }
 });
 
 test("time stamps begin each line once, across pieces and without touching colours", async (t) => {

@@ -51,6 +51,7 @@ test("the numbers of the streams are those that logs on disk carry", () => {
     stdout: 1,
     stderr: 2,
     system: 3,
+    gap: 4,
   });
 });
 

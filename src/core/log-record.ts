@@ -12,7 +12,8 @@
  * at both ends, so that a log can be walked backwards for its last lines.
  */
 
-export const LOG_STREAMS = ["stdout", "stderr", "system"] as const;
+/** Stored as numbers, so append only. `gap` says that output is missing, see log-gap.ts. */
+export const LOG_STREAMS = ["stdout", "stderr", "system", "gap"] as const;
 export type LogStreamName = (typeof LOG_STREAMS)[number];
 
 export const RECORD_HEADER_BYTES = 16;

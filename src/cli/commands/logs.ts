@@ -83,7 +83,9 @@ function chosenStreams(options: Record<string, unknown>, isRaw: boolean): LogStr
   const chosen = textsOption(options, "stream").map((text) => choiceOption(text, LOG_STREAMS, "--stream"));
   if (chosen.length === 0 && !isRaw) return [...LOG_STREAMS];
   // Whoever wants only a part of the output must still see that something is missing in it.
-  return [...new Set<LogStreamName>([...(chosen.length > 0 ? chosen : ["stdout", "stderr"] as const), "gap"])];
+  return [
+    ...new Set<LogStreamName>([...(chosen.length > 0 ? chosen : (["stdout", "stderr"] as const)), "gap"]),
+  ];
 }
 
 function choosePrinter(

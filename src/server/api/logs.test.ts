@@ -262,7 +262,7 @@ test("a follower of an attempt whose worker was lost is told of the loss in the 
     await apply(jobId, { type: "lose", attemptId, cause: "worker_lost", message: "lease ran out" });
     await logs.sealEnded();
     const { texts, last } = await read;
-    assert.match(texts[attempt + 1] ?? "", /^before.*the worker was lost/);
+    assert.match(texts[attempt + 1] ?? "", /^before.*"reason":"worker_lost"/);
     assert.equal(last.complete, true);
     // Makes the wait for the next attempt short.
     await client(JobService)

@@ -193,6 +193,7 @@ const STREAM_NUMBER: Readonly<Record<LogStreamName, LogStream>> = {
   stdout: LogStream.STDOUT,
   stderr: LogStream.STDERR,
   system: LogStream.SYSTEM,
+  gap: LogStream.GAP,
 };
 const STREAM_NAMES = Object.keys(STREAM_NUMBER) as LogStreamName[];
 

@@ -229,19 +229,19 @@ test("ended logs are sealed, those with bytes on their way wait, and a gap is ma
   assert.deepEqual([...sealed.keys()].toSorted(), [ids.whole, ids.empty, ids.lost].toSorted());
   assert.deepEqual(await readText(logs, ids.lost), [
     ...records.slice(0, -1).map(({ data }) => Buffer.from(data).toString("latin1")),
-    "hodei: the worker was lost; what it wrote after this did not arrive\n",
+    '{"reason":"worker_lost","bytes":null,"limit_bytes":null}',
   ]);
 
   nowMs += 60_000;
   await logs.sealEnded();
   assert.equal(
     (await readText(logs, ids.late)).at(-1),
-    "hodei: the last 500 bytes of this log never arrived\n",
+    '{"reason":"not_received","bytes":500,"limit_bytes":null}',
   );
   assert.equal((await readText(logs, ids.late)).length, records.length + 1);
 });
 
-test("the note about a gap is written once, however often sealing has to be tried", async (t) => {
+test("the record of a gap is written once, however often sealing has to be tried", async (t) => {
   const attemptId = uuidV4();
   let failures = 3;
   const { logs } = await setupLogs(t, {
@@ -258,7 +258,7 @@ test("the note about a gap is written once, however often sealing has to be trie
   assert.equal((await readText(logs, attemptId)).length, 2);
 });
 
-test("a log of a lost worker that is malformed is sealed without a note", async (t) => {
+test("a log of a lost worker that is malformed is sealed without one", async (t) => {
   const attemptId = uuidV4();
   const sealed = new Map<string, SealedLog>();
   const { logs } = await setupLogs(t, {
@@ -289,10 +289,20 @@ test("stopping leaves off a seal, and the next start goes on with a whole log", 
 
 test("an end is awaited exactly as long as is said", () => {
   const known = { lengthBytes: 10, missingLogWaitMs: 100, nowMs: 1099 };
-  const attempt = { logBytes: 11, cause: null, finishedAtMs: 1000 };
+  const attempt = { logBytes: 11, cause: null, startedAtMs: 500, finishedAtMs: 1000 };
   assert.deepEqual(logEnd(attempt, known), { isComplete: false });
   assert.equal(logEnd(attempt, { ...known, nowMs: 1100 }).isComplete, true);
-  assert.deepEqual(logEnd(attempt, { ...known, lengthBytes: 11 }), { isComplete: true, note: null });
+  assert.deepEqual(logEnd(attempt, { ...known, lengthBytes: 11 }), { isComplete: true, gap: null });
+});
+
+test("an attempt that was lost before its first byte arrived has a gap, unless it never started", () => {
+  const known = { lengthBytes: 0, missingLogWaitMs: 100, nowMs: 1000 };
+  const attempt = { logBytes: 0, cause: "worker_lost", startedAtMs: 500, finishedAtMs: 1000 } as const;
+  assert.deepEqual(logEnd(attempt, known), {
+    isComplete: true,
+    gap: { reason: "worker_lost", bytes: null, limitBytes: null },
+  });
+  assert.deepEqual(logEnd({ ...attempt, startedAtMs: null }, known), { isComplete: true, gap: null });
 });
 
 function endedAttempt(id: string, fields: Partial<Attempt>): Attempt {

@@ -17,6 +17,7 @@ import { AppError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Service } from "../../base/service.ts";
 import type { Attempt } from "../../core/job.ts";
+import type { LogGap } from "../../core/log-gap.ts";
 import type { BlobStore } from "../../storage/blob-store.ts";
 import type { SealedLog, Store } from "../../storage/store.ts";
 import { AttemptSource } from "./attempt-source.ts";
@@ -181,9 +182,9 @@ class DirectoryLogStore implements LogStore {
     return this.#finish(attemptId, null);
   }
 
-  #finish(attemptId: string, note: string | null): Promise<SealedLog> {
+  #finish(attemptId: string, gap: LogGap | null): Promise<SealedLog> {
     return this.#use(attemptId, async (attempt, slot) => {
-      slot.finishing ??= this.#sealer.seal(attempt, note).finally(() => (slot.finishing = null));
+      slot.finishing ??= this.#sealer.seal(attempt, gap).finally(() => (slot.finishing = null));
       return slot.finishing;
     });
   }
@@ -203,7 +204,7 @@ class DirectoryLogStore implements LogStore {
         missingLogWaitMs: this.#limits.missingLogWaitMs,
         nowMs: this.#options.clock.nowMs(),
       });
-      if (end.isComplete) await this.#finish(attempt.id, end.note);
+      if (end.isComplete) await this.#finish(attempt.id, end.gap);
     } catch (error) {
       if (this.#stopping.signal.aborted) return;
       const fields = { err: error, attemptId: attempt.id, jobId: attempt.jobId };

@@ -10,6 +10,7 @@ import { rm } from "node:fs/promises";
 import type { Clock } from "../../../base/clock.ts";
 import { AppError } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
+import { gapRecord, type LogGap } from "../../../core/log-gap.ts";
 import { MalformedLogError, encodeRecord, type LogRecord } from "../../../core/log-record.ts";
 import type { BlobStore } from "../../../storage/blob-store.ts";
 import type { SealedLog, Store } from "../../../storage/store.ts";
@@ -46,12 +47,12 @@ export class Sealer {
   }
 
   /**
-   * Ends and seals a log. `note` is added as its last record, for people to see what is missing.
+   * Ends and seals a log. `gap` becomes its last record, for people to see what is missing.
    * Rejects, with the log unsealed and whole, if disk, blob store or database fail.
    */
-  async seal(attempt: AttemptLog, note: string | null): Promise<SealedLog> {
+  async seal(attempt: AttemptLog, gap: LogGap | null): Promise<SealedLog> {
     if (attempt.sealed) return attempt.sealed;
-    if (note !== null && !attempt.isFinal) await this.#addNote(attempt, note);
+    if (gap !== null && !attempt.isFinal) await this.#addGap(attempt, gap);
     while (attempt.accepted > attempt.durable) await attempt.settled();
     attempt.end();
     const sealed = await this.#sealing.run(() => this.#put(attempt));
@@ -94,32 +95,31 @@ export class Sealer {
     throw new AppError("internal", `seal log of attempt ${attempt.attemptId}: it is being sealed already`);
   }
 
-  async #addNote(attempt: AttemptLog, text: string): Promise<void> {
+  async #addGap(attempt: AttemptLog, gap: LogGap): Promise<void> {
     while (attempt.accepted > attempt.durable) await attempt.settled();
     const raw = new RawSource(attempt, this.#parts.files);
-    const data = Buffer.from(`${text}\n`, "utf8");
-    const note: LogRecord = { stream: "system", timeMs: this.#parts.clock.nowMs(), data };
+    const record = gapRecord(gap, this.#parts.clock.nowMs());
     try {
       const boundary = (await raw.boundaryBefore(attempt.durable)) ?? attempt.durable;
       if (boundary < attempt.durable) await attempt.cutBack(boundary);
-      if (await endsWith(raw, { boundary, note })) return;
+      if (await endsWith(raw, { boundary, record })) return;
     } catch (error) {
       if (!(error instanceof MalformedLogError)) throw error;
-      // Nobody can read to the end of it, so a note there would help nobody.
+      // Nobody can read to the end of it, so a gap there would help nobody.
       this.#parts.log.error({ err: error, attemptId: attempt.attemptId }, "log is malformed");
       return;
     }
-    attempt.accept(attempt.accepted, encodeRecord(note));
+    attempt.accept(attempt.accepted, encodeRecord(record));
     await attempt.settled();
   }
 }
 
-/** Whether an earlier try has added the note and failed afterwards. */
-async function endsWith(raw: RawSource, look: { boundary: number; note: LogRecord }): Promise<boolean> {
+/** Whether an earlier try has added the record and failed afterwards. */
+async function endsWith(raw: RawSource, look: { boundary: number; record: LogRecord }): Promise<boolean> {
   if (look.boundary === 0) return false;
   const bytes = await raw.readBefore(look.boundary);
   const last = bytes && recordBefore(bytes, bytes.byteLength);
   if (!last) return false;
   const { stream, data } = last.record;
-  return stream === look.note.stream && Buffer.compare(data, look.note.data) === 0;
+  return stream === look.record.stream && Buffer.compare(data, look.record.data) === 0;
 }

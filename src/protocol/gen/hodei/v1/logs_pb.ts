@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file hodei/v1/logs.proto.
  */
 export const file_hodei_v1_logs: GenFile = /*@__PURE__*/
-  fileDesc("ChNob2RlaS92MS9sb2dzLnByb3RvEghob2RlaS52MSLmAQoOUmVhZExvZ1JlcXVlc3QSKwoGam9iX2lkGAEgASgJQhu6SBhyFjIUXlswLTlhLWZBLUYtXXs0LDM2fSQSDwoHYXR0ZW1wdBgCIAEoDRIOCgZvZmZzZXQYAyABKAQSDgoGZm9sbG93GAQgASgIEjcKB3N0cmVhbXMYBSADKA4yEy5ob2RlaS52MS5Mb2dTdHJlYW1CEbpIDpIBCxADIgeCAQQQASAAEikKBXNpbmNlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgp0YWlsX2xpbmVzGAcgASgNImcKCExvZ0VudHJ5EiMKBnN0cmVhbRgBIAEoDjITLmhvZGVpLnYxLkxvZ1N0cmVhbRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRkYXRhGAMgASgMIm4KD1JlYWRMb2dSZXNwb25zZRIjCgdlbnRyaWVzGAEgAygLMhIuaG9kZWkudjEuTG9nRW50cnkSEwoLbmV4dF9vZmZzZXQYAiABKAQSDwoHYXR0ZW1wdBgDIAEoDRIQCghjb21wbGV0ZRgEIAEoCCpsCglMb2dTdHJlYW0SGgoWTE9HX1NUUkVBTV9VTlNQRUNJRklFRBAAEhUKEUxPR19TVFJFQU1fU1RET1VUEAESFQoRTE9HX1NUUkVBTV9TVERFUlIQAhIVChFMT0dfU1RSRUFNX1NZU1RFTRADMk4KCkxvZ1NlcnZpY2USQAoHUmVhZExvZxIYLmhvZGVpLnYxLlJlYWRMb2dSZXF1ZXN0GhkuaG9kZWkudjEuUmVhZExvZ1Jlc3BvbnNlMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp]);
+  fileDesc("ChNob2RlaS92MS9sb2dzLnByb3RvEghob2RlaS52MSLmAQoOUmVhZExvZ1JlcXVlc3QSKwoGam9iX2lkGAEgASgJQhu6SBhyFjIUXlswLTlhLWZBLUYtXXs0LDM2fSQSDwoHYXR0ZW1wdBgCIAEoDRIOCgZvZmZzZXQYAyABKAQSDgoGZm9sbG93GAQgASgIEjcKB3N0cmVhbXMYBSADKA4yEy5ob2RlaS52MS5Mb2dTdHJlYW1CEbpIDpIBCxAEIgeCAQQQASAAEikKBXNpbmNlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgp0YWlsX2xpbmVzGAcgASgNImcKCExvZ0VudHJ5EiMKBnN0cmVhbRgBIAEoDjITLmhvZGVpLnYxLkxvZ1N0cmVhbRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRkYXRhGAMgASgMIm4KD1JlYWRMb2dSZXNwb25zZRIjCgdlbnRyaWVzGAEgAygLMhIuaG9kZWkudjEuTG9nRW50cnkSEwoLbmV4dF9vZmZzZXQYAiABKAQSDwoHYXR0ZW1wdBgDIAEoDRIQCghjb21wbGV0ZRgEIAEoCCqAAQoJTG9nU3RyZWFtEhoKFkxPR19TVFJFQU1fVU5TUEVDSUZJRUQQABIVChFMT0dfU1RSRUFNX1NURE9VVBABEhUKEUxPR19TVFJFQU1fU1RERVJSEAISFQoRTE9HX1NUUkVBTV9TWVNURU0QAxISCg5MT0dfU1RSRUFNX0dBUBAEMk4KCkxvZ1NlcnZpY2USQAoHUmVhZExvZxIYLmhvZGVpLnYxLlJlYWRMb2dSZXF1ZXN0GhkuaG9kZWkudjEuUmVhZExvZ1Jlc3BvbnNlMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp]);
 
 /**
  * Request of ReadLog.
@@ -185,11 +185,20 @@ export enum LogStream {
   STDERR = 2,
 
   /**
-   * What Hodei says: step borders, gaps.
+   * What Hodei says: step borders, why the job was ended.
    *
    * @generated from enum value: LOG_STREAM_SYSTEM = 3;
    */
   SYSTEM = 3,
+
+  /**
+   * Output is missing at this place. The bytes are a JSON object: `reason` (`log_quota`, `disk_full`,
+   * `worker_lost` or `not_received`; there may be more), `bytes` (how much output is missing; null
+   * if that is not known, or not yet) and `limit_bytes` (the quota; null if there is none).
+   *
+   * @generated from enum value: LOG_STREAM_GAP = 4;
+   */
+  GAP = 4,
 }
 
 /**
