@@ -3,9 +3,9 @@
  * occurs in its turn, and at most a few at once, each in a lane of its own.
  */
 
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { systemClock } from "../src/base/clock.ts";
 import { errorMessage } from "../src/base/errors.ts";
-import { WorkerState } from "../src/protocol/gen/hodei/v1/workers_pb.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Fault } from "./faults.ts";
 import type { StormJob } from "./job-load.ts";
@@ -18,7 +18,7 @@ export interface FaultRecord {
   atMs: number;
   what: string;
   lastedMs: number;
-  /** From its end until the server answered and no worker was missed; null if that did not come. */
+  /** From its end until the server answered and had heard every worker again; null: it never did. */
   recoveryMs: number | null;
 }
 
@@ -127,23 +127,29 @@ export class FaultInjector {
 
   async #noteRecovery(record: FaultRecord): Promise<void> {
     const healedMs = systemClock.monotonicMs();
+    const healedAtMs = systemClock.nowMs();
     for (;;) {
-      const nowMs = systemClock.monotonicMs();
-      if (await this.#isWell()) {
-        record.recoveryMs = nowMs - healedMs;
-        return;
-      }
-      if (nowMs - healedMs > RECOVERY_TIMEOUT_MS) return;
+      const isWell = await this.#hasHeardAll(healedAtMs);
+      const tookMs = systemClock.monotonicMs() - healedMs;
+      if (isWell) record.recoveryMs = tookMs;
+      if (isWell || tookMs > RECOVERY_TIMEOUT_MS) return;
       await systemClock.sleep(RECOVERY_POLL_MS);
     }
   }
 
-  async #isWell(): Promise<boolean> {
+  /** Every worker whose agent is alive has been heard since then. */
+  async #hasHeardAll(sinceMs: number): Promise<boolean> {
+    const { cluster } = this.#options;
     try {
-      const { workers } = await this.#options.cluster.client.workers.listWorkers({ pageSize: 1_000 });
-      return !workers.some(({ state }) => state === WorkerState.UNREACHABLE);
+      const { workers } = await cluster.client.workers.listWorkers({ pageSize: 1_000 });
+      const heard = new Set<string>();
+      for (const { info, lastHeartbeatAt } of workers) {
+        if (info && lastHeartbeatAt && timestampMs(lastHeartbeatAt) >= sinceMs) heard.add(info.workerId);
+      }
+      const living = (await cluster.workers()).filter(({ agent }) => agent !== null);
+      return living.every(({ workerId }) => heard.has(workerId));
     } catch {
-      // The server does not answer: not well.
+      // The server does not answer.
       return false;
     }
   }

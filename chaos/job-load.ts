@@ -56,8 +56,8 @@ export class JobLoad {
   readonly jobs: StormJob[] = [];
   /** Jobs that have not ended, when last looked at. */
   unfinished = 0;
-  /** By code: how often a call had to be repeated. */
-  readonly retries = new Map<string, number>();
+  /** By code: how often a call had to be repeated, and what the server said the last time. */
+  readonly retries = new Map<string, { count: number; message: string }>();
   /** What the server answered that it should not have. */
   readonly problems: string[] = [];
   readonly #options: LoadOptions;
@@ -184,7 +184,10 @@ export class JobLoad {
   #persist<T>(call: () => Promise<T>): Promise<T> {
     return persist(call, {
       timeoutMs: CALL_TIMEOUT_MS,
-      onRetry: ({ code }) => this.retries.set(Code[code], (this.retries.get(Code[code]) ?? 0) + 1),
+      onRetry: ({ code, rawMessage }) => {
+        const count = (this.retries.get(Code[code])?.count ?? 0) + 1;
+        this.retries.set(Code[code], { count, message: rawMessage });
+      },
     });
   }
 }

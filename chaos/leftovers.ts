@@ -1,6 +1,6 @@
 /** What a cluster leaves behind after its end: processes and cgroups. */
 
-import { readFile, readdir, readlink } from "node:fs/promises";
+import { readFile, readdir, readlink, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { systemClock } from "../src/base/clock.ts";
 import { sha256Hex } from "../src/base/random.ts";
@@ -46,24 +46,41 @@ async function names(pid: string, directory: string): Promise<boolean> {
   return traces.some((text) => text.includes(directory));
 }
 
-/** A runner names its cgroup after its directory. */
 async function leftCgroups(cluster: Cluster): Promise<string[]> {
+  return (await findCgroups(cluster)).map((path) => `cgroup ${path} is left behind`);
+}
+
+/** The next run on this machine shall not find them. Those with a process in them stay. */
+export async function removeCgroups(cluster: Cluster): Promise<void> {
+  for (const path of await findCgroups(cluster)) {
+    const inside = await readdir(path, { withFileTypes: true, recursive: true });
+    const directories = inside.filter((entry) => entry.isDirectory());
+    const paths = directories.map((entry) => join(entry.parentPath, entry.name)).toReversed();
+    for (const below of [...paths, path]) {
+      await rmdir(below).catch(() => {
+        // It was reported as left behind, which is all that can be done.
+      });
+    }
+  }
+}
+
+/** A runner names its cgroup after its directory. */
+async function findCgroups(cluster: Cluster): Promise<string[]> {
   const ours = new Set<string>();
   for (const workerId of await cluster.knownWorkerIds()) {
     const directory = join(cluster.dataDirectory, "workers", workerId);
     ours.add(`hodei-${sha256Hex(directory).slice(0, 16)}`);
   }
   const found: string[] = [];
-  await search(CGROUP_ROOT, CGROUP_DEPTH);
-  return found;
-
-  async function search(parent: string, depth: number): Promise<void> {
+  const search = async (parent: string, depth: number): Promise<void> => {
     const entries = await readdir(parent, { withFileTypes: true }).catch(() => []);
     for (const entry of entries) {
       if (!entry.isDirectory()) continue;
       const path = join(parent, entry.name);
-      if (ours.has(entry.name)) found.push(`cgroup ${path} is left behind`);
+      if (ours.has(entry.name)) found.push(path);
       else if (depth > 1) await search(path, depth - 1);
     }
-  }
+  };
+  await search(CGROUP_ROOT, CGROUP_DEPTH);
+  return found;
 }

@@ -9,13 +9,14 @@ export function stormText(result: StormResult): string {
   for (const name of names) rows.push(faultRow(name, result.faults));
   const { checked } = result;
   const states = [...checked.states].map(([state, count]) => `${count} ${state.toLowerCase()}`).join(", ");
-  const retries = [...result.retries].map(([code, count]) => `${count} × ${code}`).join(", ") || "none";
+  const retries = [...result.retries].map(([code, { count, message }]) => `  ${count} × ${code}: ${message}`);
   return [
     table(rows),
     "",
     `${result.faults.length} faults over ${result.jobs} jobs in ${minutes(result.durationMs)}; the last job ended ${seconds(result.settledMs)} after the last fault`,
     `jobs: ${states}; ${checked.attempts} attempts, ${checked.logLines} log lines compared`,
-    `calls that were repeated: ${retries}; ends of the server on its own: ${result.unexpectedServerEnds}`,
+    `ends of the server on its own: ${result.unexpectedServerEnds}; calls that had to be repeated, with the last answer:`,
+    ...retries,
     ...(result.leftOut.length > 0
       ? [`left out, for want of root, a namespace or iptables: ${result.leftOut.join("; ")}`]
       : []),

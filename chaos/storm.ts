@@ -11,7 +11,7 @@ import { Cluster } from "./cluster.ts";
 import { FaultInjector, type FaultRecord } from "./fault-injector.ts";
 import { FAULTS } from "./faults.ts";
 import { JobLoad } from "./job-load.ts";
-import { findLeftovers } from "./leftovers.ts";
+import { findLeftovers, removeCgroups } from "./leftovers.ts";
 import { NetworkFaults } from "./network-faults.ts";
 import { SeededRandom } from "./seeded-random.ts";
 import { mountSmallDisks, unmountSmallDisks } from "./small-disk.ts";
@@ -36,8 +36,8 @@ export interface StormResult {
   jobs: number;
   checked: CheckedJobs;
   violations: string[];
-  /** By code: how often a call had to be repeated. */
-  retries: Map<string, number>;
+  /** By code: how often a call had to be repeated, and the last answer. */
+  retries: JobLoad["retries"];
   unexpectedServerEnds: number;
   durationMs: number;
   /** From the end of the last fault to the end of the last job. */
@@ -146,6 +146,7 @@ async function endCluster(cluster: Cluster, hasSmallDisks: boolean): Promise<str
     violations.push(...busy.map((path) => `${path} is still in use`));
   }
   await cluster.close({ keep: violations.length > 0 });
+  await removeCgroups(cluster);
   return violations;
 }
 
