@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { closeSync, existsSync, openSync } from "node:fs";
 import { test } from "node:test";
 
 /** What a process that logs leaves on stderr, and that it leaves nothing on stdout. */
@@ -44,6 +45,32 @@ test("the last line before an exit is not lost, and an error keeps its message a
   assert.equal(error.message, "above");
   assert.equal(error.cause.message, "below");
   assert.doesNotMatch(JSON.stringify(error), /hidden/);
+});
+
+test("a full disk below stderr does not end the process, nor fill its memory", (t) => {
+  if (!existsSync("/dev/full")) return t.skip("there is no /dev/full here");
+  const from = JSON.stringify(new URL("log.js", import.meta.url).href);
+  const program = `
+    import { createLogger } from ${from};
+    const log = createLogger({ level: "info" });
+    const before = process.memoryUsage().heapUsed;
+    for (let count = 0; count < 1000; count += 1) log.info({ text: "x".repeat(100_000) }, "again");
+    globalThis.gc();
+    setImmediate(() => {
+      log.error("still here");
+      process.exit(process.memoryUsage().heapUsed - before < 20_000_000 ? 3 : 4);
+    });
+  `;
+  const full = openSync("/dev/full", "w");
+  try {
+    const stdio = ["ignore", "ignore", full] as const;
+    const run = spawnSync(process.execPath, ["--expose-gc", "--input-type=module", "--eval", program], {
+      stdio: [...stdio],
+    });
+    assert.equal(run.status, 3);
+  } finally {
+    closeSync(full);
+  }
 });
 
 test("a silent log says nothing", () => {

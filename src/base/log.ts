@@ -21,9 +21,21 @@ export function createLogger(options: { level: LogLevel; fields?: Record<string,
       formatters: { level: (label) => ({ level: label }) },
       serializers: { err: describeError },
     },
-    destination({ dest: 2, sync: true }),
+    openStderr(),
   );
   return logger;
+}
+
+/** Lines that wait while stderr is a file on a full disk; the ones that follow are dropped. */
+const MAX_WAITING_BYTES = 64 * 1024;
+
+/** A full disk must not end the process: what runs is worth more than what is said about it. */
+function openStderr(): ReturnType<typeof destination> {
+  const stderr = destination({ dest: 2, sync: true, maxLength: MAX_WAITING_BYTES });
+  stderr.on("error", () => {
+    // There is nowhere to say so. The line waits and is written together with a later one.
+  });
+  return stderr;
 }
 
 /**
