@@ -29,6 +29,8 @@ export interface ClusterOptions {
   workerIdleTimeout: string;
   /** More flags for `hodei server`. */
   flags?: readonly string[];
+  /** Added to the environment of the server, of which workers inherit a part. */
+  environment?: Record<string, string>;
 }
 
 /** The processes of one worker that are alive. */
@@ -210,7 +212,7 @@ export class Cluster {
   }
 
   #spawnServer(): void {
-    const { workers, workerJobs, workerIdleTimeout, flags = [] } = this.#options;
+    const { workers, workerJobs, workerIdleTimeout, flags = [], environment } = this.#options;
     const args = [
       ...["server", "--http-port", String(this.httpPort), "--grpc-port", String(this.grpcPort)],
       ...["--max-workers", String(workers), "--worker-jobs", String(workerJobs)],
@@ -218,7 +220,7 @@ export class Cluster {
     ];
     const log = openSync(this.serverLog, "a");
     const server = spawn(process.execPath, [program, ...args], {
-      env: this.place.environment(),
+      env: this.place.environment(environment),
       cwd: this.directory,
       stdio: ["ignore", log, log],
     });

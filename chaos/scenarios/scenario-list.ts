@@ -1,11 +1,18 @@
 /** The long scenarios of `npm run chaos -- --scenario NAME`. */
 
-export interface Scenario {
-  name: string;
-  /** One line for the list. */
-  description: string;
-  /** Resolves with what was wrong, in words; empty if nothing was. */
-  run(onProgress: (line: string) => void): Promise<string[]>;
-}
+import { agentKilled } from "./agent-killed.ts";
+import { bigCancel } from "./big-cancel.ts";
+import { longCut } from "./long-cut.ts";
+import { longPause } from "./long-pause.ts";
+import type { Scenario } from "./scenario.ts";
+import { shortLease } from "./short-lease.ts";
+import { workerLostPolicies } from "./worker-lost-policies.ts";
 
-export const SCENARIOS: readonly Scenario[] = [];
+export const SCENARIOS: readonly Scenario[] = [
+  agentKilled,
+  longCut,
+  shortLease,
+  bigCancel,
+  longPause,
+  workerLostPolicies,
+];
