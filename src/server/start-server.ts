@@ -63,12 +63,19 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }
 }
 
-async function openDatabaseServer(options: ServerOptions, started: Service[]): Promise<PostgresConnection> {
+export interface DatabaseServer {
+  connection: PostgresConnection;
+  /** Why it is known to be away, for people; null while nothing is known of that. */
+  problem(): string | null;
+}
+
+/** One of our own is started again whenever it ends, until `started` is stopped. */
+async function openDatabaseServer(options: ServerOptions, started: Service[]): Promise<DatabaseServer> {
   const { dataDirectory, databaseUrl, clock, random, log } = options;
-  if (databaseUrl !== null) return { connectionString: databaseUrl };
+  if (databaseUrl !== null) return { connection: { connectionString: databaseUrl }, problem: () => null };
   const postgres = await startEmbeddedPostgres({ directory: dataDirectory, clock, random, log });
   started.push(postgres);
-  return postgres.connection;
+  return postgres;
 }
 
 /** @throws AppError if the address is open to others and nobody said that this is wanted. */

@@ -41,7 +41,7 @@ import { deadlineRound } from "./loops/deadlines.ts";
 import { livenessRound } from "./loops/liveness.ts";
 import { Provisioner, type Pool } from "./loops/provisioning.ts";
 import { Scheduler } from "./loops/scheduling.ts";
-import type { RunningServer, ServerOptions } from "./start-server.ts";
+import type { DatabaseServer, RunningServer, ServerOptions } from "./start-server.ts";
 import { HeartbeatWriter } from "./workers/heartbeat-writer.ts";
 import { linkApi } from "./workers/link-api.ts";
 import { WorkerConnections } from "./workers/worker-connections.ts";
@@ -55,11 +55,11 @@ const SEALING_PERIOD_MS = 30_000;
 /** Pushes what it starts to `started`, so that the caller can stop it if a later part fails. */
 export async function startControlPlane(
   options: ServerOptions,
-  database: PostgresConnection,
+  database: DatabaseServer,
   started: Service[],
 ): Promise<RunningServer> {
   const { dataDirectory, clock, random, log } = options;
-  const parts = await openParts(options, database, started);
+  const parts = await openParts(options, database.connection, started);
   const { store, connections } = parts;
   const rpc: Omit<RpcServerOptions, "port"> = {
     host: options.host,
@@ -68,7 +68,7 @@ export async function startControlPlane(
     auth: createTokenGuard({ token: parts.apiToken }),
     log,
     clock,
-    health: databaseHealth({ store, clock }),
+    health: databaseHealth({ store, clock, problem: () => database.problem() }),
   };
 
   const grpc = await startWorkerPort(dataDirectory, { ...rpc, port: options.grpcPort });

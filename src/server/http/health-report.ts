@@ -14,9 +14,18 @@ export type HealthCheck = () => HealthReport | Promise<HealthReport>;
 /** A database that does not answer within this time counts as gone: probes are impatient. */
 const PING_LIMIT_MS = 2_000;
 
+export interface DatabaseHealthDependencies {
+  store: { ping(): Promise<void> };
+  clock: Clock;
+  /** Why the database is known to be away; it is not asked then. */
+  problem?: () => string | null;
+}
+
 /** Ready as long as the database answers. */
-export function databaseHealth(deps: { store: { ping(): Promise<void> }; clock: Clock }): HealthCheck {
+export function databaseHealth(deps: DatabaseHealthDependencies): HealthCheck {
   return async () => {
+    const known = deps.problem?.() ?? null;
+    if (known !== null) return { ready: false, problems: [`database: ${known}`] };
     const limit = new AbortController();
     try {
       await Promise.race([
