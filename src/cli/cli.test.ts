@@ -4,7 +4,9 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
 import { Cause, JobState } from "../protocol/gen/hodei/v1/jobs_pb.ts";
 import { WorkerState } from "../protocol/gen/hodei/v1/workers_pb.ts";
@@ -327,6 +329,22 @@ test("get shows a job with attempts, steps, outputs and summary, or all of it as
   assert.equal(view["state"], "failed");
   assert.equal(view["finishedAt"], "2023-11-14T22:13:23.000Z");
   assert.deepEqual(view["outputs"], { version: "1.0", atMs: "5" });
+});
+
+test("get says what an unreachable job waits for, and which wish is not done yet", async (t) => {
+  const lost = { ...job(JOB_ID, JobState.UNREACHABLE), workerId: JOB_ID };
+  const running = { ...job(JOB_ID, JobState.RUNNING), pauseWanted: true };
+  const lastHeartbeatAt = timestampFromMs(systemClock.nowMs() - 120_000);
+  const url = await setup(t, {
+    jobs: { getJob: ({ jobId }) => ({ job: jobId === JOB_ID ? lost : running }) },
+    workers: { getWorkerInfo: () => ({ worker: { id: JOB_ID, lastHeartbeatAt } }) },
+  });
+  const unreachable = (await cli(["get", JOB_ID], { url })).stdout.text;
+  assert.match(
+    unreachable,
+    /lease +last word of the worker 2m ago; goes on if it comes back within 1[23] min [0-9]+ s, else a new attempt/,
+  );
+  assert.match((await cli(["get", "01980000"], { url })).stdout.text, /wanted +a pause; the worker has not/);
 });
 
 test("cancel goes on after a failure and ends with its exit code", async (t) => {

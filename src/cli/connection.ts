@@ -71,8 +71,7 @@ export async function connect(
     const token =
       (await chosenToken(environment, options)) ??
       (await readToken(apiTokenPath(dataDirectory), environment));
-    const findAgain = async (): Promise<string | null> =>
-      (await findLocalServer(dataDirectory))?.url ?? null;
+    const findAgain = async (): Promise<string | null> => (await findLocalServer(dataDirectory))?.url ?? null;
     return open({ url: local.url, token, reconnectTimeoutMs, findAgain });
   }
   if (need === "running_server") {

@@ -24,6 +24,7 @@ export const EXIT_CODE_HELP: readonly { code: string; meaning: string }[] = [
   { code: "4", meaning: "no server can be reached" },
   { code: "5", meaning: "refused in this state, such as a cancel of a job that has ended" },
   { code: "6", meaning: "not authenticated, or not permitted" },
+  { code: "124", meaning: "what `workers drain --wait` waits for took longer than `--timeout`" },
 ];
 
 /** Of `run`, `watch` and `logs --exit-code`, whose exit code is the job's. */

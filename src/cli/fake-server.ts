@@ -31,7 +31,8 @@ export interface FakeServer {
   close(): Promise<void>;
 }
 
-export async function startFakeServer(services: FakeServices): Promise<FakeServer> {
+/** On a free port unless one is given: a server that comes back has that of the one before. */
+export async function startFakeServer(services: FakeServices, port = 0): Promise<FakeServer> {
   const routes = (router: ConnectRouter): void => {
     router.service(JobService, services.jobs ?? {});
     router.service(LogService, services.logs ?? {});
@@ -52,7 +53,7 @@ export async function startFakeServer(services: FakeServices): Promise<FakeServe
     if (request.url === "/healthz") response.end("ok");
     else handler(request, response);
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     close: () =>

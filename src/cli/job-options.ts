@@ -5,20 +5,21 @@ import { readFile } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { AppError, errorMessage } from "../base/errors.ts";
-import { definitionWith, type JobDefinition } from "../core/job.ts";
-import type { ParsedJob } from "../spec/job-file.ts";
 import {
-  CPU_EXAMPLES,
-  DURATION_EXAMPLES,
-  SIZE_EXAMPLES,
-  parseCpuMillis,
-  parseDurationMs,
-  parseSizeBytes,
-} from "../spec/quantities.ts";
+  LOG_QUOTA_POLICIES,
+  WORKER_LOST_POLICIES,
+  definitionWith,
+  type JobDefinition,
+  type Resources,
+} from "../core/job.ts";
+import type { ParsedJob } from "../spec/job-file.ts";
+import { CPU_EXAMPLES, SIZE_EXAMPLES, parseCpuMillis, parseSizeBytes } from "../spec/quantities.ts";
 import type { CommandCall } from "./command.ts";
 import type { CliEnvironment } from "./environment.ts";
 import {
+  choiceOption,
   collect,
+  durationOption,
   invalidOption,
   pairsOption,
   splitPair,
@@ -37,6 +38,12 @@ export function addJobOptions(command: Command): void {
     )
     .option("--working-directory <directory>", "where the job runs; relative to here")
     .option("--timeout <duration>", "the longest time an attempt may run, such as 90s or 1h30m")
+    .option("--queue-timeout <duration>", "the longest time the job may wait for a worker")
+    .option("--grace <duration>", "between SIGTERM and SIGKILL at a cancel or time-out")
+    .option("--lease <duration>", "how long an attempt is valid without a sign of its worker")
+    .option("--on-worker-lost <policy>", `then: ${WORKER_LOST_POLICIES.join(", ")}`)
+    .option("--log-quota <size>", "the most output of an attempt that is recorded, such as 100Mi")
+    .option("--on-log-quota <policy>", `what becomes of a job with more: ${LOG_QUOTA_POLICIES.join(", ")}`)
     .option("--selector <key=value>", "label that the worker must have (repeatable)", collect)
     .option("--label <key=value>", "label of the job, for filters (repeatable)", collect)
     .option("--queue <queue>", "queue of the job")
@@ -114,9 +121,6 @@ export function applyJobOptions(
 ): JobDefinition {
   const { options } = call;
   const workingDirectory = textOption(options, "workingDirectory");
-  const cpu = textOption(options, "cpu");
-  const memory = textOption(options, "memory");
-  const timeout = textOption(options, "timeout");
   return {
     ...definition,
     name: textOption(options, "name") ?? definition.name,
@@ -125,7 +129,8 @@ export function applyJobOptions(
       workingDirectory === undefined
         ? definition.workingDirectory
         : resolve(environment.cwd, workingDirectory),
-    timeoutMs: timeout === undefined ? definition.timeoutMs : timeoutOption(timeout),
+    ...timeOptions(definition, options),
+    ...policyOptions(definition, options),
     selector: { ...definition.selector, ...pairsOption(options, "selector", "--selector") },
     labels: { ...definition.labels, ...pairsOption(options, "label", "--label") },
     queue: textOption(options, "queue") ?? definition.queue,
@@ -138,28 +143,62 @@ export function applyJobOptions(
         wholeNumberOption(options, "retries", { option: "--retries", min: 0, max: 100 }) ??
         definition.retry.maxRetries,
     },
-    resources: {
-      ...definition.resources,
-      ...(cpu === undefined
-        ? {}
-        : {
-            cpuMillis: amountOption(parseCpuMillis(cpu), {
-              option: "--cpu",
-              text: cpu,
-              examples: CPU_EXAMPLES,
-            }),
-          }),
-      ...(memory === undefined
-        ? {}
-        : {
-            memoryBytes: amountOption(parseSizeBytes(memory), {
-              option: "--memory",
-              text: memory,
-              examples: SIZE_EXAMPLES,
-            }),
-          }),
-    },
+    resources: { ...definition.resources, ...resourceOptions(options) },
   };
+}
+
+type Times = Pick<JobDefinition, "timeoutMs" | "queueTimeoutMs" | "graceMs" | "leaseMs">;
+
+function timeOptions(definition: JobDefinition, options: Record<string, unknown>): Times {
+  const duration = (name: string, option: string, allowsZero = false): number | undefined =>
+    durationOption(options, name, { option, allowsZero });
+  return {
+    timeoutMs: duration("timeout", "--timeout") ?? definition.timeoutMs,
+    queueTimeoutMs: duration("queueTimeout", "--queue-timeout") ?? definition.queueTimeoutMs,
+    graceMs: duration("grace", "--grace", true) ?? definition.graceMs,
+    leaseMs: duration("lease", "--lease") ?? definition.leaseMs,
+  };
+}
+
+type Policies = Pick<JobDefinition, "onWorkerLost" | "logQuotaBytes" | "onLogQuota">;
+
+function policyOptions(definition: JobDefinition, options: Record<string, unknown>): Policies {
+  const onWorkerLost = textOption(options, "onWorkerLost");
+  const onLogQuota = textOption(options, "onLogQuota");
+  return {
+    onWorkerLost:
+      onWorkerLost === undefined
+        ? definition.onWorkerLost
+        : choiceOption(onWorkerLost, WORKER_LOST_POLICIES, "--on-worker-lost"),
+    logQuotaBytes: sizeOption(options, "logQuota", "--log-quota") ?? definition.logQuotaBytes,
+    onLogQuota:
+      onLogQuota === undefined
+        ? definition.onLogQuota
+        : choiceOption(onLogQuota, LOG_QUOTA_POLICIES, "--on-log-quota"),
+  };
+}
+
+function resourceOptions(options: Record<string, unknown>): Partial<Resources> {
+  const cpu = textOption(options, "cpu");
+  const memoryBytes = sizeOption(options, "memory", "--memory");
+  return {
+    ...(cpu === undefined
+      ? {}
+      : {
+          cpuMillis: amountOption(parseCpuMillis(cpu), {
+            option: "--cpu",
+            text: cpu,
+            examples: CPU_EXAMPLES,
+          }),
+        }),
+    ...(memoryBytes === undefined ? {} : { memoryBytes }),
+  };
+}
+
+function sizeOption(options: Record<string, unknown>, name: string, option: string): number | undefined {
+  const text = textOption(options, name);
+  if (text === undefined) return undefined;
+  return amountOption(parseSizeBytes(text), { option, text, examples: SIZE_EXAMPLES });
 }
 
 function amountOption(
@@ -168,12 +207,6 @@ function amountOption(
 ): number {
   if (value !== null) return value;
   throw invalidOption(found.option, `${JSON.stringify(found.text)} is not an amount: ${found.examples}`);
-}
-
-function timeoutOption(text: string): number {
-  const timeoutMs = parseDurationMs(text);
-  if (timeoutMs !== null && timeoutMs > 0) return timeoutMs;
-  throw invalidOption("--timeout", `${JSON.stringify(text)} is not a duration: ${DURATION_EXAMPLES}`);
 }
 
 function envOption(options: Record<string, unknown>, environment: CliEnvironment): Record<string, string> {

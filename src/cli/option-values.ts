@@ -63,6 +63,19 @@ export function wholeNumberOption(
   );
 }
 
+/** Milliseconds, more than none unless the rule says otherwise. */
+export function durationOption(
+  options: Record<string, unknown>,
+  name: string,
+  rule: { option: string; allowsZero?: boolean },
+): number | undefined {
+  const text = textOption(options, name);
+  if (text === undefined) return undefined;
+  const durationMs = parseDurationMs(text);
+  if (durationMs !== null && (durationMs > 0 || rule.allowsZero === true)) return durationMs;
+  throw invalidOption(rule.option, `${JSON.stringify(text)} is not a duration: ${DURATION_EXAMPLES}`);
+}
+
 export function choiceOption<Choice extends string>(
   text: string,
   choices: readonly Choice[],

@@ -135,7 +135,8 @@ export class Reconnect {
     if (failure.code !== "unavailable" || connection.isEmbedded) throw failure;
     if (!connection.hasAnswered() && isNotThere(failure)) throw failure;
     this.#goneSinceMs ??= clock.monotonicMs();
-    if (clock.monotonicMs() - this.#goneSinceMs >= connection.reconnectTimeoutMs) throw this.#givenUp(failure);
+    if (clock.monotonicMs() - this.#goneSinceMs >= connection.reconnectTimeoutMs)
+      throw this.#givenUp(failure);
     this.#failures += 1;
     // Most streams that break can be opened again at once, and nobody needs to know.
     if (this.#failures > 1) notice.lost(this);

@@ -5,7 +5,13 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { eventually } from "../base/eventually.ts";
-import { Cause, JobState, type QueueJobRequest } from "../protocol/gen/hodei/v1/jobs_pb.ts";
+import {
+  Cause,
+  JobState,
+  LogQuotaPolicy,
+  WorkerLostPolicy,
+  type QueueJobRequest,
+} from "../protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogStream } from "../protocol/gen/hodei/v1/logs_pb.ts";
 import { TOKEN, cli, startCli, startFakeServer, type FakeServer, type FakeServices } from "./fake-server.ts";
 
@@ -170,6 +176,30 @@ test("a command runs with what the options say, and its output goes where it wen
   assert.equal(definition?.retry?.maxRetries, 2);
   assert.equal(definition?.resources?.cpuMillis, 500);
   assert.equal(definition?.resources?.memoryBytes, 2n ** 30n);
+});
+
+test("options say what becomes of a job that waits, loses its worker or writes too much", async (t) => {
+  const fake = await setup(t, {});
+  const options =
+    "--queue-timeout 1h --grace 0s --lease 2m --on-worker-lost wait --log-quota 1Mi --on-log-quota truncate";
+  const run = await cli(["run", ...options.split(" "), "--", "x"], { url: fake.url });
+  assert.equal(run.exitCode, 0, run.stderr.text);
+  const definition = fake.queued[0]?.definition;
+  assert.equal(definition?.queueTimeout?.seconds, 3600n);
+  assert.equal(definition?.grace?.seconds, 0n);
+  assert.equal(definition?.lease?.seconds, 120n);
+  assert.equal(definition?.onWorkerLost, WorkerLostPolicy.WAIT);
+  assert.equal(definition?.logQuotaBytes, 2n ** 20n);
+  assert.equal(definition?.onLogQuota, LogQuotaPolicy.TRUNCATE);
+  for (const [option, value] of [
+    ["--lease", "0"],
+    ["--on-worker-lost", "wai"],
+    ["--log-quota", "much"],
+  ] as const) {
+    const refused = await cli(["run", option, value, "--", "x"], { url: fake.url });
+    assert.equal(refused.exitCode, 2);
+    assert.match(refused.stderr.text, new RegExp(`option ${option}: "${value}"`));
+  }
 });
 
 test("a job file is sent, and one that is not right is not", async (t) => {

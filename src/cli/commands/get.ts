@@ -2,11 +2,13 @@
 
 import { formatDurationMs } from "../../base/quantities.ts";
 import { isFinal } from "../../core/job.ts";
+import { workerFromWire } from "../../protocol/convert-worker.ts";
 import { jobFromWire, type JobView } from "../../protocol/convert.ts";
 import { call } from "../call.ts";
 import type { CliCommand, Colors } from "../command.ts";
+import type { Connection } from "../connection.ts";
 import { EXIT } from "../exit-codes.ts";
-import { colorState, formatBytes, formatDuration, ranForMs } from "../job-text.ts";
+import { colorState, formatAge, formatBytes, formatDuration, ranForMs } from "../job-text.ts";
 import { toJsonText } from "../json-views.ts";
 import { checkIds, jsonOutput } from "../option-values.ts";
 import { formatTable, printable } from "../table.ts";
@@ -23,15 +25,35 @@ export const getCommand: CliCommand = {
     const { job } = await call(`get job ${jobId}`, () => connection.jobs.getJob({ jobId }));
     if (!job) throw new Error("the server sent no job");
     const view = jobFromWire(job);
-    const text = isJson
-      ? toJsonText(view)
-      : describeJob(view, context.colors.stdout, context.environment.clock.nowMs());
-    await context.stdout.write(text);
+    if (isJson) {
+      await context.stdout.write(toJsonText(view));
+      return EXIT.ok;
+    }
+    const nowMs = context.environment.clock.nowMs();
+    const heardAtMs = view.state === "unreachable" ? await lastHeardAtMs(view, connection) : null;
+    await context.stdout.write(describeJob(view, { colors: context.colors.stdout, nowMs, heardAtMs }));
     return EXIT.ok;
   },
 };
 
-function describeJob(job: JobView, colors: Colors, nowMs: number): string {
+/** Null if nobody knows any more. */
+async function lastHeardAtMs({ workerId }: JobView, connection: Connection): Promise<number | null> {
+  if (workerId === null) return null;
+  const { worker } = await call(`get worker ${workerId}`, () =>
+    connection.workers.getWorkerInfo({ workerId }),
+  );
+  return worker ? workerFromWire(worker).lastHeartbeatAtMs : null;
+}
+
+interface Seen {
+  colors: Colors;
+  nowMs: number;
+  /** When the worker of an unreachable job was last heard. */
+  heardAtMs: number | null;
+}
+
+function describeJob(job: JobView, seen: Seen): string {
+  const { colors, nowMs } = seen;
   const { definition } = job;
   const ranMs = ranForMs(job, nowMs);
   const outcome = [job.cause?.replaceAll("_", " "), exitText(job), job.message].filter(Boolean).join(", ");
@@ -40,6 +62,8 @@ function describeJob(job: JobView, colors: Colors, nowMs: number): string {
     ["name", definition.name],
     ["state", colorState(job.state, colors)],
     [isFinal(job.state) ? "result" : "reason", outcome],
+    ["lease", job.state === "unreachable" ? leaseText(job, seen) : ""],
+    ["wanted", wantedText(job)],
     ["progress", job.progress ? `${Math.round(job.progress.percent)} % ${job.progress.message}` : ""],
     ["queue", `${definition.queue}${definition.priority === 0 ? "" : `, priority ${definition.priority}`}`],
     ["labels", pairs(definition.labels)],
@@ -56,6 +80,22 @@ function describeJob(job: JobView, colors: Colors, nowMs: number): string {
     .filter(([, value]) => value !== "")
     .map(([name, value]) => `${colors.dim(name.padEnd(9))} ${printable(value)}`);
   return [`${shown.join("\n")}\n`, ...attemptTexts(job, colors), ...resultTexts(job, colors)].join("\n");
+}
+
+/** What an unreachable job waits for. */
+function leaseText({ definition }: JobView, { nowMs, heardAtMs }: Seen): string {
+  const heard = heardAtMs === null ? "" : `last word of the worker ${formatAge(nowMs - heardAtMs)} ago; `;
+  if (definition.onWorkerLost === "wait") return `${heard}waits until the worker is back or known to be gone`;
+  const endsAtMs = (heardAtMs ?? nowMs) + definition.leaseMs;
+  const when = endsAtMs > nowMs ? `within ${formatDuration(endsAtMs - nowMs)}` : "now";
+  const then = definition.onWorkerLost === "fail" ? "the job fails" : "a new attempt is made, if one is left";
+  return `${heard}goes on if it comes back ${when}, else ${then}`;
+}
+
+function wantedText({ state, pauseWanted }: JobView): string {
+  if (isFinal(state)) return "";
+  if (pauseWanted && state !== "paused") return "a pause; the worker has not done it yet";
+  return state === "paused" && !pauseWanted ? "to go on; the worker has not done it yet" : "";
 }
 
 function exitText(job: Pick<JobView, "exitCode" | "signal">): string {
@@ -96,8 +136,9 @@ function attemptTexts(job: JobView, colors: Colors): string[] {
     attempt.usage ? `${(attempt.usage.cpuMicros / 1e6).toFixed(2)} s` : "",
     formatBytes(attempt.logBytes),
     attempt.workerId,
+    attempt.message.replaceAll("\n", " "),
   ]);
-  const head = ["ATTEMPT", "STATE", "CAUSE", "END", "DURATION", "MEMORY", "CPU", "LOG", "WORKER"];
+  const head = ["ATTEMPT", "STATE", "CAUSE", "END", "DURATION", "MEMORY", "CPU", "LOG", "WORKER", "MESSAGE"];
   const texts = [formatTable(head, rows)];
   const last = job.attempts.at(-1);
   if (!last || last.steps.length === 0) return texts;

@@ -132,11 +132,7 @@ function roughSize({ definition }: ParsedJob): number {
   return size;
 }
 
-async function waitForAll(
-  ids: readonly string[],
-  follow: FollowContext,
-  bar: ProgressBar,
-): Promise<number> {
+async function waitForAll(ids: readonly string[], follow: FollowContext, bar: ProgressBar): Promise<number> {
   const counts = new Map<JobState, number>();
   const waiting = ids[Symbol.iterator]();
   let done = 0;

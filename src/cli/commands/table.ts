@@ -36,6 +36,16 @@ export const CLI_COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./cancel.ts")).cancelCommand,
   },
   {
+    name: "pause",
+    description: "freeze running jobs",
+    load: async () => (await import("./pause.ts")).pauseCommand,
+  },
+  {
+    name: "resume",
+    description: "let paused jobs go on",
+    load: async () => (await import("./resume.ts")).resumeCommand,
+  },
+  {
     name: "retry",
     description: "run jobs that ended once more",
     load: async () => (await import("./retry.ts")).retryCommand,
@@ -52,7 +62,7 @@ export const CLI_COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: "workers",
-    description: "list workers, or show one",
+    description: "list workers, show one, or drain them",
     load: async () => (await import("./workers.ts")).workersCommand,
   },
   {

@@ -1,5 +1,6 @@
-/** `hodei workers`: the workers, or one of them. */
+/** `hodei workers`: the workers, or one of them, or the drain of some. */
 
+import { AppError } from "../../base/errors.ts";
 import { workerFromWire, type WorkerView } from "../../protocol/convert-worker.ts";
 import { call } from "../call.ts";
 import type { CliCommand, CommandCall, CommandContext } from "../command.ts";
@@ -7,18 +8,29 @@ import type { Connection } from "../connection.ts";
 import { EXIT } from "../exit-codes.ts";
 import { colorState, formatAge, formatBytes } from "../job-text.ts";
 import { toJsonText } from "../json-views.ts";
-import { checkIds, flagOption, jsonOutput } from "../option-values.ts";
+import { checkIds, flagOption, invalidOption, jsonOutput } from "../option-values.ts";
 import { shortIds } from "../short-ids.ts";
 import { formatTable, printable } from "../table.ts";
+import { drainWorkers } from "./drain-workers.ts";
 
 export const workersCommand: CliCommand = {
   configure(command) {
     command
-      .argument("[worker]", "id of a worker, or its beginning; all workers without it")
+      .argument("[worker...]", "id of a worker, or its beginning; all workers without it")
+      .usage("[options] [WORKER]\n       hodei workers drain [options] WORKER…")
       .option("-a, --all", "also workers that are gone")
-      .option("-o, --output <format>", "json");
+      .option("--reason <text>", "of drain: kept with the worker")
+      .option("-w, --wait", "of drain: wait until the workers are gone")
+      .option("--timeout <duration>", "of drain: how long to wait; without end by default")
+      .option("-o, --output <format>", "json")
+      .addHelpText(
+        "after",
+        "\nA worker that drains takes no more jobs, finishes those that it runs, and leaves.",
+      );
   },
   async run(given, context) {
+    if (given.operands[0] === "drain") return await drainWorkers(given, context);
+    checkShowOptions(given);
     const isJson = jsonOutput(given.options);
     checkIds(given.operands, "worker");
     const connection = await context.connect("running_server");
@@ -27,6 +39,13 @@ export const workersCommand: CliCommand = {
       : await listWorkers(given, isJson, { context, connection });
   },
 };
+
+function checkShowOptions({ operands, options }: CommandCall): void {
+  for (const name of ["reason", "wait", "timeout"]) {
+    if (options[name] !== undefined) throw invalidOption(`--${name}`, "is an option of hodei workers drain");
+  }
+  if (operands.length > 1) throw new AppError("invalid_argument", "workers shows one worker at a time");
+}
 
 interface Parts {
   context: CommandContext;
