@@ -87,6 +87,12 @@ describe("the server's half of the session", () => {
     assert.deepEqual(inputs(lost), ["lose"]);
   });
 
+  test("does not send an attempt again of which it has log, whatever the worker says", () => {
+    const live = [view({ logDurable: 40 })];
+    const actions = onHello(newServerSession("w-1", 0), { held: [], live, draining: false, nowMs: 0 });
+    assert.deepEqual(inputs(actions), ["lose"]);
+  });
+
   test("repeats a cancel to a worker that comes back", () => {
     const held = [{ attemptId: "a-1", phase: "running" as const, logEnd: 0 }];
     const cancelling = view({ job: sampleJob({ state: "cancelling", startedAtMs: 4 }) });

@@ -131,7 +131,8 @@ function takeUp(session: ServerSession, view: LiveAttemptView, held: HeldAttempt
 
 function restartOrLose(session: ServerSession, view: LiveAttemptView): ServerAction[] {
   const { job, attemptId } = view;
-  const neverStarted = job.startedAtMs === null && job.state !== "cancelling";
+  // Its start may not have been stored; a second one would write another log over the first.
+  const neverStarted = job.startedAtMs === null && view.logDurable === 0 && job.state !== "cancelling";
   if (neverStarted) return onAssigned(session, view);
   const input: JobInput = {
     type: "lose",

@@ -225,6 +225,18 @@ test("keeps a worker that came and lost its stream between two rounds", async (t
   await made(1);
 });
 
+test("gives no job to a worker that is gone and whose stream seems to be open", async (t) => {
+  const { queue, schedule, made, only, provider, connect, connections, workerState } = setup(t);
+  await queue();
+  await schedule();
+  await made(1);
+  const workerId = only();
+  connect(workerId);
+  provider.lose(workerId);
+  await eventually(async () => (await workerState(workerId)) === "terminated");
+  assert.deepEqual(connections.schedulable(), []);
+});
+
 test("frees the jobs of a worker that is gone at once", async (t) => {
   const { queue, schedule, made, only, connect, provider, job, workerState } = setup(t);
   const id = await queue();

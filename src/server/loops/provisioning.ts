@@ -247,14 +247,23 @@ export class Provisioner {
     }
   }
 
-  /** Once the provider is certain that nothing of the worker runs, its jobs are free at once. */
+  /**
+   * Once the provider is certain that nothing of the worker runs, its jobs are free at once. A stream
+   * that still seems to be open carries nothing any more, and no job may be given to it: not now, and
+   * not to one that was being greeted until the worker was marked.
+   */
   async #remove(worker: OwnedWorker, message: string): Promise<void> {
+    const { connections, store } = this.#deps;
+    const { workerId } = worker;
     worker.isLeaving = true;
     try {
-      await worker.pool.provider.destroy(worker.workerId);
-      await this.#loseAttempts(worker.workerId, message);
-      await this.#deps.store.changeWorker({ workerId: worker.workerId, state: "terminated", message });
-      this.#owned.delete(worker.workerId);
+      await worker.pool.provider.destroy(workerId);
+      await connections.dismiss(workerId);
+      await this.#loseAttempts(workerId, message);
+      await store.changeWorker({ workerId, state: "terminated", message });
+      await connections.dismiss(workerId);
+      await this.#loseAttempts(workerId, message);
+      this.#owned.delete(workerId);
     } finally {
       worker.isLeaving = false;
     }

@@ -68,10 +68,15 @@ async function takeIn(
   await deps.store.changeWorker({ workerId, state: "ready", message: "", info, lastHeartbeatAtMs });
   if (signal.aborted) throw new AppError("unavailable", `worker stream: worker ${workerId} has left again`);
   signal.addEventListener("abort", () => connection.close(), { once: true });
+  connection.isHeldBack = true;
   deps.connections.add(connection);
-  // Read after it counts, so that a drain is seen here or finds the connection. It finishes what it
-  // holds and leaves, also after a reconnect.
+  // Read after it counts, so that a drain, or the end of the worker, is seen here or finds the
+  // connection. It finishes what it holds and leaves, also after a reconnect.
   const stored = await deps.store.getWorker(workerId);
+  if (stored?.state === "terminated") {
+    throw new AppError("unavailable", `worker stream: worker ${workerId} is gone`);
+  }
+  connection.isHeldBack = false;
   if (stored?.state === "broken" || stored?.state === "draining") connection.drain(stored.message);
   deps.log.info({ workerId, attempts: connection.session.attempts.size }, "worker connected");
   deps.onRoom();

@@ -61,6 +61,8 @@ export class WorkerConnection {
   readonly pool: string;
   info: WorkerInfo;
   readonly session: ServerSession;
+  /** Takes no jobs yet: it is not known whether the worker may have any. */
+  isHeldBack = false;
   /** Attempts that this worker was given since it connected. */
   assignedCount = 0;
   readonly #deps: ConnectionDependencies;
@@ -189,6 +191,8 @@ export class WorkerConnection {
       if (appended.ok) this.#noteDurable(attemptId, appended.length);
       // What lies between is on the worker's disk: a new stream begins where the log ends here.
       else if (appended.refusal === "gap") this.goaway("log is missing in between");
+      // Sealed as it was, because the attempt was lost behind the back of this stream.
+      else this.giveUp(attemptId);
     } catch (error) {
       // Not acknowledged, so still on the worker's disk: it is sent again after a reconnect.
       if (!this.isClosed) this.#deps.log.error({ err: error, attemptId }, "could not store log");

@@ -110,6 +110,12 @@ export class WorkerConnections implements Service {
     if (this.#heard.size > MAX_REMEMBERED && oldest !== undefined) this.#heard.delete(oldest);
   }
 
+  /** Closes the stream of a worker that is gone. Resolves when nothing is being assigned to it. */
+  async dismiss(workerId: string): Promise<void> {
+    this.get(workerId)?.close();
+    await this.assigned(workerId);
+  }
+
   get(workerId: string): WorkerConnection | null {
     return this.#connections.get(workerId) ?? null;
   }
@@ -130,7 +136,7 @@ export class WorkerConnections implements Service {
   }
 
   #takesJobs(connection: WorkerConnection): boolean {
-    if (connection.isClosed || connection.session.draining) return false;
+    if (connection.isClosed || connection.isHeldBack || connection.session.draining) return false;
     return connection.assignedCount === 0 || !this.#takesOneJob(connection.pool);
   }
 

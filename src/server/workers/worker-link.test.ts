@@ -249,6 +249,21 @@ describe("the worker stream", () => {
     assert.equal((await parts.job(jobId)).state, "pending");
   });
 
+  test("has a worker let go of an attempt whose log was sealed without the rest", async (t) => {
+    const parts = await setup(t);
+    const worker = await parts.registered();
+    const stream = await worker.connect();
+    const jobId = await parts.queue();
+    const attemptId = await assign(parts, worker.workerId, jobId);
+    const input = { type: "lose", attemptId, cause: "worker_lost", message: "" } as const;
+    await parts.store.applyInput({ jobId, input, nowMs: systemClock.nowMs() });
+    await parts.logs.finish(attemptId);
+    stream.send({ type: "log_batch", attemptId, offset: 0, data: record });
+    const control = await stream.next("control");
+    assert.deepEqual([control.attemptId, control.action], [attemptId, "kill"]);
+    assert.equal(parts.connections.get(worker.workerId)?.session.attempts.size, 0);
+  });
+
   test("puts a second stream of a worker in the place of the first", async (t) => {
     const parts = await setup(t);
     const worker = await parts.registered();
