@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { AppError } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
 import { JOB_DEFAULTS } from "../../core/job.ts";
 import {
@@ -152,4 +153,26 @@ test("after a start of the server, only jobs that wait for a worker are held to 
   clock.advance(JOB_DEFAULTS.leaseMs);
   await deadlineRound(plane);
   assert.equal((await job(jobId)).state, "cancelled");
+});
+
+test("after a time without the database, workers first get the time to say what they could not", async () => {
+  const plane = await setup();
+  const { addWorker, connect, queue, apply, job, newId, after, clock, store } = plane;
+  const workerId = await addWorker();
+  const { connection, messages } = connect(workerId);
+  const id = await queue();
+  const attemptId = newId();
+  await apply(id, { type: "assign", attemptId, workerId });
+  connection.assign({ attemptId, attemptNumber: 1, job: await job(id), logDurable: 0 });
+  const listDue = store.listDue.bind(store);
+  store.listDue = () => Promise.reject(new AppError("unavailable", "no database"));
+  await assert.rejects(deadlineRound(plane));
+  clock.advance(START_CONFIRM_MS + 1);
+  store.listDue = listDue;
+  await after(0);
+  // The worker has started it, and says so once more in a moment.
+  assert.equal((await job(id)).state, "scheduled");
+  assert.ok(messages.every(({ type }) => type === "run_job"));
+  await after(UNREACHABLE_AFTER_MS);
+  assert.equal((await job(id)).state, "unreachable");
 });

@@ -3,7 +3,8 @@
  *
  * An attempt is called lost only when its worker must have killed it: the lease counts from the last
  * time that the worker was heard, which this server may know better than the database, and from no
- * earlier than this server's own start, because what was heard before may not have been stored.
+ * earlier than this server's own start, because what was heard before may not have been stored. A
+ * database that was away counts as a server that was.
  */
 
 import type { Clock } from "../../base/clock.ts";
@@ -33,11 +34,23 @@ const PAGE_JOBS = 500;
 
 export async function deadlineRound(deps: DeadlineDependencies): Promise<void> {
   const nowMs = deps.clock.nowMs();
-  const due = await deps.store.listDue({ nowMs, limit: PAGE_JOBS });
-  // After a start, workers first get the time to come back with what they could not say meanwhile.
+  const due = await readDue(nowMs, deps);
+  // After a start, and after a time without the database, workers first get the time to come back
+  // and to say what they could not say meanwhile.
   const isEarly = nowMs - deps.connections.listeningSinceMs(nowMs) < UNREACHABLE_AFTER_MS;
   const acted = due.filter(({ state }) => !isEarly || state === "pending");
   await Promise.all(acted.map((job) => actOn(job, nowMs, deps)));
+}
+
+async function readDue(nowMs: number, { store, connections }: DeadlineDependencies): Promise<DueJob[]> {
+  try {
+    const due = await store.listDue({ nowMs, limit: PAGE_JOBS });
+    connections.noteDatabaseAnswered(nowMs);
+    return due;
+  } catch (error) {
+    connections.noteDatabaseAway(nowMs);
+    throw error;
+  }
 }
 
 async function actOn(due: DueJob, nowMs: number, deps: DeadlineDependencies): Promise<void> {

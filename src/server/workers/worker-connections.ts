@@ -2,6 +2,7 @@
 
 import type { Service } from "../../base/service.ts";
 import type { Job } from "../../core/job.ts";
+import { HEARTBEAT_INTERVAL_MS } from "../../core/lease.ts";
 import type { PlannedWorker } from "../../core/planner.ts";
 import type { LiveAttemptView } from "../../core/server-session.ts";
 import type { WorkerCapacity } from "../../core/worker.ts";
@@ -20,6 +21,7 @@ export class WorkerConnections implements Service {
   /** By worker id, when a worker that was connected here was last heard. */
   readonly #heard = new Map<string, number>();
   #listeningSinceMs: number | null = null;
+  #databaseAwaySinceMs: number | null = null;
   #isStopped = false;
 
   /** `takesOneJob` says whether workers of a pool leave after their first job. */
@@ -33,11 +35,26 @@ export class WorkerConnections implements Service {
   }
 
   /**
-   * Since when workers could reach this server: the first time anybody asked. Silence before that is
-   * the server's own and says nothing of them.
+   * Since when workers could reach this server: the first time anybody asked, or the end of a time
+   * without the database. Silence before that is the server's own and says nothing of them.
    */
   listeningSinceMs(nowMs: number): number {
     return (this.#listeningSinceMs ??= nowMs);
+  }
+
+  /** The database does not answer now. */
+  noteDatabaseAway(nowMs: number): void {
+    this.#databaseAwaySinceMs ??= nowMs;
+  }
+
+  /**
+   * The database answers. While it was away no worker was let in, and what the others said could not
+   * be stored, so after a longer time of that their silence is counted anew.
+   */
+  noteDatabaseAnswered(nowMs: number): void {
+    const wasAwayMs = nowMs - (this.#databaseAwaySinceMs ?? nowMs);
+    if (wasAwayMs >= HEARTBEAT_INTERVAL_MS) this.#listeningSinceMs = nowMs;
+    this.#databaseAwaySinceMs = null;
   }
 
   /**
