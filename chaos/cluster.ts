@@ -12,6 +12,7 @@ import { createServer, type AddressInfo } from "node:net";
 import { join } from "node:path";
 import { Place, program } from "../e2e/program.ts";
 import { systemClock } from "../src/base/clock.ts";
+import { apiTokenPath } from "../src/base/data-directory.ts";
 import { eventually } from "../src/base/eventually.ts";
 import {
   identifyProcess,
@@ -82,6 +83,15 @@ export class Cluster {
     return this.place.dataDirectory;
   }
 
+  /** Of the HTTP port; the same after each restart. */
+  get url(): string {
+    return `http://127.0.0.1:${this.httpPort}`;
+  }
+
+  get tokenFile(): string {
+    return apiTokenPath(this.dataDirectory);
+  }
+
   /** Where the server and the processes it starts write what they say. */
   get serverLog(): string {
     return join(this.directory, "server.log");
@@ -108,15 +118,15 @@ export class Cluster {
       what: `an answer of the server (see ${this.serverLog})`,
     });
     if (this.#client) return;
-    const token = (await readFile(join(this.dataDirectory, "api-token"), "utf8")).trim();
-    this.#client = openClient({ url: `http://127.0.0.1:${this.httpPort}`, token });
+    const token = (await readFile(this.tokenFile, "utf8")).trim();
+    this.#client = openClient({ url: this.url, token });
   }
 
   /** Whether the server answers and can reach its database. */
   async isServing(): Promise<boolean> {
     try {
       const signal = AbortSignal.timeout(2_000);
-      const answer = await fetch(`http://127.0.0.1:${this.httpPort}/readyz`, { signal });
+      const answer = await fetch(`${this.url}/readyz`, { signal });
       await answer.arrayBuffer();
       return answer.ok;
     } catch {

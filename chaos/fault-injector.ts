@@ -14,7 +14,7 @@ import type { SeededRandom } from "./seeded-random.ts";
 /** One fault that happened. */
 export interface FaultRecord {
   name: string;
-  /** Milliseconds since the start of the storm. */
+  /** When it began, in milliseconds since the Unix epoch. */
   atMs: number;
   what: string;
   lastedMs: number;
@@ -41,7 +41,6 @@ export class FaultInjector {
   readonly records: FaultRecord[] = [];
   readonly problems: string[] = [];
   readonly #options: InjectorOptions;
-  readonly #startedMs = systemClock.monotonicMs();
   readonly #stop = new AbortController();
   readonly #active = new Map<Fault["lane"], { name: string; done: Promise<void> }>();
   readonly #recoveries = new Set<Promise<void>>();
@@ -112,7 +111,7 @@ export class FaultInjector {
       this.#injected += 1;
       const record: FaultRecord = {
         name: fault.name,
-        atMs: startedMs - this.#startedMs,
+        atMs: systemClock.nowMs() - (systemClock.monotonicMs() - startedMs),
         what,
         lastedMs: systemClock.monotonicMs() - startedMs,
         recoveryMs: null,

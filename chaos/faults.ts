@@ -175,7 +175,8 @@ async function readNothing(context: FaultContext): Promise<string | null> {
   const loud = jobs.slice(-100).filter(({ kind }) => kind === "loud" || kind === "wide");
   const job = random.pick(loud);
   if (!job) return null;
-  const reader: ChildProcess = cluster.place.start(["logs", "--follow", job.jobId]);
+  const env = { HODEI_SERVER: cluster.url, HODEI_API_TOKEN_FILE: cluster.tokenFile };
+  const reader: ChildProcess = cluster.place.start(["logs", "--follow", job.jobId], { env });
   const ended = once(reader, "exit");
   const forMs = await last(DEAF_READER_MS, context);
   reader.kill("SIGKILL");

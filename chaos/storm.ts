@@ -3,7 +3,7 @@
  * over, every job must end by itself, and is then held against what it did.
  */
 
-import { mkdir } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { systemClock } from "../src/base/clock.ts";
 import { checkStorm, type CheckedJobs } from "./check-storm.ts";
@@ -67,6 +67,8 @@ export async function runStorm(options: StormOptions): Promise<StormResult> {
   const storm = await blow(cluster, { ...options, injected: faults });
   const violations = [...storm.problems, ...storm.checked.violations];
   violations.push(...(await endCluster(cluster, hasNamespace)));
+  await cluster.close({ keep: violations.length > 0 });
+  await removeCgroups(cluster);
   return {
     ...storm,
     directory: cluster.directory,
@@ -112,6 +114,8 @@ async function blow(cluster: Cluster, options: StormOptions & { injected: typeof
     const checked = await checkStorm(cluster.client, { jobs: load.jobs, label });
     const problems = [...load.problems, ...injector.problems];
     const { records: faults } = injector;
+    // For whoever has to find out what led to a violation.
+    await writeFile(join(cluster.directory, "faults.json"), JSON.stringify(faults, null, 1));
     return { faults, jobs: load.jobs.length, checked, retries: load.retries, settledMs, problems };
   } finally {
     stopProgress();
@@ -145,8 +149,6 @@ async function endCluster(cluster: Cluster, hasSmallDisks: boolean): Promise<str
     const busy = await unmountSmallDisks(cluster);
     violations.push(...busy.map((path) => `${path} is still in use`));
   }
-  await cluster.close({ keep: violations.length > 0 });
-  await removeCgroups(cluster);
   return violations;
 }
 
