@@ -47,6 +47,8 @@ export class Checker {
   readonly trace: Trace;
   /** Set once there is a disk: it knows what is durable. */
   durableLog: (attemptId: string) => number = () => 0;
+  /** Whether anything may go wrong in this run. */
+  hasFaults = true;
   readonly #time: VirtualTime;
   readonly #attempts = new Map<string, AttemptFacts>();
   readonly #trees: SimTree[] = [];
@@ -122,6 +124,7 @@ export class Checker {
     const cause: Cause | null = input.type === "finish" ? input.result.cause : input.cause;
     if (tree?.isAlive && cause !== "worker_lost") this.fail("ended_alive", `${name}: ${cause ?? "succeeded"}`);
     if (tree && job.state === "pending" && this.#runsOn(tree)) this.fail("given_up_alive", `${name} on ${tree.machineName}`);
+    if (cause === "worker_lost" && !this.hasFaults) this.fail("lost_for_nothing", name);
     if (input.type === "finish") this.#checkLog(input.attemptId, input.result.logEnd, name);
     const exit = this.#attempts.get(input.attemptId)?.exit;
     if (job.state === "succeeded" && exit?.exitCode !== 0) this.fail("false_success", name);
@@ -175,16 +178,23 @@ export class Checker {
     facts.exit = null;
     this.#trees.push(tree);
     this.trace.add(`${this.#jobName(tree.jobId)} runs on ${tree.machineName}`);
-    if (facts.runs > 1) this.fail("started_twice", `${this.#jobName(tree.jobId)} on ${tree.machineName}`);
+    const { job } = this.jobs.get(tree.jobId) ?? { job: null };
+    const isKnown = job?.attemptId !== tree.attemptId || job.startedAtMs !== null;
+    if (facts.runs > 1 && isKnown) this.fail("started_twice", `${this.#jobName(tree.jobId)} on ${tree.machineName}`);
     this.#checkAlone(tree);
     return facts.runs;
   }
 
-  treeEnded(tree: SimTree, exit: TreeExit | null): void {
+  /** The command itself has ended; what it left behind may still run. */
+  treeExited(tree: SimTree, exit: TreeExit): void {
     const facts = this.#facts(tree.attemptId);
-    if (facts.tree === tree && exit) facts.exit = exit;
-    const how = exit ? (exit.signal ?? `exit ${exit.exitCode}`) : "gone";
+    if (facts.tree === tree) facts.exit = exit;
+    const how = exit.signal ?? `exit ${exit.exitCode}`;
     this.trace.add(`${this.#jobName(tree.jobId)} ended on ${tree.machineName}: ${how}`);
+  }
+
+  treeEnded(tree: SimTree): void {
+    this.trace.add(`${this.#jobName(tree.jobId)} has left no process on ${tree.machineName}`);
   }
 
   treeFrozen(tree: SimTree, isFrozen: boolean): void {
@@ -233,6 +243,8 @@ export class Checker {
 
   logArrived(attemptId: string, offset: number, data: Uint8Array): void {
     const facts = this.#facts(attemptId);
+    // Nothing on the disk: what an earlier run wrote is gone, and a later one may begin anew.
+    if (this.durableLog(attemptId) === 0) facts.logRun = facts.runs;
     const run = (facts.logRun ??= facts.runs);
     const isRight = facts.spool !== null && isLogBytes(data, { attemptId, run, offset });
     if (!isRight) this.fail("log_changed", `${data.byteLength} bytes at ${offset}`);

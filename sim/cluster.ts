@@ -69,6 +69,7 @@ export class Cluster {
     this.trace = new Trace(time, onLine);
     this.checker = new Checker(time, this.trace);
     const { checker } = this;
+    checker.hasFaults = scenario.hasFaults;
     const random = (name: string): SimRandom => new SimRandom(seed, name);
     this.serverHost = new SimHost(time, "server");
     this.serverHost.wallOffsetMs = random("skew").between(-1, 1) * scenario.clockSkewMs;
@@ -111,7 +112,7 @@ export class Cluster {
     process.on("unhandledRejection", crash);
     process.on("uncaughtException", crash);
     try {
-      await time.run({ endMs, isOver });
+      await time.run({ endMs, isOver }).catch((error: unknown) => this.checker.fail("runs_away", String(error)));
       if (!isOver()) this.#failToSettle();
       if (this.checker.violation === null) await auditRecords(this);
     } finally {

@@ -14,9 +14,13 @@ import { WAKE_SLACK_MS } from "./checker.ts";
 const MAX_RUNNER_FREEZE_MS = 10_000;
 /** The same holds for processes whose runner was killed, until the agent starts the next one. */
 const MAX_AGENT_ABSENCE_MS = 3_000;
-/** Later times than these are only stepped over while the server is down, within its own slack. */
+/**
+ * What is stored was counted by the clock of an earlier start, so a step between two starts moves
+ * every deadline: ahead by no more than the slack of a time-out, or jobs would time out early.
+ */
 const MAX_CLOCK_AHEAD_MS = 25_000;
 const MAX_CLOCK_BEHIND_MS = 60_000;
+const MAX_FREE_STEP_MS = 2 * 60 * 60_000;
 
 export class FaultInjector {
   readonly #cluster: Cluster;
@@ -87,12 +91,20 @@ export class FaultInjector {
         this.#mendAfter(random.between(500, 40_000), () => (disk.isSlow = false));
         break;
       case "clock_set":
-        serverHost.wallOffsetMs =
-          this.#baseOffsetMs + random.between(-MAX_CLOCK_BEHIND_MS, MAX_CLOCK_AHEAD_MS) / 2;
+        serverHost.wallOffsetMs = this.#baseOffsetMs + this.#clockStepMs();
         break;
       default:
         break;
     }
+  }
+
+  /** A server that runs ignores the step, whatever its size. One that is started anew follows it. */
+  #clockStepMs(): number {
+    const { faults, store } = this.#cluster.scenario;
+    const restarts: FaultName[] = ["server_killed", "server_stopped", "database_away"];
+    const mayRestart = restarts.some((name) => faults.has(name)) || store.errorRate > 0;
+    if (!mayRestart) return this.#random.between(-MAX_FREE_STEP_MS, MAX_FREE_STEP_MS);
+    return this.#random.between(-MAX_CLOCK_BEHIND_MS, MAX_CLOCK_AHEAD_MS) / 2;
   }
 
   #breakNetwork(name: FaultName, machine: SimMachine): void {

@@ -2,10 +2,11 @@
 
 export const RULES = {
   two_live: "two attempts of one job never have processes that run at the same time",
-  started_twice: "an attempt starts its command at most once",
+  started_twice: "an attempt whose start is stored does not start its command again",
   given_up_alive: "an attempt is given up for another only when none of its processes runs any more",
   ended_alive: "an attempt ends with another cause than worker_lost only when its processes are gone",
   false_success: "a job succeeds only if its attempt ran to exit code 0",
+  lost_for_nothing: "without any fault no attempt is lost",
   early_timeout: "a job times out only after it has run that long, pauses not counted",
   log_changed: "a log holds the bytes that the command wrote, each once and in its place",
   log_lost: "a byte of log that was acknowledged is on the disk of the server",
@@ -22,6 +23,7 @@ export const RULES = {
   job_lost: "a job whose submission was answered exists",
   submitted_twice: "submissions with one idempotency key make one job",
   records_disagree: "job, attempts and events say the same",
+  runs_away: "no part of the cluster is busy without end",
   crashed: "no part of the program throws what nobody catches",
 } as const;
 

@@ -51,6 +51,8 @@ export interface PlannedSubmission {
 
 export interface Scenario {
   seed: number;
+  /** Something may break; else nothing at all does. */
+  hasFaults: boolean;
   /** Faults stop after this time; then the cluster must settle. */
   faultsMs: number;
   /** Mean time between two faults of a kind, of those that happen at all. */
@@ -73,7 +75,7 @@ const MIB = 1024 * 1024;
 export function drawScenario(seed: number): Scenario {
   const random = new SimRandom(seed, "scenario");
   const faultsMs = random.between(20_000, 150_000);
-  const hasFaults = !random.chance(0.04);
+  const hasFaults = !random.chance(0.08);
   const faultShare = random.pick([0.08, 0.2, 0.35]);
   const faults = new Map<FaultName, number>();
   for (const name of FAULTS) {
@@ -82,6 +84,7 @@ export function drawScenario(seed: number): Scenario {
   const often = (probability: number, value: number): number => (hasFaults && random.chance(probability) ? value : 0);
   return {
     seed,
+    hasFaults,
     faultsMs,
     faults,
     halfOpen: often(0.4, random.between(0.1, 0.8)),
@@ -107,7 +110,7 @@ export function drawScenario(seed: number): Scenario {
     clockSkewMs: random.pick([0, 100, 5_000, 3_600_000]),
     serverRestartMs: random.pick([500, 5_000, 40_000]),
     drains: random.chance(0.15) ? [random.between(0, faultsMs)] : [],
-    submissions: drawSubmissions(random, faultsMs),
+    submissions: drawSubmissions(random, { faultsMs, hasFaults }),
   };
 }
 
@@ -127,10 +130,13 @@ function drawPool(random: SimRandom): Scenario["pool"] {
   };
 }
 
-function drawSubmissions(random: SimRandom, faultsMs: number): PlannedSubmission[] {
+function drawSubmissions(
+  random: SimRandom,
+  { faultsMs, hasFaults }: { faultsMs: number; hasFaults: boolean },
+): PlannedSubmission[] {
   const count = random.whole(1, random.pick([1, 3, 6]));
   const isLoud = random.chance(0.04);
-  const hasUnkillable = random.chance(0.04);
+  const hasUnkillable = hasFaults && random.chance(0.04);
   return Array.from({ length: count }, (_, index) => {
     const atMs = random.between(0, random.pick([1, 0.7]) * faultsMs * random.pick([0.1, 1]));
     const script = drawScript(random, { isLoud, hasUnkillable });

@@ -73,7 +73,9 @@ export class SimLogs implements ConnectionLogs {
   async append(attemptId: string, offset: number, data: Uint8Array): Promise<AppendResult> {
     const log = this.#log(attemptId);
     const { checker } = this.#disk;
-    if (log.isEnded) return { ok: false, refusal: "ended", length: this.#disk.durable(attemptId) };
+    if (log.isEnded && offset + data.byteLength > log.accepted) {
+      return { ok: false, refusal: "ended", length: this.#disk.durable(attemptId) };
+    }
     if (offset > log.accepted) return { ok: false, refusal: "gap", length: this.#disk.durable(attemptId) };
     checker.logArrived(attemptId, offset, data);
     const end = offset + data.byteLength;

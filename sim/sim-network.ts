@@ -284,7 +284,8 @@ class UnaryCall extends Call<unknown> {
   async run(options: { signal?: AbortSignal; timeoutMs: number }): Promise<unknown> {
     const giveUp = (code: Code) => (): void => this.hear({ type: "error", error: new ConnectError("given up", code) });
     const callOff = this.process.clock.schedule(options.timeoutMs, giveUp(Code.DeadlineExceeded));
-    options.signal?.addEventListener("abort", giveUp(Code.Canceled), { once: true });
+    const onAbort = giveUp(Code.Canceled);
+    options.signal?.addEventListener("abort", onAbort, { once: true });
     try {
       return await new Promise((resolve, reject) => {
         this.#settle = (item) => {
@@ -294,6 +295,7 @@ class UnaryCall extends Call<unknown> {
       });
     } finally {
       callOff();
+      options.signal?.removeEventListener("abort", onAbort);
       this.over();
     }
   }

@@ -121,7 +121,8 @@ export class SimProcess {
 function processClock(process: SimProcess): Clock {
   const { host } = process;
   const schedule = (delayMs: number, run: () => void): (() => void) => {
-    const dueMs = host.monotonicMs + Math.max(0, delayMs);
+    // Timers of Node.js take a millisecond at least.
+    const dueMs = host.monotonicMs + Math.max(1, delayMs);
     let isOff = false;
     let callOff = (): void => {};
     const wait = (): void => {

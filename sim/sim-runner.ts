@@ -79,7 +79,7 @@ export class SimRunner {
     const { clock } = this.process;
     const endMs = clock.monotonicMs() + STRAY_PATIENCE_MS;
     while (clock.monotonicMs() < endMs) {
-      const left = this.#machine.trees.flatMap((tree) => tree.killRound());
+      const left = (await Promise.all(this.#machine.trees.map((tree) => tree.killRound()))).flat();
       if (left.length === 0) return;
       await clock.sleep(STRAY_ROUND_MS);
     }

@@ -107,7 +107,7 @@ export class SimTree {
   }
 
   /** One round of SIGKILL; frozen processes die of it too. */
-  killRound(): number[] {
+  async killRound(): Promise<number[]> {
     const met = this.members();
     if (met.length === 0 || this.#isKilled) return met;
     this.#isKilled = true;
@@ -136,7 +136,7 @@ export class SimTree {
     this.#listener = null;
     this.#hasLeftover = false;
     this.#hasExited = true;
-    this.#checker.treeEnded(this, null);
+    this.#checker.treeEnded(this);
   }
 
   #next(): void {
@@ -171,12 +171,13 @@ export class SimTree {
   #end(exit: TreeExit): void {
     const wasFirst = !this.#hasExited;
     this.#hasExited = true;
+    if (wasFirst) this.#checker.treeExited(this, exit);
     if (this.#hasLeftover) {
       if (wasFirst) this.#listener?.onExit(exit);
       return;
     }
     this.#process.kill();
-    this.#checker.treeEnded(this, wasFirst ? exit : null);
+    this.#checker.treeEnded(this);
     if (wasFirst) this.#listener?.onExit(exit);
   }
 }

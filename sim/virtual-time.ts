@@ -13,7 +13,7 @@ interface Entry {
 }
 
 /** More events than this are a loop that stands still. */
-const MAX_EVENTS = 5_000_000;
+const MAX_EVENTS = 600_000;
 
 export class VirtualTime {
   nowMs = 0;

@@ -1,0 +1,166 @@
+/**
+ * Bugs to plant in the compiled program, one at a time: proof that the rules can fail. Each text
+ * stands exactly once in its file of src, as the compiler writes it.
+ */
+
+export interface Mutation {
+  name: string;
+  /** Below src. */
+  file: string;
+  find: string;
+  replace: string;
+}
+
+export const MUTATIONS: readonly Mutation[] = [
+  {
+    name: "what comes from a stale attempt is taken",
+    file: "core/job-change.ts",
+    find: `if ("attemptId" in input && input.type !== "assign" && isStale(job, input.attemptId)) {`,
+    replace: "if (false) {",
+  },
+  {
+    name: "an attempt that is given up stays live in its row",
+    file: "core/job-change.ts",
+    find: `return accept(next, attempt, { type: "requeued",`,
+    replace: `return accept(next, null, { type: "requeued",`,
+  },
+  {
+    name: "a retry does not look at its budget",
+    file: "core/retry.ts",
+    find: "if (done >= budget)",
+    replace: "if (false)",
+  },
+  {
+    name: "the worker keeps its lease longer than the server",
+    file: "core/lease.ts",
+    find: "renewedAtMs + Math.max(0, leaseMs - LEASE_MARGIN_MS)",
+    replace: "renewedAtMs + leaseMs + LEASE_MARGIN_MS",
+  },
+  {
+    name: "the server gives up before the lease is over",
+    file: "core/lease.ts",
+    find: "return heardAtMs + leaseMs;",
+    replace: "return heardAtMs + leaseMs / 2;",
+  },
+  {
+    name: "the welcome lets stale attempts go on",
+    file: "core/server-session.ts",
+    find: "proceed: live.has(attemptId),",
+    replace: "proceed: true,",
+  },
+  {
+    name: "a worker that comes back without an attempt is sent it again, though it had started",
+    file: "core/server-session.ts",
+    find: `job.startedAtMs === null && view.logDurable === 0 && job.state !== "cancelling"`,
+    replace: "true",
+  },
+  {
+    name: "a result counts without its whole log",
+    file: "core/server-session.ts",
+    find: "|| attempt.logDurable < result.logEnd",
+    replace: "",
+  },
+  {
+    name: "an attempt that a heartbeat does not list is not missed",
+    file: "core/server-session.ts",
+    find: "if (attempt.isEnding || holding)",
+    replace: "if (true)",
+  },
+  {
+    name: "a wish is not repeated with the heartbeats",
+    file: "core/server-session.ts",
+    find: "actions.push(...repeatWanted(attempt), ...takePhase(attempt, holding));",
+    replace: "actions.push(...takePhase(attempt, holding));",
+  },
+  {
+    name: "log is acknowledged before it is on disk",
+    file: "server/workers/worker-connection.ts",
+    find: "const appended = await this.#deps.logs.append(attemptId, offset, data);",
+    replace:
+      "this.#noteDurable(attemptId, offset + data.byteLength); const appended = await this.#deps.logs.append(attemptId, offset, data);",
+  },
+  {
+    name: "log is not sent again from where the server has it",
+    file: "core/agent-session.ts",
+    find: "attempt.logSent = verdict.logAcked;",
+    replace: "",
+  },
+  {
+    name: "a result is said once only",
+    file: "core/agent-session.ts",
+    find: `if (attempt.result)\n        messages.push(`,
+    replace: `if (false)\n        messages.push(`,
+  },
+  {
+    name: "the lease counts from the answer to a heartbeat",
+    file: "core/agent-session.ts",
+    find: "const sentAtMs = session.heartbeatsSent.get(sequence);",
+    replace: "const sentAtMs = session.heartbeatsSent.get(sequence) === undefined ? undefined : nowMs;",
+  },
+  {
+    name: "the lease is never renewed on the worker",
+    file: "core/agent-session.ts",
+    find: `return [{ to: "runner", message: { type: "lease_renewed", leaseFromMs: session.renewedAtMs } }];`,
+    replace: "return [];",
+  },
+  {
+    name: "an old order gets a new lease",
+    file: "core/agent-session.ts",
+    find: "const leaseFromMs = session.renewedAtMs ?? nowMs;",
+    replace: "const leaseFromMs = nowMs;",
+  },
+  {
+    name: "what the runner does not hold any more is still believed in",
+    file: "core/agent-session.ts",
+    find: "session.attempts = new Map();\n    for (const attempt of held)",
+    replace: "session.attempts = new Map(known);\n    for (const attempt of held)",
+  },
+  {
+    name: "a silent server is not left",
+    file: "agent/server-link.ts",
+    find: `stream.abort(new Error("the server is silent"));`,
+    replace: "return;",
+  },
+  {
+    name: "a job that nobody started has no deadline",
+    file: "server/loops/deadlines.ts",
+    find: "return unconfirmed(live, nowMs, deps);",
+    replace: "return null;",
+  },
+  {
+    name: "a server that has just started counts silence from before",
+    file: "server/loops/liveness.ts",
+    find: "return storedMs > nowMs ? listeningSinceMs : Math.max(storedMs, listeningSinceMs);",
+    replace: "return storedMs;",
+  },
+  {
+    name: "nobody asks the provider whether a silent worker is there",
+    file: "server/loops/provisioning.ts",
+    find: `(await worker.pool.provider.inspect(worker.workerId)) === "gone"`,
+    replace: "false",
+  },
+  {
+    name: "what a lost worker held is not given up",
+    file: "server/loops/provisioning.ts",
+    find: "for (const { attempt, job } of await store.listLiveAttempts(workerId)) {",
+    replace: "for (const { attempt, job } of []) {",
+  },
+  {
+    name: "a worker may leave while a job is on its way to it",
+    file: "server/workers/link-api.ts",
+    find: "if (live.length > 0) {",
+    replace: "if (false) {",
+  },
+  {
+    name: "deadlines follow the system clock",
+    file: "base/steady-clock.ts",
+    find: "return Math.round(startMs + sleptMs + passedMs);",
+    replace: "return system.nowMs();",
+  },
+  {
+    name: "the time-out goes on during a pause",
+    file: "runner/pausable-timer.ts",
+    find: "this.#callOff();\n        this.#callOff = null;\n        this.#remainingMs",
+    replace: "return;\n        this.#remainingMs",
+  },
+];
