@@ -21,6 +21,7 @@ import {
   onAttemptResult,
   onAttemptStarted,
   onControlDone,
+  onDrainWanted,
   onHeartbeatDue,
   onLogGrown,
   onLogSent,
@@ -34,6 +35,7 @@ import { HEARTBEAT_INTERVAL_MS } from "../core/lease.ts";
 import type { WorkerMessage } from "../core/link.ts";
 import type { WorkerInfo } from "../core/worker.ts";
 import type { RunnerToAgent } from "../protocol/runner-link.ts";
+import { Drain } from "./drain.ts";
 import { forgetSession, openSession, type RegistrationOptions } from "./registration.ts";
 import { RunnerClient } from "./runner-client.ts";
 import { dial, ServerLink, type Dialled } from "./server-link.ts";
@@ -63,6 +65,11 @@ export interface AgentEnd {
 /** How long an agent that may leave without a server keeps results for it. */
 const KEEP_RESULTS_MS = 24 * 60 * 60_000;
 const UNREGISTER_TIMEOUT_MS = 5_000;
+/** Of an agent that has handed over: whoever runs it shall start it again (EX_TEMPFAIL of sysexits.h). */
+export const HANDED_OVER_EXIT_CODE = 75;
+
+/** What becomes of the runner when its agent leaves: it kills what runs and ends, ends when it may, or stays. */
+type RunnerFate = "kill" | "end" | "keep";
 
 export class Agent implements Service {
   /** Resolves when the agent has left or failed. */
@@ -73,6 +80,7 @@ export class Agent implements Service {
   readonly #server: Dialled;
   readonly #runner: RunnerClient;
   readonly #stopped = new AbortController();
+  readonly #drain: Drain;
   /** Of the lease, which goes on while the machine sleeps. */
   readonly #bootNowMs: () => number;
   #link: ServerLink | null = null;
@@ -101,6 +109,13 @@ export class Agent implements Service {
       log: options.log,
       onMessage: (message) => this.#onRunnerMessage(message),
     });
+    this.#drain = new Drain({
+      session: this.#session,
+      clock: options.clock,
+      log: options.log,
+      kill: (attemptId) => this.#runner.send({ type: "control", attemptId, action: "kill" }),
+      onTimeOver: () => void this.#leaveUndrained(),
+    });
     this.done = new Promise((resolve) => {
       this.#end = resolve;
     });
@@ -109,7 +124,23 @@ export class Agent implements Service {
 
   /** Kills what runs, ends the runner and leaves. */
   async stop(): Promise<void> {
-    await this.#leave({ exitCode: 0, message: "stopped" }, true);
+    await this.#leave({ exitCode: 0, message: "stopped" }, "kill");
+    await this.done;
+  }
+
+  /**
+   * Takes no more jobs, goes on with what runs for as long as it may, then ends the rest, and leaves
+   * when the server knows what became of it. Called again, it does not wait any longer.
+   */
+  drain(timeoutMs: number): void {
+    this.#perform(onDrainWanted(this.#session, this.#bootNowMs()));
+    this.#drain.begin(timeoutMs);
+    this.#leaveIfDone();
+  }
+
+  /** Leaves the runner with all it holds to the next agent of this directory. */
+  async handOver(): Promise<void> {
+    await this.#leave({ exitCode: HANDED_OVER_EXIT_CODE, message: "handed over" }, "keep");
     await this.done;
   }
 
@@ -141,7 +172,7 @@ export class Agent implements Service {
     } catch (error) {
       if (this.#stopped.signal.aborted) return;
       log.error({ err: error }, "agent cannot start");
-      await this.#leave({ exitCode: 1, message: errorMessage(error) }, true);
+      await this.#leave({ exitCode: 1, message: errorMessage(error) }, "kill");
     }
   }
 
@@ -157,6 +188,7 @@ export class Agent implements Service {
       onMessage: (message) => {
         this.#perform(onServerMessage(this.#session, message, this.#bootNowMs()));
         this.#link?.wake();
+        this.#drain.onChange();
         this.#leaveIfDone();
       },
       onClosed: () => onStreamClosed(this.#session),
@@ -178,7 +210,7 @@ export class Agent implements Service {
     if (attempts.some(({ phase }) => phase !== "finished")) return;
     const patienceMs = attempts.length > 0 ? Math.max(offlineExitMs, KEEP_RESULTS_MS) : offlineExitMs;
     if (clock.monotonicMs() - since > patienceMs) {
-      void this.#leave({ exitCode: 0, message: "no server for too long" }, true);
+      void this.#leave({ exitCode: 0, message: "no server for too long" }, "kill");
     }
   }
 
@@ -261,7 +293,10 @@ export class Agent implements Service {
   }
 
   #leaveIfDone(): void {
-    if (mayLeave(this.#session)) void this.#leaveDrained();
+    if (!mayLeave(this.#session)) return;
+    if (this.#link) void this.#leaveDrained();
+    // The server has never heard of this agent: it is not registered yet.
+    else void this.#leave({ exitCode: 0, message: "stopped" }, "end");
   }
 
   /** The server has the last word: a job may be on its way here, and then there is one more to do. */
@@ -270,7 +305,17 @@ export class Agent implements Service {
     this.#isUnregistering = true;
     const mayGo = await this.#unregister();
     this.#isUnregistering = false;
-    if (mayGo && mayLeave(this.#session)) await this.#leave({ exitCode: 0, message: "drained" }, false);
+    if (mayGo && mayLeave(this.#session)) await this.#leave({ exitCode: 0, message: "drained" }, "end");
+  }
+
+  /** What the server has not taken stays with the runner, for the next agent of this directory. */
+  async #leaveUndrained(): Promise<void> {
+    const { attempts } = this.#session;
+    if (attempts.size > 0) {
+      const attemptIds = [...attempts.keys()];
+      this.#options.log.warn({ attemptIds }, "leaving before the server has taken every result");
+    }
+    await this.#leave({ exitCode: 0, message: "stopped" }, attempts.size > 0 ? "keep" : "kill");
   }
 
   async #onRevoked(message: string): Promise<void> {
@@ -278,17 +323,20 @@ export class Agent implements Service {
     await forgetSession(directory).catch((error: unknown) => {
       log.warn({ err: error }, "could not remove the session");
     });
-    await this.#leave({ exitCode: 1, message }, true);
+    await this.#leave({ exitCode: 1, message }, "kill");
   }
 
   /** Each part is ended whatever becomes of the others. */
-  async #leave(end: AgentEnd, kill: boolean): Promise<void> {
+  async #leave(end: AgentEnd, fate: RunnerFate): Promise<void> {
     if (this.#isLeaving) return;
     this.#isLeaving = true;
     this.#callOffTick();
+    this.#drain.stop();
     this.#stopped.abort();
     const parts = [
-      { stop: () => this.#runner.shutDownRunner(kill) },
+      {
+        stop: () => (fate === "keep" ? this.#runner.stop() : this.#runner.shutDownRunner(fate === "kill")),
+      },
       { stop: async () => this.#link?.stop() },
       { stop: () => this.#spool.close() },
     ];

@@ -1,4 +1,4 @@
-/** Entry of `hodei agent`: settings to a running agent, signals to a stop. */
+/** Entry of `hodei agent`: settings to a running agent, signals to its end. */
 
 import { mkdir } from "node:fs/promises";
 import { resolve } from "node:path";
@@ -6,6 +6,7 @@ import { systemClock } from "../base/clock.ts";
 import { createLogger } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { readSettings, type Flags } from "../base/settings.ts";
+import { listenForSignals } from "../base/signals.ts";
 import { Agent } from "./agent.ts";
 import { agentSettings } from "./settings.ts";
 import { describeWorker } from "./worker-info.ts";
@@ -44,10 +45,22 @@ export async function agentMain(options: {
     random: systemRandom,
     log,
   });
-  const stop = (): void => void agent.stop();
-  process.once("SIGTERM", stop);
-  process.once("SIGINT", stop);
+  obeySignals(agent, settings.drainTimeout);
   const end = await agent.done;
   log.info({ reason: end.message, exitCode: end.exitCode }, "agent left");
   return end.exitCode;
+}
+
+/**
+ * SIGTERM and SIGINT drain, the second one ends what runs, the third one the process. SIGHUP hands the
+ * runner and its jobs over to the next agent, which an upgrade starts.
+ */
+function obeySignals(agent: Agent, drainTimeoutMs: number): void {
+  let count = 0;
+  listenForSignals(systemClock, (signal) => {
+    count += 1;
+    if (count > 2) process.exit(signal === "SIGINT" ? 130 : 143);
+    agent.drain(drainTimeoutMs);
+  });
+  process.on("SIGHUP", () => void agent.handOver());
 }

@@ -83,6 +83,13 @@ export const agentSettings = defineSettings({
     defaultText: "never",
     description: "Leave when no server could be reached for this long and no job is held.",
   }),
+  drainTimeout: setting.durationMs({
+    env: "HODEI_WORKER_DRAIN_TIMEOUT",
+    flag: "--drain-timeout",
+    default: 30_000,
+    description:
+      "After SIGTERM or SIGINT the agent takes no more jobs; those that still run after this long are ended, and tried again elsewhere.",
+  }),
   logLevel: setting.choice({
     env: "HODEI_LOG_LEVEL",
     flag: "--log-level",

@@ -17,8 +17,9 @@ export interface RunnerMainOptions {
  * Runs until the runner is done, and returns the exit code of the process.
  *
  * Environment: `HODEI_WORKER_DIR` (required), `HODEI_CGROUP` (auto, v1, v2, none),
- * `HODEI_SPOOL_LIMIT_BYTES`, `HODEI_LOG_LEVEL`. SIGTERM kills what runs and exits; SIGINT and
- * SIGHUP, which a terminal sends to everything below it, are ignored.
+ * `HODEI_SPOOL_LIMIT_BYTES`, `HODEI_LOG_LEVEL`. SIGTERM: ends with its agent; without
+ * one, or when it comes again, kills what runs and exits. SIGINT and SIGHUP, which a terminal sends to
+ * everything below it, are ignored.
  */
 export async function runnerMain(options: RunnerMainOptions): Promise<number> {
   // Each fork copies the page tables of this process, so its memory is the price of a start: with a
@@ -27,7 +28,7 @@ export async function runnerMain(options: RunnerMainOptions): Promise<number> {
   return runAs("runner", options, async (runner) => {
     process.on("SIGINT", ignoreSignal);
     process.on("SIGHUP", ignoreSignal);
-    process.on("SIGTERM", () => void runner.stop());
+    process.on("SIGTERM", () => runner.terminate());
     await runner.done;
   });
 }

@@ -211,7 +211,8 @@ describe("the runner", { concurrency: true }, () => {
     }));
 });
 
-test("the process ignores what a terminal sends, and ends its jobs on SIGTERM", async () => {
+/** A runner in a process of its own, with a job that has told its process id. */
+async function runnerProcess() {
   const directory = mkdtempSync(join(tmpdir(), "hodei-runner-"));
   const main = JSON.stringify(new URL("./main.js", import.meta.url).href);
   const program = `const { runnerMain } = await import(${main}); process.exitCode = await runnerMain({ environment: process.env, version: "test" });`;
@@ -227,13 +228,33 @@ test("the process ignores what a terminal sends, and ends its jobs on SIGTERM", 
   const pid = await eventually(
     () => existsSync(join(directory, "pid")) && Number(readFileSync(join(directory, "pid"), "utf8")),
   );
+  return { directory, child, exited, agent, attemptId, pid };
+}
+
+test("the process ignores what a terminal sends, and ends its jobs on the second SIGTERM", async () => {
+  const { directory, child, exited, agent, attemptId, pid } = await runnerProcess();
   child.kill("SIGINT");
   child.kill("SIGHUP");
+  child.kill("SIGTERM");
   agent.send({ type: "control", attemptId: "unknown", action: "cancel" });
   await agent.next("control_ack");
+  assert.equal(existsSync(`/proc/${pid}`), true, "its agent decides what becomes of the job");
   child.kill("SIGTERM");
   assert.equal(await exited, 0);
   assert.equal(existsSync(`/proc/${pid}`), false);
   assert.equal((await agent.result(attemptId)).state, "cancelled", "the result was still sent");
   rmSync(directory, { recursive: true, force: true });
 });
+
+for (const leavesFirst of [true, false]) {
+  const when = leavesFirst ? "has left" : "leaves after the signal";
+  test(`on SIGTERM the process ends its jobs when its agent ${when}`, async () => {
+    const { directory, child, exited, agent, pid } = await runnerProcess();
+    if (leavesFirst) agent.close();
+    child.kill("SIGTERM");
+    agent.close();
+    assert.equal(await exited, 0);
+    assert.equal(existsSync(`/proc/${pid}`), false);
+    rmSync(directory, { recursive: true, force: true });
+  });
+}

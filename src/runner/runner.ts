@@ -34,6 +34,8 @@ export const DEFAULT_SPOOL_LIMIT_BYTES = 256 * 1024 * 1024;
 const IDLE_EXIT_MS = 60_000;
 /** Nobody will ask for results any more whose lease ended long ago. */
 const ABANDONED_EXIT_MS = 60 * 60_000;
+/** How long a runner that was told to end waits for an agent that is gone: it may have died of the signal. */
+const TERMINATION_SILENCE_MS = 1_000;
 /** How often leases and the reasons to exit are looked at. */
 const TICK_MS = 1_000;
 
@@ -57,6 +59,12 @@ export interface Runner extends Service {
   /** Resolves when the process may exit: told to, or abandoned, and nothing is left. */
   readonly done: Promise<void>;
   readonly cgroupMode: CgroupMode;
+  /**
+   * For a signal that says to end. An agent that is connected was most likely sent the same one and
+   * decides what becomes of the jobs: the runner ends with it. Without an agent, and the second time,
+   * it kills what runs.
+   */
+  terminate(): void;
 }
 
 /** @throws AppError `already_exists` if another runner serves this directory. */
@@ -91,6 +99,7 @@ class RunnerProcess implements Runner {
   readonly #socket: AgentSocket;
   #renewedAtMs: number | null = null;
   #shuttingDown = false;
+  #isTerminating = false;
   #stopping: Promise<void> | null = null;
   #callOffTick: () => void = () => {};
   #resolveDone: () => void = () => {};
@@ -147,6 +156,12 @@ class RunnerProcess implements Runner {
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
     return this.#stopping;
+  }
+
+  terminate(): void {
+    const isAlone = this.#socket.silentMs > 0;
+    if (isAlone || this.#isTerminating) void this.stop();
+    this.#isTerminating = true;
   }
 
   async #stop(): Promise<void> {
@@ -307,6 +322,7 @@ class RunnerProcess implements Runner {
     const isAbandoned =
       [...this.#attempts.values()].every((attempt) => attempt.isFinished) && silentMs > ABANDONED_EXIT_MS;
     const isIdle = isEmpty && silentMs >= (this.#options.idleExitMs ?? IDLE_EXIT_MS);
-    if ((isEmpty && this.#shuttingDown) || isIdle || isAbandoned) void this.stop();
+    const isLeft = this.#isTerminating && silentMs >= TERMINATION_SILENCE_MS;
+    if ((isEmpty && this.#shuttingDown) || isIdle || isAbandoned || isLeft) void this.stop();
   }
 }

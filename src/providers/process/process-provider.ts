@@ -253,6 +253,8 @@ export class ProcessProvider implements Provider {
       HODEI_WORKER_CPU_MILLIS: String(spec.capacity.cpuMillis),
       HODEI_WORKER_MEMORY: String(spec.capacity.memoryBytes),
       HODEI_WORKER_OFFLINE_EXIT: OFFLINE_EXIT,
+      // Whoever destroys a worker does not wait for its jobs.
+      HODEI_WORKER_DRAIN_TIMEOUT: "0s",
       HODEI_WORKER_LABELS: Object.entries(spec.labels)
         .map(([key, value]) => `${key}=${value}`)
         .join(","),

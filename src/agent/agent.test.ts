@@ -1,0 +1,153 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import { fileURLToPath } from "node:url";
+import { systemClock } from "../base/clock.ts";
+import { eventually } from "../base/eventually.ts";
+import { silentLogger } from "../base/log.ts";
+import { isProcessAlive, signalProcess, type ProcessIdentity } from "../base/process-identity.ts";
+import { systemRandom } from "../base/random.ts";
+import { definitionWith } from "../core/job.ts";
+import type { WorkerMessage } from "../core/link.ts";
+import { Agent, HANDED_OVER_EXIT_CODE } from "./agent.ts";
+import { FakeServer, type FakeStream } from "./fake-server.ts";
+import { describeWorker } from "./worker-info.ts";
+
+const workerProgram = fileURLToPath(new URL("../worker-main.js", import.meta.url));
+const WORKER_ID = "01980000-0000-7000-8000-000000000002";
+
+async function setup(t: TestContext) {
+  const directory = await mkdtemp(join(tmpdir(), "hodei-agent-"));
+  const server = await FakeServer.start();
+  const serverUrl = server.url;
+  const agents: Agent[] = [];
+  const runner = async (): Promise<ProcessIdentity> =>
+    JSON.parse(await readFile(join(directory, "runner.pid"), "utf8")) as ProcessIdentity;
+  t.after(async () => {
+    await Promise.all(agents.map((agent) => agent.stop()));
+    await server.stop();
+    const identity = await runner().catch(() => null);
+    if (identity) {
+      signalProcess(identity, "SIGTERM");
+      await eventually(() => !isProcessAlive(identity), { what: "the end of the runner" });
+    }
+    await rm(directory, { recursive: true, force: true });
+  });
+  const start = (): Agent => {
+    const agent = new Agent({
+      serverUrl,
+      token: "token",
+      tokenFile: null,
+      directory,
+      workerProgram,
+      environment: { PATH: "/usr/bin:/bin", HODEI_LOG_LEVEL: "silent" },
+      offlineExitMs: null,
+      describe: (capabilities) =>
+        describeWorker({
+          workerId: WORKER_ID,
+          name: "test",
+          version: "1",
+          directory,
+          jobs: 1,
+          cpuMillis: null,
+          memoryBytes: null,
+          labels: "",
+          capabilities,
+        }),
+      clock: systemClock,
+      random: systemRandom,
+      log: silentLogger,
+    });
+    agents.push(agent);
+    return agent;
+  };
+  return { directory, server, start, runner };
+}
+
+/** Gives the worker a job, and waits until it runs. */
+async function runJob(stream: FakeStream, script: string): Promise<string> {
+  const attemptId = "01980000-0000-7000-8000-00000000000a";
+  const command = { kind: "script", interpreter: "bash", content: script, safetyHeaders: true } as const;
+  const definition = definitionWith({ name: "x", command });
+  stream.send({ type: "run_job", attemptId, jobId: "j", attemptNumber: 1, definition });
+  await stream.next("started");
+  return attemptId;
+}
+
+async function nextDrainingHeartbeat(stream: FakeStream): Promise<WorkerMessage> {
+  const isDraining = (message: WorkerMessage): boolean => message.type === "heartbeat" && message.draining;
+  return await eventually(() => stream.heard.find(isDraining), { what: "the word that it drains" });
+}
+
+async function takeResult(stream: FakeStream): Promise<string> {
+  const { attemptId, result } = await stream.next("result");
+  stream.send({ type: "result_ack", attemptId });
+  return result.state;
+}
+
+test("an agent that drains says so, finishes its job, takes leave and ends its runner", async (t) => {
+  const { directory, server, start, runner } = await setup(t);
+  const agent = start();
+  const stream = await server.stream(0);
+  stream.welcome();
+  await runJob(stream, 'until [ -e "$HODEI_WORKSPACE/../../../go" ]; do sleep 0.05; done');
+  const identity = await runner();
+  agent.drain(60_000);
+  await nextDrainingHeartbeat(stream);
+  assert.equal(server.unregistrations, 0, "it stays while the job runs");
+  await writeFile(join(directory, "go"), "");
+  assert.equal(await takeResult(stream), "succeeded");
+  assert.deepEqual(await agent.done, { exitCode: 0, message: "drained" });
+  assert.equal(server.unregistrations, 1);
+  await eventually(() => !isProcessAlive(identity), { what: "the end of the runner" });
+});
+
+test("asked again, it ends the job, and the server learns of it before the agent leaves", async (t) => {
+  const { server, start, runner } = await setup(t);
+  const agent = start();
+  const stream = await server.stream(0);
+  stream.welcome();
+  await runJob(stream, "sleep 60");
+  const identity = await runner();
+  agent.drain(60_000);
+  agent.drain(60_000);
+  assert.equal(await takeResult(stream), "cancelled");
+  assert.deepEqual(await agent.done, { exitCode: 0, message: "drained" });
+  await eventually(() => !isProcessAlive(identity), { what: "the end of the runner" });
+});
+
+test("an agent that hands over leaves its runner and its job to the next one", async (t) => {
+  const { server, start, runner } = await setup(t);
+  const first = start();
+  const stream = await server.stream(0);
+  stream.welcome();
+  const attemptId = await runJob(stream, "sleep 60");
+  const identity = await runner();
+  await first.handOver();
+  assert.deepEqual(await first.done, { exitCode: HANDED_OVER_EXIT_CODE, message: "handed over" });
+  assert.equal(server.unregistrations, 0);
+  assert.ok(isProcessAlive(identity));
+
+  const second = start();
+  const next = await server.stream(1);
+  const hello = await next.next("hello");
+  assert.deepEqual(
+    hello.attempts.map((attempt) => [attempt.attemptId, attempt.phase]),
+    [[attemptId, "running"]],
+  );
+  assert.deepEqual(await runner(), identity);
+  next.welcome();
+  second.drain(0);
+  assert.equal(await takeResult(next), "cancelled");
+  await second.done;
+});
+
+test("an agent that is not registered yet leaves at once", async (t) => {
+  const { server, start } = await setup(t);
+  await server.stop();
+  const agent = start();
+  agent.drain(60_000);
+  assert.equal((await agent.done).exitCode, 0);
+});
