@@ -8,6 +8,7 @@
  * no lock is held while the network is waited for, and each try of the statement is all or nothing.
  */
 
+import { isDeepStrictEqual } from "node:util";
 import type { Pool } from "pg";
 import type { Clock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
@@ -18,7 +19,7 @@ import { emptySealedLog } from "../store-rules.ts";
 import type { AppliedInput, JobInputRecord, SealedLog } from "../store.ts";
 import { jsonList, mayBeOneOfMany } from "./database.ts";
 import { bodyOfJob, jobOfRow, JOB_COLUMNS, type JobRow } from "./job-rows.ts";
-import { repeating } from "./repeat.ts";
+import { isConnectionLost, repeating } from "./repeat.ts";
 
 /** Each lost race means that another server's change went through, so few suffice in practice. */
 const MAX_RACES = 100;
@@ -70,7 +71,7 @@ async function applyRound(
   round: { open: readonly NumberedInput[]; answers: Settled<AppliedInput>[] },
 ): Promise<NumberedInput[]> {
   const changes = await decide(database, round.open);
-  const lost = await write(database.pool, [...changes.values()].filter(hasChanged));
+  const lost = await writeSurely(database, [...changes.values()].filter(hasChanged));
   for (const change of changes.values()) {
     if (lost.has(change.after.id)) continue;
     for (const { index, answer } of change.answers) round.answers[index] = answer;
@@ -112,10 +113,9 @@ async function decide(
   database: ChangingDatabase,
   inputs: readonly NumberedInput[],
 ): Promise<Map<string, DecidedChange>> {
-  const changes = await read(
-    database.pool,
-    inputs.map(({ record }) => record.jobId),
-  );
+  const jobIds = inputs.map(({ record }) => record.jobId);
+  const { pool, clock } = database;
+  const changes = await repeating(() => read(pool, jobIds), { clock, isIdempotent: true });
   for (const { record, index } of inputs) {
     const change = changes.get(record.jobId);
     if (change)
@@ -211,6 +211,41 @@ const WRITE = `
       AS e (job_id, sequence, body) JOIN changed ON changed.id = e.job_id
   )
   SELECT id FROM changed`;
+
+/**
+ * The ids of those that were not written. When the connection breaks before the answer, the database
+ * is asked for the events: only this change has such an event under such a number. Those that it does
+ * not have count as not written, and should they be written later after all, by a connection that
+ * lives on at the other end, the version keeps them from being applied twice.
+ */
+async function writeSurely(
+  { pool, clock }: ChangingDatabase,
+  changes: readonly DecidedChange[],
+): Promise<Set<string>> {
+  try {
+    return await write(pool, changes);
+  } catch (error) {
+    if (!isConnectionLost(error)) throw error;
+    try {
+      return await repeating(() => findUnwritten(pool, changes), { clock, isIdempotent: true });
+    } catch {
+      // It stays away, so the outcome stays unknown: that is the failure to tell.
+      throw error;
+    }
+  }
+}
+
+async function findUnwritten(pool: Pool, changes: readonly DecidedChange[]): Promise<Set<string>> {
+  const last = changes.map((change) => change.events.at(-1) as JobEventRecord);
+  const { rows } = await pool.query<{ body: JobEventRecord }>(
+    `SELECT e.body FROM job_events e JOIN unnest($1::uuid[], $2::bigint[]) AS c (job_id, sequence)
+      ON e.job_id = c.job_id AND e.sequence = c.sequence`,
+    [last.map(({ jobId }) => jobId), last.map(({ sequence }) => sequence)],
+  );
+  const stored = new Map(rows.map(({ body }) => [body.jobId, body]));
+  const unwritten = last.filter((event) => !isDeepStrictEqual(stored.get(event.jobId), event));
+  return new Set(unwritten.map(({ jobId }) => jobId));
+}
 
 /** The ids of those that were not written because another server changed them first. */
 async function write(pool: Pool, changes: readonly DecidedChange[]): Promise<Set<string>> {
