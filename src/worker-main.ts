@@ -13,8 +13,8 @@ if (part === "agent") {
   const { runnerMain } = await import("./runner/main.ts");
   process.exitCode = await runnerMain({ environment: process.env, version: VERSION });
 } else if (part === "sweep") {
-  const { sweepMain } = await import("./runner/main.ts");
-  process.exitCode = await sweepMain({ environment: process.env, version: VERSION });
+  const { sweepMain } = await import("./runner/sweep.ts");
+  process.exitCode = await sweepMain(process.argv.slice(3));
 } else {
   console.error(`worker: say what to run: agent, runner or sweep, not ${JSON.stringify(part ?? "")}`);
   process.exitCode = 2;

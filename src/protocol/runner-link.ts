@@ -52,7 +52,9 @@ export type RunnerToAgent =
   | { type: "log"; attemptId: string; logEnd: number }
   | { type: "result"; attemptId: string; result: AttemptResult }
   | { type: "control_ack"; attemptId: string; action: ControlAction; error: string }
-  | { type: "usage"; usage: WorkerUsage };
+  | { type: "usage"; usage: WorkerUsage }
+  /** Processes cannot be ended, so this worker must get no more jobs. May come before the hello. */
+  | { type: "broken"; message: string };
 
 /** A line may be as long as a job definition with a 1 MiB script. */
 export const MAX_LINE_BYTES = 64 * 1024 * 1024;

@@ -7,7 +7,9 @@
  *
  * Cancel, kill, time-out and the end of the lease all end in the same way (`#end`): the first one
  * decides what the result says, a later one can only shorten the grace. `finished` is entered when
- * every process was seen to be gone, the whole log is on disk, and the result stands.
+ * every process was seen to be gone, the whole log is on disk, and the result stands. As long as a
+ * process cannot be killed there is no result: the log says why, the worker gets no more jobs, and the
+ * server calls it broken when the deadline of the job has passed.
  */
 
 import type { Clock } from "../base/clock.ts";
@@ -15,6 +17,7 @@ import { errorMessage } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { AttemptResult, Progress } from "../core/job.ts";
 import { attemptLeaseMs, workerGivesUpAtMs } from "../core/lease.ts";
+import { describeSize } from "../core/log-gap.ts";
 import type { AttemptPhase, ControlAction } from "../core/worker.ts";
 import type { AgentToRunner, RunnerAttempt, RunnerToAgent } from "../protocol/runner-link.ts";
 import { spoolDirectory } from "../protocol/spool-layout.ts";
@@ -28,10 +31,18 @@ import {
 import { jobEnvironment, type Environment } from "./job/job-environment.ts";
 import { readJobFiles, readProgress } from "./job/job-files.ts";
 import { AttemptLog } from "./log/attempt-log.ts";
+import type { DiskReserve } from "./log/disk-reserve.ts";
 import type { PipePool } from "./log/output-pipe.ts";
 import { PausableTimer } from "./pausable-timer.ts";
 import { runSequence, type SequenceEnd, type SequenceHost } from "./step-sequence.ts";
-import { NO_TREE_USAGE, killUntilEmpty, type ProcessTree, type ProcessTrees } from "./tree/process-tree.ts";
+import { describeProcesses } from "./tree/process-list.ts";
+import {
+  NO_TREE_USAGE,
+  UNKILLABLE_AFTER_MS,
+  killUntilEmpty,
+  type ProcessTree,
+  type ProcessTrees,
+} from "./tree/process-tree.ts";
 
 export type AttemptOrder = Omit<Extract<AgentToRunner, { type: "run" }>, "type">;
 
@@ -45,6 +56,7 @@ export interface AttemptContext {
   directories: AttemptDirectories;
   inherited: Environment;
   spoolLimitBytes: number;
+  reserve: DiskReserve;
   /** Counts the sleep of the machine, see boot-clock.ts. */
   bootNowMs: () => number;
   /** When the server last heard of this worker, on the same clock; null before the first time. */
@@ -64,6 +76,8 @@ const FIRST_WATCH_MS = 100;
 const WATCH_MS = 1_000;
 /** How often the grace period looks whether all processes have gone. */
 const MAX_GRACE_POLL_MS = 50;
+/** How long to wait before another try to kill what cannot be killed. */
+const STUCK_RETRY_MS = 1_000;
 
 export class Attempt {
   readonly order: AttemptOrder;
@@ -82,11 +96,9 @@ export class Attempt {
   #ending: Ending | null = null;
   #graceEndsAtMs = Number.POSITIVE_INFINITY;
   #termination: Promise<void> | null = null;
-  #unkillable: number[] = [];
+  #isStuck = false;
   /** Whether it was seen that none of its processes is left. */
   #isVerified = false;
-  #giveUp: () => void = () => {};
-  readonly #givenUp = new Promise<null>((resolve) => (this.#giveUp = () => resolve(null)));
   #wakeResumed: () => void = () => {};
   readonly #timers = new Set<PausableTimer>();
   #callOffWatch: () => void = () => {};
@@ -104,10 +116,13 @@ export class Attempt {
     this.#log = new AttemptLog({
       directory: spoolDirectory(context.workerDirectory, order.attemptId),
       limitBytes: context.spoolLimitBytes,
+      quotaBytes: order.definition.logQuotaBytes,
       pipes: context.pipes,
       clock: context.clock,
       log: context.log,
       tell: (logEnd) => context.send({ type: "log", attemptId: order.attemptId, logEnd }),
+      onQuotaPassed: () => this.#onLogQuota(),
+      makeRoom: () => context.reserve.release(),
     });
     this.finished = this.#live();
   }
@@ -138,16 +153,18 @@ export class Attempt {
     }
     if (this.#startedAtMs === null) return;
     this.#context.send({ type: "started", attemptId, startedAtMs: this.#startedAtMs });
-    this.#context.send({ type: "phase", attemptId, phase: this.#phase });
+    this.#tellPhase();
   }
 
   /** Resolves with "" when it is done or under way, else with why it cannot be. */
   async control(action: ControlAction): Promise<string> {
     switch (action) {
       case "cancel":
+        this.#log.hurry();
         this.#end({ kind: "cancelled", message: "cancelled" }, this.order.definition.graceMs);
         return "";
       case "kill":
+        this.#log.hurry();
         this.#end({ kind: "cancelled", message: "killed: the attempt is not wanted any more" }, 0);
         return "";
       case "pause":
@@ -176,7 +193,20 @@ export class Attempt {
   loseLease(): void {
     const seconds = attemptLeaseMs(this.order.definition) / 1000;
     const message = `the lease of ${seconds} s was not renewed: no word from the server for too long`;
+    this.#log.hurry();
     this.#end({ kind: "lease_lost", message }, 0);
+  }
+
+  /** What is still in the pipes when the processes are gone counts as well, see `#finish`. */
+  #onLogQuota(): void {
+    const ending = this.#quotaEnding();
+    if (ending !== null && !this.#isVerified) this.#end(ending, this.order.definition.graceMs);
+  }
+
+  #quotaEnding(): Ending | null {
+    const { logQuotaBytes, onLogQuota } = this.order.definition;
+    if (!this.#log.isQuotaPassed || onLogQuota === "truncate") return null;
+    return { kind: "log_quota", message: `more output than the log quota of ${describeSize(logQuotaBytes)}` };
   }
 
   /** Removes everything that is left of a finished attempt. */
@@ -196,7 +226,7 @@ export class Attempt {
       this.#result = await this.#finish(sequence, ending);
     } catch (error) {
       this.#context.log.error({ err: error, jobId: this.order.jobId }, "end of an attempt failed");
-      this.#result = this.#unverifiedResult(sequence, errorMessage(error));
+      this.#result = this.#incompleteResult(sequence, errorMessage(error));
     }
     this.#enter("finished");
     this.#context.send({ type: "result", attemptId: this.order.attemptId, result: this.#result });
@@ -216,13 +246,14 @@ export class Attempt {
     }
   }
 
-  async #finish(sequence: SequenceEnd, ending: Ending | null): Promise<AttemptResult> {
+  async #finish(sequence: SequenceEnd, outerEnding: Ending | null): Promise<AttemptResult> {
     await this.#termination;
-    const leftovers = await this.#killLeftovers();
+    const leftovers = await this.#killAll();
     const usage = this.#tree?.usage() ?? NO_TREE_USAGE;
-    this.#isVerified = this.#unkillable.length === 0;
-    if (this.#isVerified) this.#tree?.remove();
+    this.#isVerified = true;
+    this.#tree?.remove();
     this.#log.closePipes();
+    const ending = outerEnding ?? this.#quotaEnding();
     if (this.order.definition.command?.kind === "script") emptyScript(this.#paths);
     const files = await this.#readFiles();
     for (const problem of files.problems) this.#log.system(problem);
@@ -236,7 +267,7 @@ export class Attempt {
       files,
       usage,
       leftovers,
-      unkillable: this.#unkillable,
+      unkillable: [],
       lostLogBytes,
       startedAtMs: this.#startedAtMs,
       finishedAtMs: this.#context.clock.nowMs(),
@@ -244,8 +275,8 @@ export class Attempt {
     });
   }
 
-  /** Nobody saw that its processes are gone: only the cause `worker_lost` may say so. */
-  #unverifiedResult(sequence: SequenceEnd, problem: string): AttemptResult {
+  /** Its processes are gone, but what came of them could not be put together. */
+  #incompleteResult(sequence: SequenceEnd, problem: string): AttemptResult {
     const message = `the worker could not end the attempt in order: ${problem}`;
     return makeResult({
       sequence: { ...sequenceEndOfError(message, "worker_lost"), steps: sequence.steps },
@@ -253,7 +284,7 @@ export class Attempt {
       files: { outputs: {}, summary: "", progress: null, problems: [] },
       usage: NO_TREE_USAGE,
       leftovers: 0,
-      unkillable: this.#unkillable,
+      unkillable: [],
       lostLogBytes: 0,
       startedAtMs: this.#startedAtMs,
       finishedAtMs: this.#context.clock.nowMs(),
@@ -272,12 +303,34 @@ export class Attempt {
     }
   }
 
-  /** Returns how many processes outlived the command. */
-  async #killLeftovers(): Promise<number> {
-    if (this.#tree === null || this.#unkillable.length > 0) return 0;
-    const { met, left } = await killUntilEmpty(this.#tree, this.#context.clock);
-    this.#unkillable = left;
-    return met;
+  /** Resolves when nothing is left, however long that takes, with how many processes there were. */
+  async #killAll(): Promise<number> {
+    const tree = this.#tree;
+    if (tree === null) return 0;
+    const { clock } = this.#context;
+    const met = new Set<number>();
+    for (let limitMs = UNKILLABLE_AFTER_MS; ; limitMs = 0) {
+      try {
+        const round = await killUntilEmpty(tree, clock, limitMs);
+        for (const pid of round.met) met.add(pid);
+        if (round.left.length === 0) return met.size;
+        this.#reportStuck(describeProcesses(round.left));
+      } catch (error) {
+        this.#reportStuck(errorMessage(error));
+      }
+      await clock.sleep(STUCK_RETRY_MS);
+    }
+  }
+
+  /** Once: people must look, and this worker must not get another job. */
+  #reportStuck(what: string): void {
+    if (this.#isStuck) return;
+    this.#isStuck = true;
+    const { attemptId, jobId } = this.order;
+    const message = `processes of the job cannot be killed: ${what}`;
+    this.#context.log.error({ attemptId, jobId, what }, "processes cannot be killed");
+    this.#log.system(`✖ ${message}; the job ends when they are gone`);
+    this.#context.send({ type: "broken", message });
   }
 
   #sequenceHost(tree: ProcessTree): SequenceHost {
@@ -295,7 +348,6 @@ export class Attempt {
       isPaused: () => this.#phase === "paused",
       resumed: () => new Promise((resolve) => (this.#wakeResumed = resolve)),
       started: (atMs) => this.#started(atMs),
-      exitOf: (exited) => Promise.race([exited, this.#givenUp]),
       stopProcesses: () => this.#terminate(order.definition.graceMs),
       timer: (durationMs, run) => this.#timer(durationMs, run),
     };
@@ -360,25 +412,30 @@ export class Attempt {
   }
 
   async #runTermination(): Promise<void> {
-    const { clock, log } = this.#context;
+    const { clock } = this.#context;
     const tree = this.#tree;
     if (tree === null) return;
+    // Frozen processes are killed as they are; for a grace they must run.
+    if (this.#graceEndsAtMs > clock.monotonicMs()) this.#askToEnd(tree);
+    for (
+      let pollMs = 2;
+      clock.monotonicMs() < this.#graceEndsAtMs;
+      pollMs = Math.min(pollMs * 2, MAX_GRACE_POLL_MS)
+    ) {
+      if (tree.members().length === 0) return;
+      await clock.sleep(Math.min(pollMs, this.#graceEndsAtMs - clock.monotonicMs()));
+    }
+    await this.#killAll();
+    this.#thaw();
+  }
+
+  #askToEnd(tree: ProcessTree): void {
     try {
-      if (this.#graceEndsAtMs > clock.monotonicMs()) tree.signal("SIGTERM");
+      tree.signal("SIGTERM");
       this.#thaw();
-      for (
-        let pollMs = 2;
-        clock.monotonicMs() < this.#graceEndsAtMs;
-        pollMs = Math.min(pollMs * 2, MAX_GRACE_POLL_MS)
-      ) {
-        if (tree.members().length === 0) return;
-        await clock.sleep(Math.min(pollMs, this.#graceEndsAtMs - clock.monotonicMs()));
-      }
-      const { left } = await killUntilEmpty(tree, clock);
-      this.#unkillable = left;
-      if (left.length > 0) this.#giveUp();
     } catch (error) {
-      log.error({ err: error, jobId: this.order.jobId }, "ending of the processes failed");
+      // The grace passes without a word to the job, and then it is killed.
+      this.#context.log.error({ err: error, jobId: this.order.jobId }, "could not ask a job to end");
     }
   }
 
@@ -386,23 +443,39 @@ export class Attempt {
     if (this.#phase === "paused") return "";
     if (this.#phase !== "running" || this.#tree === null) return `it is ${this.#phase}, not running`;
     if (this.#ending !== null) return "it is being ended";
+    const { pauseProblem } = this.#context.trees;
+    if (pauseProblem !== "") return pauseProblem;
     this.#enter("paused");
     for (const timer of this.#timers) timer.pause();
-    await this.#tree.freeze();
-    this.#context.send({ type: "phase", attemptId: this.order.attemptId, phase: this.#phase });
-    return this.#isFrozen() ? "" : "it was resumed or ended meanwhile";
+    const problem = await this.#freeze(this.#tree);
+    if (!this.#isPaused()) return "it was resumed or ended meanwhile";
+    if (problem === "") this.#tellPhase();
+    else this.#thaw();
+    return problem;
+  }
+
+  async #freeze(tree: ProcessTree): Promise<string> {
+    try {
+      return await tree.freeze();
+    } catch (error) {
+      return `it cannot be paused: ${errorMessage(error)}`;
+    }
   }
 
   /** Asked again after a wait, in which everything may have changed. */
-  #isFrozen(): boolean {
+  #isPaused(): boolean {
     return this.#phase === "paused";
+  }
+
+  #tellPhase(): void {
+    this.#context.send({ type: "phase", attemptId: this.order.attemptId, phase: this.#phase });
   }
 
   #resume(): string {
     if (this.#phase === "running") return "";
     if (this.#phase !== "paused") return `it is ${this.#phase}, not paused`;
     this.#thaw();
-    this.#context.send({ type: "phase", attemptId: this.order.attemptId, phase: this.#phase });
+    this.#tellPhase();
     return "";
   }
 
@@ -421,4 +494,9 @@ export class Attempt {
   }
 }
 
-const OUTCOMES = { cancelled: "cancelled", timed_out: "timed_out", lease_lost: "failed" } as const;
+const OUTCOMES = {
+  cancelled: "cancelled",
+  timed_out: "timed_out",
+  lease_lost: "failed",
+  log_quota: "failed",
+} as const;

@@ -5,7 +5,7 @@ import { systemClock } from "../base/clock.ts";
 import { errorMessage } from "../base/errors.ts";
 import { createLogger, LOG_LEVELS, type LogLevel } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
-import { startRunner, type Runner } from "./runner.ts";
+import { startRunner } from "./runner.ts";
 import { CGROUP_MODES, type CgroupMode } from "./tree/process-tree.ts";
 
 export interface RunnerMainOptions {
@@ -25,40 +25,23 @@ export async function runnerMain(options: RunnerMainOptions): Promise<number> {
   // Each fork copies the page tables of this process, so its memory is the price of a start: with a
   // young generation that does not grow, a start takes a third of the time it takes otherwise.
   setFlagsFromString("--semi-space-growth-factor=1");
-  return runAs("runner", options, async (runner) => {
-    process.on("SIGINT", ignoreSignal);
-    process.on("SIGHUP", ignoreSignal);
-    process.on("SIGTERM", () => runner.terminate());
-    await runner.done;
-  });
-}
-
-/**
- * Ends what a runner that was killed has left behind: its processes, their cgroups, its files. For
- * whoever removes a worker; with the environment of `runnerMain`.
- */
-export function sweepMain(options: RunnerMainOptions): Promise<number> {
-  // A runner sweeps before it takes orders, and this one stops before it could take any.
-  return runAs("sweep", options, (runner) => runner.stop());
-}
-
-async function runAs(
-  name: string,
-  { environment, version }: RunnerMainOptions,
-  use: (runner: Runner) => Promise<void>,
-): Promise<number> {
+  const { environment, version } = options;
   const log = createLogger({
     level: readLogLevel(environment["HODEI_LOG_LEVEL"]),
-    fields: { process: name },
+    fields: { process: "runner" },
   });
   try {
     const settings = readSettings(environment);
     const program = { clock: systemClock, random: systemRandom, log, version, environment };
-    await use(await startRunner({ ...settings, ...program }));
+    const runner = await startRunner({ ...settings, ...program });
+    process.on("SIGINT", ignoreSignal);
+    process.on("SIGHUP", ignoreSignal);
+    process.on("SIGTERM", () => runner.terminate());
+    await runner.done;
     return 0;
   } catch (error) {
-    log.error({ err: error }, "cannot run");
-    process.stderr.write(`hodei ${name}: ${errorMessage(error)}\n`);
+    log.error({ err: error }, "runner cannot run");
+    process.stderr.write(`hodei runner: ${errorMessage(error)}\n`);
     return 1;
   }
 }

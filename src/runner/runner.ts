@@ -12,7 +12,9 @@ import { join, resolve } from "node:path";
 import { bootClock } from "../base/boot-clock.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
+import { identifyProcess } from "../base/process-identity.ts";
 import { sha256Hex, type Random } from "../base/random.ts";
+import { removeRunnerMark, writeRunnerMark } from "../base/runner-mark.ts";
 import type { Service } from "../base/service.ts";
 import type { AgentToRunner, RunnerToAgent } from "../protocol/runner-link.ts";
 import { runnerSocketPath } from "../protocol/spool-layout.ts";
@@ -22,9 +24,16 @@ import { Attempt, type AttemptContext, type AttemptOrder } from "./attempt.ts";
 import { AttemptDirectories, attemptsDirectory } from "./job/attempt-directory.ts";
 import { inheritedEnvironment } from "./job/job-environment.ts";
 import { RemovalQueue } from "./job/removal-queue.ts";
+import { DiskReserve } from "./log/disk-reserve.ts";
 import { PipePool } from "./log/output-pipe.ts";
 import { detectProcessTrees } from "./tree/detect-process-trees.ts";
-import { NO_TREE_USAGE, type CgroupMode, type ProcessTrees } from "./tree/process-tree.ts";
+import {
+  NO_TREE_USAGE,
+  UNKILLABLE_AFTER_MS,
+  type CgroupMode,
+  type ProcessTrees,
+} from "./tree/process-tree.ts";
+import { endStrays } from "./tree/strays.ts";
 import { UsageMeter } from "./worker-usage.ts";
 
 /** Attempts held at once, finished ones included. */
@@ -34,6 +43,8 @@ export const DEFAULT_SPOOL_LIMIT_BYTES = 256 * 1024 * 1024;
 const IDLE_EXIT_MS = 60_000;
 /** Nobody will ask for results any more whose lease ended long ago. */
 const ABANDONED_EXIT_MS = 60 * 60_000;
+/** How long to wait before another try to end what an earlier runner left. */
+const STUCK_RETRY_MS = 2_000;
 /** How long a runner that was told to end waits for an agent that is gone: it may have died of the signal. */
 const TERMINATION_SILENCE_MS = 1_000;
 /** How often leases and the reasons to exit are looked at. */
@@ -49,6 +60,8 @@ export interface RunnerOptions {
   /** Unacknowledged log of one attempt on disk. */
   spoolLimitBytes?: number;
   cgroup?: CgroupMode | "auto";
+  /** How processes are kept together, if not in the way that `cgroup` says. */
+  trees?: ProcessTrees;
   /** The runner's own environment, of which jobs inherit a few variables. */
   environment?: Readonly<Record<string, string | undefined>>;
   idleExitMs?: number;
@@ -76,7 +89,14 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
   const socket = await AgentSocket.listen({ path: runnerSocketPath(directory), clock, log });
   let runner: RunnerProcess | null = null;
   try {
-    runner = new RunnerProcess({ ...options, directory }, socket);
+    await endPast({ ...options, directory }, socket);
+    const trees = options.trees ?? openTrees({ ...options, directory });
+    await writeRunnerMark(directory, {
+      runner: identifyProcess(process.pid),
+      mode: trees.mode,
+      cgroups: [...trees.cgroups],
+    });
+    runner = new RunnerProcess({ ...options, directory, trees }, socket);
     await runner.start();
     return runner;
   } catch (error) {
@@ -85,12 +105,34 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
   }
 }
 
+/**
+ * Ends the processes of a runner that was killed. Until nothing of it is left the agent hears no
+ * hello, for what is not in there the server takes for dead.
+ */
+async function endPast({ directory, clock, log }: RunnerOptions, socket: AgentSocket): Promise<void> {
+  for (;;) {
+    const end = await endStrays({ workerDirectory: directory, clock, limitMs: UNKILLABLE_AFTER_MS });
+    if (end.met > 0) log.warn({ processes: end.met }, "processes of an earlier runner were killed");
+    if (end.left === "") return;
+    const message = `processes of an earlier runner cannot be ended: ${end.left}`;
+    log.error({ left: end.left }, "processes of an earlier runner cannot be ended, so no job is taken");
+    socket.send({ type: "broken", message });
+    await clock.sleep(STUCK_RETRY_MS);
+  }
+}
+
+function openTrees({ directory, cgroup, clock, log }: RunnerOptions): ProcessTrees {
+  const name = `hodei-${sha256Hex(directory).slice(0, 16)}`;
+  return detectProcessTrees(cgroup ?? "auto", { name, clock, log });
+}
+
 class RunnerProcess implements Runner {
   readonly done: Promise<void>;
   readonly #options: RunnerOptions;
   readonly #attempts = new Map<string, Attempt>();
   readonly #trees: ProcessTrees;
   readonly #pipes: PipePool;
+  readonly #reserve: DiskReserve;
   readonly #directories: AttemptDirectories;
   readonly #removals: RemovalQueue;
   readonly #bootNowMs: () => number;
@@ -104,7 +146,7 @@ class RunnerProcess implements Runner {
   #callOffTick: () => void = () => {};
   #resolveDone: () => void = () => {};
 
-  constructor(options: RunnerOptions, socket: AgentSocket) {
+  constructor(options: RunnerOptions & { trees: ProcessTrees }, socket: AgentSocket) {
     this.#socket = socket;
     const { directory, clock, log } = options;
     this.#options = options;
@@ -112,13 +154,9 @@ class RunnerProcess implements Runner {
     this.#bootNowMs = bootClock();
     this.#removals = new RemovalQueue(log);
     this.#pipes = new PipePool(join(directory, "pipes"));
+    this.#reserve = new DiskReserve(join(directory, "reserve"), log);
     this.#directories = new AttemptDirectories(directory);
-    this.#trees = detectProcessTrees(options.cgroup ?? "auto", {
-      name: `hodei-${sha256Hex(directory).slice(0, 16)}`,
-      attemptsDirectory: attemptsDirectory(directory),
-      clock,
-      log,
-    });
+    this.#trees = options.trees;
     this.#attemptContext = {
       workerDirectory: directory,
       clock,
@@ -128,6 +166,7 @@ class RunnerProcess implements Runner {
       directories: this.#directories,
       inherited: inheritedEnvironment(options.environment ?? {}),
       spoolLimitBytes: options.spoolLimitBytes ?? DEFAULT_SPOOL_LIMIT_BYTES,
+      reserve: this.#reserve,
       bootNowMs: this.#bootNowMs,
       renewedAtMs: () => this.#renewedAtMs,
       send: (message) => this.#send(message),
@@ -146,9 +185,10 @@ class RunnerProcess implements Runner {
 
   async start(): Promise<void> {
     const { directory, log } = this.#options;
-    await this.#clearPast();
+    await this.#clearFiles();
     await mkdir(attemptsDirectory(directory), { recursive: true, mode: 0o700 });
     this.#socket.serve({ onConnect: () => this.#greet(), onMessage: (message) => this.#handle(message) });
+    this.#reserve.renew();
     this.#tick();
     log.info({ cgroup: this.#trees.mode, directory }, "runner is ready");
   }
@@ -171,17 +211,17 @@ class RunnerProcess implements Runner {
     await this.#socket.stop();
     await this.#meter.stop();
     await this.#removals.idle();
+    await this.#reserve.release();
     this.#directories.close();
     await this.#pipes.close();
-    await this.#trees.close();
+    // While a cgroup is left there is something for the next runner or a sweep to do.
+    if (await this.#trees.close()) await removeRunnerMark(this.#options.directory);
     this.#resolveDone();
   }
 
-  /** Ends the processes and removes the files of a runner that was killed. */
-  async #clearPast(): Promise<void> {
-    const { directory, log } = this.#options;
-    const strays = await this.#trees.killStrays();
-    if (strays > 0) log.warn({ processes: strays }, "processes of an earlier runner were killed");
+  /** Removes the files of a runner that was killed. */
+  async #clearFiles(): Promise<void> {
+    const { directory } = this.#options;
     await this.#pipes.close();
     for (const parent of [attemptsDirectory(directory), join(directory, "spool")]) {
       for (const name of await readdir(parent).catch(() => [])) {
@@ -199,7 +239,11 @@ class RunnerProcess implements Runner {
       type: "hello",
       pid: process.pid,
       version: this.#options.version,
-      capabilities: ["shell", "script", "steps", "pause", `cgroup_${this.#trees.mode}`],
+      capabilities: [
+        ...["shell", "script", "steps"],
+        ...(this.#trees.pauseProblem === "" ? ["pause"] : []),
+        `cgroup_${this.#trees.mode}`,
+      ],
       attempts: [...this.#attempts.values()].map((attempt) => attempt.snapshot()),
     });
     if (this.#meter.latest) this.#send({ type: "usage", usage: this.#meter.latest });
@@ -284,7 +328,10 @@ class RunnerProcess implements Runner {
       await attempt.finished;
     }
     if (!this.#attempts.delete(attemptId)) return;
-    this.#removals.add(() => attempt.remove());
+    this.#removals.add(async () => {
+      await attempt.remove();
+      this.#reserve.renew();
+    });
     this.#exitIfDone();
   }
 

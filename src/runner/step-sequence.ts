@@ -35,8 +35,6 @@ export interface SequenceHost {
   resumed(): Promise<void>;
   /** A process runs. */
   started(atMs: number): void;
-  /** Resolves with null if the process could not be killed. */
-  exitOf(exited: Promise<CommandExit>): Promise<CommandExit | null>;
   /** Ends all processes of the attempt, with the grace of the job; a step took too long. */
   stopProcesses(): Promise<void>;
   timer(durationMs: number, run: () => void): PausableTimer;
@@ -191,7 +189,7 @@ async function superviseCommand(
     stopped = host.stopProcesses();
   };
   const timer = run.timeoutMs === null ? null : host.timer(run.timeoutMs, onTimeout);
-  run.exit = await host.exitOf(start.exited);
+  run.exit = await start.exited;
   timer?.cancel();
   await stopped;
   host.log.drain();
@@ -251,7 +249,6 @@ function failureOf(run: CommandRun): Failure | null {
   if (run.timedOut) {
     return { ...fail("timeout", `timed out after ${(run.timeoutMs ?? 0) / 1000} s`), state: "timed_out" };
   }
-  if (run.exit === null) return fail("worker_lost", "its process could not be killed");
   if (signal !== null) return fail("signal", `killed by ${signal}`);
   return exitCode === 0 ? null : fail("exit_code", `exit code ${exitCode}`);
 }

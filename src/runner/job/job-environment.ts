@@ -24,8 +24,8 @@ export function inheritedEnvironment(own: Readonly<Record<string, string | undef
 }
 
 /**
- * Later ones win: inherited, Hodei's, the job's, the step's. Only the attempt id cannot be
- * replaced, because the processes of an attempt may be found by it.
+ * Later ones win: inherited, Hodei's, the job's, the step's. Only the attempt id and the workspace
+ * cannot be replaced, because the processes of an attempt may be found by them.
  */
 export function jobEnvironment(options: {
   inherited: Environment;
@@ -47,12 +47,12 @@ export function jobEnvironment(options: {
     HODEI_JOB_ID: order.jobId,
     HODEI_JOB_NAME: order.definition.name,
     HODEI_ATTEMPT: String(order.attemptNumber),
-    HODEI_WORKSPACE: paths.workspace,
     HODEI_OUTPUT: paths.output,
     HODEI_PROGRESS: paths.progress,
     HODEI_SUMMARY: paths.summary,
     ...order.definition.env,
     ...step,
+    HODEI_WORKSPACE: paths.workspace,
     HODEI_ATTEMPT_ID: order.attemptId,
   };
 }

@@ -2,6 +2,7 @@
 
 import {
   closeSync,
+  existsSync,
   openSync,
   readdirSync,
   readSync,
@@ -10,7 +11,7 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Clock } from "../../base/clock.ts";
 import { AppError, systemErrorCode } from "../../base/errors.ts";
 
@@ -69,7 +70,7 @@ export function readCgroupPids(directory: string): number[] {
 }
 
 /** The directory and all below it, children before their parents. */
-function withSubdirectories(directory: string): string[] {
+export function withSubdirectories(directory: string): string[] {
   // In cgroup file systems the link count is two more than the number of subdirectories.
   const stats = statSync(directory, { throwIfNoEntry: false });
   if (stats === undefined) return [];
@@ -91,12 +92,13 @@ export function removeCgroup(directory: string): boolean {
 
 const REMOVE_TRIES = 8;
 
-/** Tries again for a second; a cgroup that cannot be removed then is left to the next runner. */
-export async function removeCgroupSoon(directory: string, clock: Clock): Promise<void> {
+/** Tries again for a second. False if it is still there, which is left to the next runner or sweep. */
+export async function removeCgroupSoon(directory: string, clock: Clock): Promise<boolean> {
   for (let pauseMs = 4, tries = 0; tries < REMOVE_TRIES; pauseMs *= 2, tries++) {
-    if (removeCgroup(directory)) return;
+    if (removeCgroup(directory)) return true;
     await clock.sleep(pauseMs);
   }
+  return false;
 }
 
 /** Kernel files are read into here: `readFileSync` would take 64 KiB of fresh memory for each. */
@@ -140,6 +142,8 @@ export function writeCgroupFile(path: string, value: string): void {
   try {
     writeFileSync(path, value);
   } catch (cause) {
+    // A cgroup that is gone has no processes for which the value could count.
+    if (systemErrorCode(cause) === "ENOENT" && !existsSync(dirname(path))) return;
     throw new AppError("internal", `write ${value} to ${path}`, { cause });
   }
 }

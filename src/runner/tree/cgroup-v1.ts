@@ -15,22 +15,19 @@ import {
   readNumber,
   readOrEmpty,
   removeCgroupSoon,
+  withSubdirectories,
   writeCgroupFile,
   type CgroupHome,
 } from "./cgroup-files.ts";
-import {
-  killUntilEmpty,
-  sendSignal,
-  type ProcessTree,
-  type ProcessTrees,
-  type TreeUsage,
-} from "./process-tree.ts";
+import { sendSignal, type ProcessTree, type ProcessTrees, type TreeUsage } from "./process-tree.ts";
 
 const CONTROLLERS = ["freezer", "cpuacct", "memory"] as const;
 type Controller = (typeof CONTROLLERS)[number];
 
 /** How long to wait for FROZEN: a process in a long system call freezes when that ends. */
 const FREEZE_WAIT_MS = 2_000;
+/** The same before a kill, which can be repeated. */
+const KILL_FREEZE_WAIT_MS = 100;
 
 interface Hierarchy {
   controller: Controller;
@@ -41,9 +38,10 @@ interface Hierarchy {
 
 export class CgroupV1Trees implements ProcessTrees {
   readonly mode = "v1";
+  readonly pauseProblem = "";
   readonly #hierarchies: Hierarchy[];
   readonly #clock: Clock;
-  readonly #removals = new Set<Promise<void>>();
+  readonly #removals = new Set<Promise<unknown>>();
 
   /** @throws if the freezer hierarchy cannot be written. */
   constructor(options: { name: string; mounts: ReadonlyMap<string, string>; clock: Clock }) {
@@ -62,6 +60,10 @@ export class CgroupV1Trees implements ProcessTrees {
     if (this.#hierarchies[0]?.controller !== "freezer") throw new Error("no freezer hierarchy is mounted");
   }
 
+  get cgroups(): string[] {
+    return this.#hierarchies.map(({ directory }) => directory);
+  }
+
   create(attemptId: string): ProcessTree {
     const places = this.#hierarchies.map(({ controller, home, directory }) => {
       const own = join(directory, attemptId);
@@ -74,20 +76,18 @@ export class CgroupV1Trees implements ProcessTrees {
     });
   }
 
-  async killStrays(): Promise<number> {
-    const freezer = this.#hierarchies[0]?.directory ?? "";
-    const { met } = await killUntilEmpty({ killRound: () => killFrozen(freezer) }, this.#clock);
-    return met;
-  }
-
-  async close(): Promise<void> {
+  async close(): Promise<boolean> {
     await Promise.all(this.#removals);
-    await Promise.all(this.#hierarchies.map(({ directory }) => removeCgroupSoon(directory, this.#clock)));
-    for (const { home } of this.#hierarchies.splice(0)) closeCgroupHome(home);
+    const hierarchies = this.#hierarchies.splice(0);
+    const removed = await Promise.all(
+      hierarchies.map(({ directory }) => removeCgroupSoon(directory, this.#clock)),
+    );
+    for (const { home } of hierarchies) closeCgroupHome(home);
+    return !removed.includes(false);
   }
 
   #removeSoon(directory: string): void {
-    const removal: Promise<void> = removeCgroupSoon(directory, this.#clock).finally(() =>
+    const removal: Promise<unknown> = removeCgroupSoon(directory, this.#clock).finally(() =>
       this.#removals.delete(removal),
     );
     this.#removals.add(removal);
@@ -131,20 +131,17 @@ class CgroupV1Tree implements ProcessTree {
     for (const pid of this.members()) sendSignal(pid, name);
   }
 
-  async freeze(): Promise<void> {
-    const { clock } = this.#context;
-    const statePath = join(this.#freezer, "freezer.state");
-    writeCgroupFile(statePath, "FROZEN");
-    const endMs = clock.monotonicMs() + FREEZE_WAIT_MS;
-    while (!readOrEmpty(statePath).startsWith("FROZEN") && clock.monotonicMs() < endMs) await clock.sleep(2);
+  async freeze(): Promise<string> {
+    await writeFrozen(this.#freezer, this.#context.clock, FREEZE_WAIT_MS);
+    return "";
   }
 
   thaw(): void {
-    writeCgroupFile(join(this.#freezer, "freezer.state"), "THAWED");
+    writeFreezerState(this.#freezer, "THAWED");
   }
 
-  killRound(): number[] {
-    return killFrozen(this.#freezer);
+  async killRound(): Promise<number[]> {
+    return await killInFreezer(this.#freezer, this.#context.clock);
   }
 
   usage(): TreeUsage {
@@ -174,15 +171,27 @@ class CgroupV1Tree implements ProcessTree {
 }
 
 /**
- * Freezes first, so that nothing forks away between the reading of the list and the kill. The
- * signals are delivered at the thaw.
+ * One round of SIGKILL for a freezer cgroup and those below it. Freezes first, so that nothing forks
+ * away between the reading of the list and the kill. The signals are delivered at the thaw.
  */
-function killFrozen(freezer: string): number[] {
+export async function killInFreezer(freezer: string, clock: Clock): Promise<number[]> {
   if (readCgroupPids(freezer).length === 0) return [];
-  const statePath = join(freezer, "freezer.state");
-  writeCgroupFile(statePath, "FROZEN");
+  await writeFrozen(freezer, clock, KILL_FREEZE_WAIT_MS);
   const pids = readCgroupPids(freezer);
   for (const pid of pids) sendSignal(pid, "SIGKILL");
-  writeCgroupFile(statePath, "THAWED");
+  for (const directory of withSubdirectories(freezer)) writeFreezerState(directory, "THAWED");
   return pids;
+}
+
+/** Processes that fork on their way are born frozen. */
+async function writeFrozen(freezer: string, clock: Clock, waitMs: number): Promise<void> {
+  writeFreezerState(freezer, "FROZEN");
+  const endMs = clock.monotonicMs() + waitMs;
+  const isFrozen = (): boolean => readOrEmpty(join(freezer, "freezer.state")).startsWith("FROZEN");
+  while (!isFrozen() && clock.monotonicMs() < endMs) await clock.sleep(1);
+}
+
+/** A cgroup that is gone holds nobody. */
+function writeFreezerState(freezer: string, state: "FROZEN" | "THAWED"): void {
+  writeCgroupFile(join(freezer, "freezer.state"), state);
 }

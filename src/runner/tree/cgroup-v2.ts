@@ -21,7 +21,6 @@ import {
 import { addSample, sampleProcesses } from "./process-sample.ts";
 import {
   NO_TREE_USAGE,
-  killUntilEmpty,
   sendSignal,
   type ProcessTree,
   type ProcessTrees,
@@ -30,6 +29,8 @@ import {
 
 /** How long to wait until everything is frozen. */
 const FREEZE_WAIT_MS = 2_000;
+/** The same before a kill, which can be repeated. */
+const KILL_FREEZE_WAIT_MS = 100;
 
 /**
  * Whether memory can be measured in this hierarchy. Where both versions are mounted a controller
@@ -41,10 +42,11 @@ export function measuresMemoryInV2(path: string): boolean {
 
 export class CgroupV2Trees implements ProcessTrees {
   readonly mode = "v2";
+  readonly pauseProblem = "";
   readonly #home: CgroupHome;
   readonly #directory: string;
   readonly #clock: Clock;
-  readonly #removals = new Set<Promise<void>>();
+  readonly #removals = new Set<Promise<unknown>>();
 
   /** @throws if a cgroup cannot be made and entered here. */
   constructor(options: { name: string; path: string; clock: Clock }) {
@@ -64,6 +66,10 @@ export class CgroupV2Trees implements ProcessTrees {
     handOnControllers(this.#directory);
   }
 
+  get cgroups(): string[] {
+    return [this.#directory];
+  }
+
   create(attemptId: string): ProcessTree {
     const directory = join(this.#directory, attemptId);
     mkdirSync(directory, { recursive: true });
@@ -75,19 +81,15 @@ export class CgroupV2Trees implements ProcessTrees {
     });
   }
 
-  async killStrays(): Promise<number> {
-    const { met } = await killUntilEmpty({ killRound: () => killCgroup(this.#directory) }, this.#clock);
-    return met;
-  }
-
-  async close(): Promise<void> {
+  async close(): Promise<boolean> {
     await Promise.all(this.#removals);
-    await removeCgroupSoon(this.#directory, this.#clock);
+    const isRemoved = await removeCgroupSoon(this.#directory, this.#clock);
     closeCgroupHome(this.#home);
+    return isRemoved;
   }
 
   #removeSoon(directory: string): void {
-    const removal: Promise<void> = removeCgroupSoon(directory, this.#clock).finally(() =>
+    const removal: Promise<unknown> = removeCgroupSoon(directory, this.#clock).finally(() =>
       this.#removals.delete(removal),
     );
     this.#removals.add(removal);
@@ -129,21 +131,18 @@ class CgroupV2Tree implements ProcessTree {
     for (const pid of this.members()) sendSignal(pid, name);
   }
 
-  async freeze(): Promise<void> {
+  async freeze(): Promise<string> {
     const { clock, directory } = this.#options;
-    writeCgroupFile(join(directory, "cgroup.freeze"), "1");
-    const endMs = clock.monotonicMs() + FREEZE_WAIT_MS;
-    while (readKeyed(join(directory, "cgroup.events"), "frozen") !== 1 && clock.monotonicMs() < endMs) {
-      await clock.sleep(2);
-    }
+    await writeFrozen(directory, clock, FREEZE_WAIT_MS);
+    return "";
   }
 
   thaw(): void {
     writeCgroupFile(join(this.#options.directory, "cgroup.freeze"), "0");
   }
 
-  killRound(): number[] {
-    return killCgroup(this.#options.directory);
+  async killRound(): Promise<number[]> {
+    return await killInCgroup(this.#options.directory, this.#options.clock);
   }
 
   usage(): TreeUsage {
@@ -168,14 +167,28 @@ class CgroupV2Tree implements ProcessTree {
   }
 }
 
-function killCgroup(directory: string): number[] {
+/** One round of SIGKILL for a cgroup and those below it, frozen or not. */
+export async function killInCgroup(directory: string, clock: Clock): Promise<number[]> {
   const pids = readCgroupPids(directory);
   if (pids.length === 0) return pids;
   const killPath = join(directory, "cgroup.kill");
-  // Kernels before 5.14 have no kill file; repeated rounds catch what forks meanwhile.
-  if (existsSync(killPath)) writeCgroupFile(killPath, "1");
-  else for (const pid of pids) sendSignal(pid, "SIGKILL");
-  return pids;
+  if (existsSync(killPath)) {
+    writeCgroupFile(killPath, "1");
+    return pids;
+  }
+  // Kernels before 5.14: frozen first, nothing forks away from the list. A frozen process can die.
+  await writeFrozen(directory, clock, KILL_FREEZE_WAIT_MS);
+  const all = readCgroupPids(directory);
+  for (const pid of all) sendSignal(pid, "SIGKILL");
+  return all;
+}
+
+/** Processes that fork on their way are born frozen. */
+async function writeFrozen(directory: string, clock: Clock, waitMs: number): Promise<void> {
+  writeCgroupFile(join(directory, "cgroup.freeze"), "1");
+  const endMs = clock.monotonicMs() + waitMs;
+  const isFrozen = (): boolean => readKeyed(join(directory, "cgroup.events"), "frozen") === 1;
+  while (!isFrozen() && clock.monotonicMs() < endMs) await clock.sleep(1);
 }
 
 /** Sums the lines `8:0 rbytes=1 wbytes=2 …` over all devices. */

@@ -1,18 +1,19 @@
 /** Picks how process trees are kept here, by trying what really works. */
 
+import { existsSync } from "node:fs";
 import type { Clock } from "../../base/clock.ts";
 import { AppError, errorMessage } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { readCgroupMounts, type CgroupMounts } from "./cgroup-mounts.ts";
 import { CgroupV1Trees } from "./cgroup-v1.ts";
 import { CgroupV2Trees, measuresMemoryInV2 } from "./cgroup-v2.ts";
+import { GroupTrees } from "./process-groups.ts";
 import { SweptTrees } from "./process-sweep.ts";
 import type { CgroupMode, ProcessTrees } from "./process-tree.ts";
 
 export interface TreeOptions {
   /** Of the cgroup; equal for every runner of the same directory, so that strays are found. */
   name: string;
-  attemptsDirectory: string;
   clock: Clock;
   log: Logger;
 }
@@ -56,6 +57,6 @@ function open(mode: CgroupMode, mounts: CgroupMounts, options: TreeOptions): Pro
       if (mounts.v2 === null) throw new Error("no cgroup2 file system is mounted");
       return new CgroupV2Trees({ name, clock, path: mounts.v2 });
     case "none":
-      return new SweptTrees({ attemptsDirectory: options.attemptsDirectory, clock });
+      return existsSync("/proc/self/stat") ? new SweptTrees({ clock }) : new GroupTrees();
   }
 }

@@ -1,6 +1,7 @@
 /** What can be seen of living processes in /proc where no cgroup counts: best effort. */
 
 import { readOrEmpty } from "./cgroup-files.ts";
+import { readProcess } from "./process-list.ts";
 import type { TreeUsage } from "./process-tree.ts";
 
 /** Linux reports process times in ticks of 1/100 s to user space on every platform of Node.js. */
@@ -12,7 +13,7 @@ export function sampleProcesses(pids: readonly number[]): TreeUsage {
   for (const pid of pids) {
     const peak = /^VmHWM:\s+(\d+) kB/m.exec(readOrEmpty(`/proc/${pid}/status`));
     usage.peakMemoryBytes += Number(peak?.[1] ?? 0) * 1024;
-    const stat = parseProcStat(readOrEmpty(`/proc/${pid}/stat`));
+    const stat = readProcess(pid);
     usage.cpuMicros += (stat?.cpuTicks ?? 0) * MICROS_PER_TICK;
     const io = readOrEmpty(`/proc/${pid}/io`);
     usage.ioReadBytes += Number(/^read_bytes: (\d+)/m.exec(io)?.[1] ?? 0);
@@ -29,30 +30,5 @@ export function addSample(known: TreeUsage, sample: TreeUsage): TreeUsage {
     ioReadBytes: Math.max(known.ioReadBytes, sample.ioReadBytes),
     ioWriteBytes: Math.max(known.ioWriteBytes, sample.ioWriteBytes),
     oomKills: 0,
-  };
-}
-
-export interface ProcStat {
-  state: string;
-  parent: number;
-  group: number;
-  session: number;
-  cpuTicks: number;
-  /** Ticks after the boot of the machine. */
-  startTick: number;
-}
-
-/** The fields of /proc/<pid>/stat (proc_pid_stat(5)); the name in parentheses may hold anything. */
-export function parseProcStat(text: string): ProcStat | null {
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  const number = (index: number) => Number(fields[index]);
-  if (fields.length < 20) return null;
-  return {
-    state: fields[0] ?? "",
-    parent: number(1),
-    group: number(2),
-    session: number(3),
-    cpuTicks: number(11) + number(12) + number(13) + number(14),
-    startTick: number(19),
   };
 }

@@ -1,112 +1,125 @@
 /**
- * Process trees without cgroups: whoever is in a session or process group of the attempt, descends
- * from it, or carries its id in the environment it was started with.
+ * Process trees without cgroups. A process belongs to an attempt that
  *
- * A process that leaves the session, is orphaned and clears its environment is not found; that is
- * why cgroups are preferred wherever they can be had.
+ * - is in a session or process group of one that does, or descends from one,
+ * - carries the attempt in its environment or in a resource limit (process-marks.ts),
+ * - or was seen to belong to it before: the tree is looked at each second while it runs.
+ *
+ * Where there is no `prlimit`, a process is not found that clears its environment, changes its
+ * session and loses its parent before it was ever seen; nor, anywhere, one that another daemon
+ * starts for the job. That is why cgroups are preferred wherever they can be had.
  */
 
-import { readdirSync, readFileSync } from "node:fs";
 import type { Clock } from "../../base/clock.ts";
-import { readOrEmpty } from "./cgroup-files.ts";
-import { addSample, parseProcStat, sampleProcesses, type ProcStat } from "./process-sample.ts";
+import {
+  currentTick,
+  describeProcesses,
+  listProcesses,
+  readProcess,
+  type ListedProcess,
+} from "./process-list.ts";
+import { hasInEnvironment, limitMark, markOwnLimit } from "./process-marks.ts";
+import { addSample, sampleProcesses } from "./process-sample.ts";
 import {
   NO_TREE_USAGE,
-  killUntilEmpty,
   sendSignal,
   type ProcessTree,
   type ProcessTrees,
   type TreeUsage,
 } from "./process-tree.ts";
 
-/** Rounds of SIGSTOP until no new process appears. */
-const FREEZE_ROUNDS = 10;
-const TICKS_PER_SECOND = 100;
+/** How long to wait until everything that was sent SIGSTOP has stopped. */
+const STOP_WAIT_MS = 2_000;
+/** The same before a kill, which can be repeated. */
+const KILL_STOP_WAIT_MS = 100;
 
 export class SweptTrees implements ProcessTrees {
   readonly mode = "none";
+  readonly pauseProblem = "";
+  readonly cgroups: readonly string[] = [];
   readonly #clock: Clock;
-  readonly #attemptsDirectory: string;
 
-  constructor(options: { attemptsDirectory: string; clock: Clock }) {
+  constructor(options: { clock: Clock }) {
     this.#clock = options.clock;
-    this.#attemptsDirectory = options.attemptsDirectory;
   }
 
   create(attemptId: string): ProcessTree {
-    return new SweptTree(attemptId);
+    return new SweptTree(attemptId, this.#clock);
   }
 
-  /** An earlier runner's processes are known by the workspace they were given. */
-  async killStrays(): Promise<number> {
-    const marker = `HODEI_WORKSPACE=${this.#attemptsDirectory}/`;
-    const killRound = () => {
-      const pids = listProcesses(0)
-        .filter(({ pid }) => hasInEnvironment(pid, marker))
-        .map(({ pid }) => pid);
-      for (const pid of pids) sendSignal(pid, "SIGKILL");
-      return pids;
-    };
-    const { met } = await killUntilEmpty({ killRound }, this.#clock);
-    return met;
-  }
-
-  async close(): Promise<void> {
+  async close(): Promise<boolean> {
     // Nothing was made outside of this process.
+    return true;
   }
 }
 
 class SweptTree implements ProcessTree {
-  readonly #marker: string;
-  /** Processes older than the attempt cannot belong to it; one tick of slack for rounding. */
-  readonly #notBeforeTick = Math.floor(readUptimeSeconds() * TICKS_PER_SECOND) - 2;
-  /** The leaders of the sessions that the runner started for this attempt. */
-  readonly #leaders = new Set<number>();
+  readonly #clock: Clock;
+  readonly #attemptId: string;
+  readonly #environmentMark: string;
+  readonly #hasLimitMark: (pid: number) => boolean;
+  /** Processes older than the attempt cannot belong to it. */
+  readonly #notBeforeTick = currentTick();
+  /**
+   * Those seen last, with their start, and where they were. The kernel gives no number to a new
+   * process that is still the name of a session or group, so these name no stranger as long as one
+   * of the tree is in them.
+   */
+  #known = new Map<number, number>();
+  #sessions = new Set<number>();
+  #groups = new Set<number>();
+  /** Those that bear no mark, with their start: nobody gets one later. */
+  #strangers = new Map<number, number>();
+  /** Whom the freeze has stopped, with their start; null while it is not frozen. */
+  #stopped: Map<number, number> | null = null;
   #sampled: TreeUsage = NO_TREE_USAGE;
 
-  constructor(attemptId: string) {
-    this.#marker = `HODEI_ATTEMPT_ID=${attemptId}`;
+  constructor(attemptId: string, clock: Clock) {
+    this.#attemptId = attemptId;
+    this.#clock = clock;
+    this.#environmentMark = `HODEI_ATTEMPT_ID=${attemptId}\0`;
+    this.#hasLimitMark = limitMark([attemptId]);
   }
 
   enter<T>(fork: () => T): T {
+    markOwnLimit(this.#attemptId);
     const started = fork();
     const pid = typeof started === "object" && started !== null && "pid" in started ? started.pid : undefined;
-    if (typeof pid === "number") this.#leaders.add(pid);
+    // The runner starts each command in a session of its own.
+    if (typeof pid === "number") this.#sessions.add(pid);
     return started;
   }
 
   members(): number[] {
-    const candidates = listProcesses(this.#notBeforeTick);
-    const members = new Set<number>();
-    for (const { pid, stat } of candidates) {
-      const known = this.#leaders.has(stat.session) || this.#leaders.has(stat.group);
-      if (known || hasInEnvironment(pid, this.#marker)) members.add(pid);
-    }
-    addDescendants(members, candidates);
-    return [...members];
+    return this.#look().map(({ pid }) => pid);
   }
 
   signal(name: NodeJS.Signals): void {
     for (const pid of this.members()) sendSignal(pid, name);
   }
 
-  async freeze(): Promise<void> {
-    const stopped = new Set<number>();
-    for (let round = 0; round < FREEZE_ROUNDS; round++) {
-      const fresh = this.members().filter((pid) => !stopped.has(pid));
-      if (fresh.length === 0) return;
-      for (const pid of fresh) {
-        sendSignal(pid, "SIGSTOP");
-        stopped.add(pid);
-      }
+  async freeze(): Promise<string> {
+    this.#stopped ??= new Map();
+    const moving = await this.#stopAll(STOP_WAIT_MS);
+    if (moving.length === 0) return "";
+    return `these processes cannot be stopped: ${describeProcesses(moving)}`;
+  }
+
+  /** Who had stopped by itself before the freeze stays so. */
+  thaw(): void {
+    const stopped = this.#stopped;
+    this.#stopped = null;
+    if (stopped === null) return;
+    for (const { pid, stat } of this.#look()) {
+      if (stopped.get(pid) === stat.startTick) sendSignal(pid, "SIGCONT");
     }
   }
 
-  thaw(): void {
-    this.signal("SIGCONT");
-  }
-
-  killRound(): number[] {
+  /** Stopped first, nothing forks away from the list. */
+  async killRound(): Promise<number[]> {
+    if (this.#look().length === 0) return [];
+    this.#stopped ??= new Map();
+    await this.#stopAll(KILL_STOP_WAIT_MS);
     const pids = this.members();
     for (const pid of pids) sendSignal(pid, "SIGKILL");
     return pids;
@@ -123,39 +136,65 @@ class SweptTree implements ProcessTree {
   remove(): void {
     // There is nothing but the processes, and they are gone.
   }
-}
 
-interface Listed {
-  pid: number;
-  stat: ProcStat;
-}
-
-/** Living processes that were started at or after a tick; zombies are dead already. */
-function listProcesses(notBeforeTick: number): Listed[] {
-  const listed: Listed[] = [];
-  for (const name of readdirSync("/proc")) {
-    const pid = Number(name);
-    if (!Number.isInteger(pid) || pid === process.pid) continue;
-    const stat = parseProcStat(readOrEmpty(`/proc/${name}/stat`));
-    if (stat === null || stat.startTick < notBeforeTick || stat.state === "Z" || stat.state === "X") continue;
-    listed.push({ pid, stat });
+  /** SIGSTOP to all until nobody moves, or until the tree is thawed. Returns who still moves. */
+  async #stopAll(waitMs: number): Promise<number[]> {
+    const endMs = this.#clock.monotonicMs() + waitMs;
+    for (;;) {
+      const stopped = this.#stopped;
+      if (stopped === null) return [];
+      const moving = this.#look().filter(({ stat }) => !isStandingStill(stat.state));
+      for (const { pid, stat } of moving) {
+        sendSignal(pid, "SIGSTOP");
+        stopped.set(pid, stat.startTick);
+      }
+      // In an uninterruptible wait it cannot run, nor will it before it has stopped.
+      const running = moving.filter(({ stat }) => stat.state !== "D").map(({ pid }) => pid);
+      if (moving.length === 0 || this.#clock.monotonicMs() >= endMs) return running;
+      await this.#clock.sleep(1);
+    }
   }
-  return listed;
+
+  #look(): ListedProcess[] {
+    const candidates = listProcesses(this.#notBeforeTick);
+    const members = new Map<number, ListedProcess>();
+    for (const candidate of candidates) if (this.#isMember(candidate)) members.set(candidate.pid, candidate);
+    addDescendants(members, candidates);
+    const found = [...members.values()];
+    this.#known = starts(found);
+    this.#strangers = starts(candidates.filter(({ pid }) => !members.has(pid)));
+    this.#sessions = new Set(found.map(({ stat }) => stat.session));
+    this.#groups = new Set(found.map(({ stat }) => stat.group));
+    return found;
+  }
+
+  #isMember({ pid, stat }: ListedProcess): boolean {
+    // The runner's own short-lived processes may bear the mark of an attempt; no job can get in here.
+    if (stat.session === ownSession) return false;
+    if (this.#known.get(pid) === stat.startTick) return true;
+    if (this.#sessions.has(stat.session) || this.#groups.has(stat.group)) return true;
+    // What costs a look into another file comes last.
+    if (this.#strangers.get(pid) === stat.startTick) return false;
+    return this.#hasLimitMark(pid) || hasInEnvironment(pid, this.#environmentMark);
+  }
 }
 
-function addDescendants(members: Set<number>, candidates: readonly Listed[]): void {
+const ownSession = readProcess(process.pid)?.session;
+
+function starts(processes: readonly ListedProcess[]): Map<number, number> {
+  return new Map(processes.map(({ pid, stat }) => [pid, stat.startTick]));
+}
+
+/** Stopped by a signal or by a tracer. */
+function isStandingStill(state: string): boolean {
+  return state === "T" || state === "t";
+}
+
+function addDescendants(members: Map<number, ListedProcess>, candidates: readonly ListedProcess[]): void {
   for (let before = -1; before !== members.size;) {
     before = members.size;
-    for (const { pid, stat } of candidates) if (members.has(stat.parent)) members.add(pid);
+    for (const candidate of candidates) {
+      if (members.has(candidate.stat.parent)) members.set(candidate.pid, candidate);
+    }
   }
-}
-
-/** Whether a variable begins with `marker`; a marker that is a whole variable fits only itself. */
-function hasInEnvironment(pid: number, marker: string): boolean {
-  const text = readOrEmpty(`/proc/${pid}/environ`);
-  return text.startsWith(marker) || text.includes(`\0${marker}`);
-}
-
-function readUptimeSeconds(): number {
-  return Number.parseFloat(readFileSync("/proc/uptime", "latin1"));
 }

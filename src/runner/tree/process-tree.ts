@@ -35,11 +35,14 @@ export interface ProcessTree {
   members(): number[];
   /** Sends a signal to every member. */
   signal(name: NodeJS.Signals): void;
-  /** Resolves when every member stands still, or after a bounded wait. */
-  freeze(): Promise<void>;
+  /**
+   * Resolves when no member can run any more, also those that fork meanwhile: with "", or with why
+   * that could not be had. A member inside of the kernel stops before it comes back from there.
+   */
+  freeze(): Promise<string>;
   thaw(): void;
-  /** One round of SIGKILL, frozen or not. Returns whom it met; empty: nothing is left. */
-  killRound(): number[];
+  /** One round of SIGKILL, frozen or not. Resolves with whom it met; empty: nothing is left. */
+  killRound(): Promise<number[]>;
   usage(): TreeUsage;
   /** Measures what can only be seen while processes live; cheap, called now and then. */
   sample(): void;
@@ -53,29 +56,36 @@ export type CgroupMode = (typeof CGROUP_MODES)[number];
 /** Makes trees. One for a runner. */
 export interface ProcessTrees {
   readonly mode: CgroupMode;
+  /** Why its trees cannot be frozen; "" if they can. */
+  readonly pauseProblem: string;
+  /** The directories that it made for all of its trees, for whoever must clear up after a crash. */
+  readonly cgroups: readonly string[];
   create(attemptId: string): ProcessTree;
-  /** Kills what an earlier runner of the same directory left running. Returns how many it met. */
-  killStrays(): Promise<number>;
-  /** Removes what it made. Every tree must be empty. */
-  close(): Promise<void>;
+  /** Removes what it made; every tree must be empty. False if something could not be removed. */
+  close(): Promise<boolean>;
 }
 
-/** How long processes may resist SIGKILL (in an uninterruptible wait of the kernel). */
-export const UNKILLABLE_AFTER_MS = 30_000;
+/** How long processes may resist SIGKILL, in an uninterruptible wait of the kernel, unremarked. */
+export const UNKILLABLE_AFTER_MS = 10_000;
+const FIRST_PAUSE_MS = 1;
+const MAX_PAUSE_MS = 50;
 
 /** Kills until nothing is left or the limit has passed. Returns all pids met and those that stay. */
 export async function killUntilEmpty(
   tree: Pick<ProcessTree, "killRound">,
   clock: Clock,
   limitMs = UNKILLABLE_AFTER_MS,
-): Promise<{ met: number; left: number[] }> {
+): Promise<{ met: Set<number>; left: number[] }> {
   const met = new Set<number>();
   const endMs = clock.monotonicMs() + limitMs;
-  for (let pauseMs = 1; ; pauseMs = Math.min(pauseMs * 2, 50)) {
-    const round = tree.killRound();
+  let pauseMs = FIRST_PAUSE_MS;
+  for (;;) {
+    const round = await tree.killRound();
+    if (round.length === 0) return { met, left: [] };
+    // What still forks must not get the time to grow.
+    pauseMs = round.some((pid) => !met.has(pid)) ? FIRST_PAUSE_MS : Math.min(pauseMs * 2, MAX_PAUSE_MS);
     for (const pid of round) met.add(pid);
-    if (round.length === 0) return { met: met.size, left: [] };
-    if (clock.monotonicMs() >= endMs) return { met: met.size, left: round };
+    if (clock.monotonicMs() >= endMs) return { met, left: round };
     await clock.sleep(pauseMs);
   }
 }

@@ -1,3 +1,5 @@
+/** What every kind of process tree must keep, as tests that each of them runs in a process of its own. */
+
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -10,9 +12,14 @@ import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
 import { LEASE_MARGIN_MS } from "../../core/lease.ts";
 import { FakeAgent, bash, startRunnerUnderTest, type RunnerUnderTest } from "../fake-agent.ts";
-import { readCgroupMounts } from "./cgroup-mounts.ts";
 import { detectProcessTrees } from "./detect-process-trees.ts";
-import { CGROUP_MODES, type CgroupMode } from "./process-tree.ts";
+import type { CgroupMode } from "./process-tree.ts";
+
+/** The mark by which mode `none` finds processes is one of the whole runner: one mode to a process. */
+export async function testTrees(mode: CgroupMode): Promise<void> {
+  const skip = await reasonToSkip(mode);
+  describe(`process trees in mode ${mode}`, { skip }, () => testMode(mode));
+}
 
 /** A process that did all it can to get away, and holds the output open. */
 const FUGITIVE = `setsid -f bash -c 'trap "" TERM HUP INT; (while :; do sleep 0.05; done) & echo $BASHPID > "$1"; while :; do sleep 0.05; done' x "$PWD/pid"
@@ -45,11 +52,11 @@ function environmentOf(pid: string): string {
   }
 }
 
-async function reasonToSkip(mode: CgroupMode): Promise<string | false> {
+/** False if trees of this kind can be kept here. */
+export async function reasonToSkip(mode: CgroupMode): Promise<string | false> {
   try {
     const trees = detectProcessTrees(mode, {
       name: `hodei-probe-${mode}`,
-      attemptsDirectory: "/nowhere",
       clock: systemClock,
       log: silentLogger,
     });
@@ -59,14 +66,6 @@ async function reasonToSkip(mode: CgroupMode): Promise<string | false> {
     return `this machine cannot: ${String(error)}`;
   }
 }
-
-const skips = new Map<CgroupMode, string | false>();
-for (const mode of CGROUP_MODES) skips.set(mode, await reasonToSkip(mode));
-
-describe("process trees", { concurrency: true }, () => {
-  for (const mode of CGROUP_MODES)
-    describe(`in mode ${mode}`, { skip: skips.get(mode) ?? false }, () => testMode(mode));
-});
 
 function testMode(mode: CgroupMode): void {
   let setup: RunnerUnderTest;
@@ -226,48 +225,6 @@ function testMode(mode: CgroupMode): void {
     await second.stop();
     rmSync(directory, { recursive: true, force: true });
   });
-}
-
-test(
-  "the cgroup figures of an attempt are real, and a process killed for want of memory is named",
-  { skip: canLimitMemory() },
-  async () => {
-    const setup = await startRunnerUnderTest({ cgroup: "v1" });
-    try {
-      const busy = await setup.agent.finish(
-        bash(
-          `x=$(head -c 30000000 /dev/zero | tr '\\0' x); i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done`,
-        ),
-      );
-      assert.ok(busy.usage.peakMemoryBytes > 30_000_000, `${busy.usage.peakMemoryBytes} bytes`);
-      assert.ok(busy.usage.cpuMicros > 20_000, `${busy.usage.cpuMicros} µs`);
-      const starved = await setup.agent.finish(
-        bash(`
-      dir=$(find /sys/fs/cgroup/memory -type d -name "$HODEI_ATTEMPT_ID")
-      echo 20000000 > "$dir/memory.limit_in_bytes"
-      x=$(head -c 60000000 /dev/zero | tr '\\0' x); echo "\${#x}"`),
-      );
-      assert.deepEqual([starved.state, starved.cause], ["failed", "out_of_memory"]);
-    } finally {
-      await setup.stop();
-    }
-  },
-);
-
-test("the cgroups of a runner are gone with it", { skip: await reasonToSkip("v1") }, async () => {
-  const setup = await startRunnerUnderTest({ cgroup: "v1" });
-  await setup.agent.finish(bash("true"));
-  const freezer = readCgroupMounts().v1.get("freezer") ?? "";
-  const before = readdirSync(freezer).filter((name) => name.startsWith("hodei-"));
-  await setup.stop();
-  const after = readdirSync(freezer).filter((name) => name.startsWith("hodei-"));
-  assert.ok(after.length < before.length);
-});
-
-function canLimitMemory(): string | false {
-  return readCgroupMounts().v1.has("memory") && process.getuid?.() === 0
-    ? false
-    : "needs root and the v1 memory controller";
 }
 
 /** Runs again and again until the returned function is called. */

@@ -1,0 +1,3 @@
+import { testTrees } from "./tree-promises.ts";
+
+await testTrees("none");
