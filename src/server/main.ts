@@ -11,7 +11,7 @@ import {
 } from "../base/data-directory.ts";
 import { AppError } from "../base/errors.ts";
 import { eventually } from "../base/eventually.ts";
-import { createLogger, type LogLevel } from "../base/log.ts";
+import { createLogger, type Logger, type LogLevel } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { readSettings, type Flags, type SettingsValues } from "../base/settings.ts";
 import { listenForSignals } from "../base/signals.ts";
@@ -27,13 +27,9 @@ export interface ServerProgram {
 /** `hodei server`: local workers go on without it. Resolves with the exit code. */
 export async function serverMain(program: ServerProgram & { flags: Flags }): Promise<number> {
   const settings = readSettings(serverSettings, { env: process.env, flags: program.flags });
-  const server = await startServer({
-    ...optionsFrom(settings, program, settings.logLevel),
-    endWorkersOnStop: false,
-  });
-  await untilSignal();
-  await server.stop();
-  return 0;
+  const options = optionsFrom(settings, program, settings.logLevel);
+  const server = await startServer({ ...options, endWorkersOnStop: false });
+  return await serveUntilSignal(server, { timeoutMs: settings.shutdownTimeout, log: options.log });
 }
 
 /** `hodei dev`: everything in one command; nothing is left behind. */
@@ -42,14 +38,10 @@ export async function devMain(
 ): Promise<number> {
   const isQuiet = program.flags["logLevel"] === undefined && process.env["HODEI_LOG_LEVEL"] === undefined;
   const settings = readSettings(serverSettings, { env: process.env, flags: program.flags });
-  const server = await startServer({
-    ...optionsFrom(settings, program, isQuiet ? "warn" : settings.logLevel),
-    endWorkersOnStop: true,
-  });
+  const options = optionsFrom(settings, program, isQuiet ? "warn" : settings.logLevel);
+  const server = await startServer({ ...options, endWorkersOnStop: true });
   program.onStarted(server);
-  await untilSignal();
-  await server.stop();
-  return 0;
+  return await serveUntilSignal(server, { timeoutMs: settings.shutdownTimeout, log: options.log });
 }
 
 /** A server inside the process of one command. */
@@ -150,6 +142,21 @@ function optionsFrom(
     random: systemRandom,
     log,
   };
+}
+
+/** A stop that hangs must not keep the next server waiting: what it would have done is safe to be left. */
+async function serveUntilSignal(
+  server: RunningServer,
+  { timeoutMs, log }: { timeoutMs: number; log: Logger },
+): Promise<number> {
+  await untilSignal();
+  const callOff = systemClock.schedule(timeoutMs, () => {
+    log.error({ waitsFor: server.stopsNow(), timeoutMs }, "could not stop in time, leaving all the same");
+    process.exit(1);
+  });
+  await server.stop();
+  callOff();
+  return 0;
 }
 
 /** The first signal asks for a stop; a second one ends the process at once. */

@@ -81,6 +81,14 @@ export const serverSettings = defineSettings({
     default: false,
     description: "A local worker takes one job and leaves; sets --worker-jobs to 1.",
   }),
+  shutdownTimeout: setting.durationMs({
+    env: "HODEI_SHUTDOWN_TIMEOUT",
+    flag: "--shutdown-timeout",
+    default: 20_000,
+    min: 1_000,
+    description:
+      "After SIGTERM or SIGINT the server ends what is under way; after this long it leaves whatever hangs, with exit code 1.",
+  }),
   logLevel: setting.choice({
     env: "HODEI_LOG_LEVEL",
     flag: "--log-level",

@@ -7,7 +7,8 @@ import type { Clock } from "../base/clock.ts";
 import { AppError } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
-import { stopAll, type Service } from "../base/service.ts";
+import type { Service } from "../base/service.ts";
+import { StartedServices } from "../base/started-services.ts";
 import { startEmbeddedPostgres } from "../storage/embedded-postgres.ts";
 import type { PostgresConnection } from "../storage/postgres/database.ts";
 import { lockDataDirectory } from "./data-lock.ts";
@@ -45,20 +46,22 @@ export interface RunningServer extends Service {
   hide(): Promise<void>;
   /** Resolves when no client call is under way. */
   idle(): Promise<void>;
+  /** During a stop the name of what it waits for, else null. */
+  stopsNow(): string | null;
 }
 
 /** Starts everything, or nothing: what had been started is stopped when a later part fails. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const started: Service[] = [];
+  const started = new StartedServices();
   try {
-    started.push(await lockDataDirectory(options.dataDirectory));
+    started.add("lock of the data directory", await lockDataDirectory(options.dataDirectory));
     const [database, { startControlPlane }] = await Promise.all([
       openDatabaseServer(options, started),
       import("./wiring.ts"),
     ]);
     return await startControlPlane(options, database, started);
   } catch (error) {
-    await stopAll(started.toReversed());
+    await started.stop();
     throw error;
   }
 }
@@ -70,11 +73,11 @@ export interface DatabaseServer {
 }
 
 /** One of our own is started again whenever it ends, until `started` is stopped. */
-async function openDatabaseServer(options: ServerOptions, started: Service[]): Promise<DatabaseServer> {
+async function openDatabaseServer(options: ServerOptions, started: StartedServices): Promise<DatabaseServer> {
   const { dataDirectory, databaseUrl, clock, random, log } = options;
   if (databaseUrl !== null) return { connection: { connectionString: databaseUrl }, problem: () => null };
   const postgres = await startEmbeddedPostgres({ directory: dataDirectory, clock, random, log });
-  started.push(postgres);
+  started.add("private PostgreSQL", postgres);
   return postgres;
 }
 

@@ -10,6 +10,7 @@ import { apiTokenPath, serverFilePath, type ServerFile } from "../base/data-dire
 import { Loop } from "../base/loop.ts";
 import { uuidV7 } from "../base/random.ts";
 import { stopAll, type Service } from "../base/service.ts";
+import type { StartedServices } from "../base/started-services.ts";
 import { isFinal, type Job } from "../core/job.ts";
 import { JobService } from "../protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogService } from "../protocol/gen/hodei/v1/logs_pb.ts";
@@ -52,11 +53,11 @@ const DEADLINE_PERIOD_MS = 1_000;
 const LIVENESS_PERIOD_MS = 5_000;
 const SEALING_PERIOD_MS = 30_000;
 
-/** Pushes what it starts to `started`, so that the caller can stop it if a later part fails. */
+/** Adds what it starts to `started`, so that the caller can stop it if a later part fails. */
 export async function startControlPlane(
   options: ServerOptions,
   database: DatabaseServer,
-  started: Service[],
+  started: StartedServices,
 ): Promise<RunningServer> {
   const { dataDirectory, clock, random, log } = options;
   const parts = await openParts(options, database.connection, started);
@@ -72,7 +73,7 @@ export async function startControlPlane(
   };
 
   const grpc = await startWorkerPort(dataDirectory, { ...rpc, port: options.grpcPort });
-  started.push(grpc);
+  started.add("worker port", grpc);
   const grpcUrl = `http://${hostInUrl(options.host)}:${grpc.port}`;
   if (!options.readOnly) {
     const provisioner = new Provisioner({
@@ -87,7 +88,9 @@ export async function startControlPlane(
     if (options.expectsJob) makeFirstWorker(provisioner);
     const loops = startLoops(options, parts, provisioner);
     // Workers that shall end are not told to look for another server first.
-    started.push(connections, { stop: () => endWorkers(options, provisioner, parts.pool.provider) }, loops);
+    started.add("worker connections", connections);
+    started.add("workers", { stop: () => endWorkers(options, provisioner, parts.pool.provider) });
+    started.add("background loops", loops);
   }
   const http = await startHttpServer({ ...rpc, port: options.httpPort });
   const announcement = await announce(dataDirectory, {
@@ -95,9 +98,9 @@ export async function startControlPlane(
     pid: process.pid,
     instanceId: parts.instanceId,
   });
-  started.push(http, announcement);
+  started.add("HTTP port", http);
+  started.add("announcement", announcement);
 
-  let stopping: Promise<void> | null = null;
   return {
     url: http.url,
     grpcUrl,
@@ -105,7 +108,8 @@ export async function startControlPlane(
     databaseVersion: await store.version(),
     hide: () => announcement.stop(),
     idle: () => parts.calls.idle(),
-    stop: () => (stopping ??= stopAll(started.toReversed())),
+    stopsNow: () => started.stopsNow,
+    stop: () => started.stop(),
   };
 }
 
@@ -130,12 +134,12 @@ interface Parts {
 async function openParts(
   options: ServerOptions,
   connection: PostgresConnection,
-  started: Service[],
+  started: StartedServices,
 ): Promise<Parts> {
   const { dataDirectory, clock, random, log } = options;
   const apiToken = await loadOrCreateApiToken(apiTokenPath(dataDirectory), random);
   const store = await openPostgresStore({ connection, clock, random, log });
-  started.push({ stop: () => store.close() });
+  started.add("store", { stop: () => store.close() });
   const logs = await openLogStore({
     directory: join(dataDirectory, "logs"),
     blobs: openDirectoryBlobStore(join(dataDirectory, "blobs")),
@@ -144,7 +148,8 @@ async function openParts(
     log,
   });
   const heartbeats = new HeartbeatWriter({ store, clock, log });
-  started.push(heartbeats, logs);
+  started.add("heartbeats", heartbeats);
+  started.add("logs", logs);
   const provider = new ProcessProvider({
     directory: join(dataDirectory, "workers"),
     workerProgram: options.workerProgram,
