@@ -1,13 +1,14 @@
 /** Puts together how an attempt ended, from all that is known of its end. */
 
 import type { AttemptResult, Cause, FinalJobState } from "../core/job.ts";
+import { describeSize } from "../core/log-gap.ts";
 import type { JobFiles } from "./job/job-files.ts";
 import type { Failure, SequenceEnd } from "./step-sequence.ts";
 import type { TreeUsage } from "./tree/process-tree.ts";
 
 /** The end of an attempt that came from outside of its commands. */
 export interface Ending {
-  kind: "cancelled" | "timed_out" | "lease_lost";
+  kind: "cancelled" | "timed_out" | "lease_lost" | "log_quota";
   message: string;
 }
 
@@ -15,6 +16,7 @@ const ENDINGS: { readonly [K in Ending["kind"]]: { state: FinalJobState; cause: 
   cancelled: { state: "cancelled", cause: "cancelled" },
   timed_out: { state: "timed_out", cause: "timeout" },
   lease_lost: { state: "failed", cause: "worker_lost" },
+  log_quota: { state: "failed", cause: "log_quota" },
 };
 
 export interface EndFacts {
@@ -35,7 +37,7 @@ export function makeResult(facts: EndFacts): AttemptResult {
   const verdict = verdictOf(facts);
   const notes = [...files.problems];
   if (facts.lostLogBytes > 0)
-    notes.push(`${facts.lostLogBytes} bytes of log could not be written to the worker's disk`);
+    notes.push(`${describeSize(facts.lostLogBytes)} of log could not be written to the worker's disk`);
   if (unkillable.length > 0) {
     notes.push(`${unkillable.length} processes could not be killed (${unkillable.slice(0, 10).join(", ")})`);
   }

@@ -2,6 +2,7 @@
 
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
+import { gapRecord } from "../../core/log-gap.ts";
 import { MAX_RECORD_DATA_BYTES, type LogStreamName } from "../../core/log-record.ts";
 import { frameChunk } from "./log-chunks.ts";
 import { LogSpool } from "./log-spool.ts";
@@ -15,10 +16,16 @@ const TELL_BYTES = 256 * 1024;
 export interface AttemptLogOptions {
   directory: string;
   limitBytes: number;
+  /** Output that is recorded at most. */
+  quotaBytes: number;
   pipes: PipePool;
   clock: Clock;
   log: Logger;
   tell: (logEnd: number) => void;
+  /** Called once, when output is left out for the first time because the quota is used up. */
+  onQuotaPassed: () => void;
+  /** See `LogSpoolOptions`. */
+  makeRoom: () => Promise<void>;
 }
 
 export class AttemptLog {
@@ -28,12 +35,14 @@ export class AttemptLog {
   #told = 0;
   #toldAtMs = 0;
   #callOffTell: (() => void) | null = null;
+  #takenBytes = 0;
+  #leftOutBytes = 0;
   /** Once the processes are gone there is a bounded rest, which is taken whatever the limit. */
   #draining = false;
 
   constructor(options: AttemptLogOptions) {
     this.#options = options;
-    const { directory, limitBytes, clock, log } = options;
+    const { directory, limitBytes, clock, log, makeRoom } = options;
     this.#spool = new LogSpool({
       directory,
       limitBytes,
@@ -41,6 +50,7 @@ export class AttemptLog {
       log,
       onGrow: () => this.#grew(),
       onRoom: () => this.#pipes.forEach((pipe) => pipe.resume()),
+      makeRoom,
     });
   }
 
@@ -79,10 +89,21 @@ export class AttemptLog {
     this.#spool.acknowledge(bytes);
   }
 
+  /** The attempt is to end, whether or not its log can be written. */
+  hurry(): void {
+    this.#spool.hurry();
+  }
+
+  get isQuotaPassed(): boolean {
+    return this.#leftOutBytes > 0;
+  }
+
   /** Closes the pipes and takes what was in them. The processes of the attempt are gone. */
   closePipes(): void {
+    if (this.#draining) return;
     this.#draining = true;
     for (const pipe of this.#pipes.splice(0)) this.#options.pipes.release(pipe);
+    if (this.#leftOutBytes > 0) this.#quotaGap(this.#leftOutBytes);
   }
 
   /** Resolves when all is on disk, with the number of bytes that the disk refused. */
@@ -100,8 +121,27 @@ export class AttemptLog {
 
   /** The place where secrets will be redacted: every byte of a job passes here, once, in order. */
   #take(stream: LogStreamName, chunk: Buffer): void {
-    this.#spool.append(frameChunk(stream, this.#options.clock.nowMs(), chunk));
-    if (this.#spool.isFull && !this.#draining) this.#pipes.forEach((pipe) => pipe.pause());
+    const kept = chunk.subarray(0, this.#options.quotaBytes - this.#takenBytes);
+    this.#takenBytes += kept.byteLength;
+    if (kept.byteLength > 0) this.#spool.append(frameChunk(stream, this.#options.clock.nowMs(), kept));
+    if (kept.byteLength < chunk.byteLength) this.#leaveOut(chunk.byteLength - kept.byteLength);
+    const mayWait = !this.#draining && this.#leftOutBytes === 0;
+    if (this.#spool.isFull && mayWait) this.#pipes.forEach((pipe) => pipe.pause());
+  }
+
+  /** From here on the job need not wait for anything: its output is thrown away. */
+  #leaveOut(bytes: number): void {
+    this.#leftOutBytes += bytes;
+    if (this.#leftOutBytes > bytes) return;
+    this.#quotaGap(null);
+    this.#pipes.forEach((pipe) => pipe.resume());
+    this.#options.onQuotaPassed();
+  }
+
+  #quotaGap(bytes: number | null): void {
+    const { clock, quotaBytes } = this.#options;
+    const { timeMs, data } = gapRecord({ reason: "log_quota", bytes, limitBytes: quotaBytes }, clock.nowMs());
+    this.#spool.append(frameChunk("gap", timeMs, data));
   }
 
   #grew(): void {

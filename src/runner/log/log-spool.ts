@@ -4,13 +4,16 @@
  * Records that arrive while a write is under way go out together with the next one. `isFull` asks
  * the reader of the pipes to stop: when too much waits for the disk, or when the server has not
  * acknowledged so much that the disk would fill. A disk that refuses is tried again until it takes
- * the bytes; only `close` gives up, and says how much it gave up.
+ * the bytes; only a log that is closed, and whose attempt is to end, is given up after a while, and
+ * a gap in it says how much.
  */
 
-import { mkdir, open, rm, unlink, type FileHandle } from "node:fs/promises";
+import { mkdir, open, rm, truncate, unlink, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
+import { gapRecord } from "../../core/log-gap.ts";
+import { encodeRecord, RECORD_OVERHEAD_BYTES } from "../../core/log-record.ts";
 import { SEGMENT_BYTES, segmentName } from "../../protocol/spool-layout.ts";
 import { releaseChunk, type LogChunk } from "./log-chunks.ts";
 
@@ -19,8 +22,8 @@ const MAX_QUEUED_BYTES = 1024 * 1024;
 /** Buffers in one writev; the kernel takes 1024 (IOV_MAX). */
 const MAX_WRITE_CHUNKS = 512;
 const RETRY_WRITE_MS = 500;
-/** How long the end of an attempt waits for a disk that refuses. */
-export const CLOSE_PATIENCE_MS = 15_000;
+/** How long an attempt that is to end waits for a disk that refuses. */
+const CLOSE_PATIENCE_MS = 15_000;
 
 export interface LogSpoolOptions {
   directory: string;
@@ -32,6 +35,8 @@ export interface LogSpoolOptions {
   onGrow: () => void;
   /** Called when the pipes may be read again after `isFull`. */
   onRoom: () => void;
+  /** Gives up room that was kept for the end of a log. */
+  makeRoom: () => Promise<void>;
 }
 
 export class LogSpool {
@@ -47,7 +52,10 @@ export class LogSpool {
   /** Segments that do not grow any more, oldest first. */
   readonly #closed: { start: number; end: number }[] = [];
   #writing: Promise<void> | null = null;
-  /** Once closing: when a failing write is given up. */
+  #isRefused = false;
+  #isClosing = false;
+  #isHurried = false;
+  /** When a failing write is given up. */
   #giveUpAtMs = Number.POSITIVE_INFINITY;
   #lostBytes = 0;
   #made = false;
@@ -78,13 +86,26 @@ export class LogSpool {
     this.#signalRoom();
   }
 
-  /** Resolves with the bytes that the disk did not take: 0 unless it refused for long. */
+  /** The attempt is to end: a disk that refuses the rest of its log is not waited for much longer. */
+  hurry(): void {
+    this.#isHurried = true;
+    if (this.#isClosing) this.#limitPatience();
+  }
+
+  /** Resolves with the bytes that the disk did not take: 0 unless `hurry` was called. */
   async close(): Promise<number> {
-    this.#giveUpAtMs = this.#options.clock.monotonicMs() + CLOSE_PATIENCE_MS;
+    this.#isClosing = true;
+    if (this.#isHurried) this.#limitPatience();
     while (this.#writing) await this.#writing;
+    if (this.#lostBytes > 0) await this.#writeGap();
     await this.#closeSegment();
     this.#removeAcknowledged();
     return this.#lostBytes;
+  }
+
+  #limitPatience(): void {
+    const giveUpAtMs = this.#options.clock.monotonicMs() + CLOSE_PATIENCE_MS;
+    this.#giveUpAtMs = Math.min(this.#giveUpAtMs, giveUpAtMs);
   }
 
   /** Removes all files. Only after `close`. */
@@ -112,22 +133,59 @@ export class LogSpool {
 
   /** False if the disk refused until the patience at the close was over. */
   async #writeGroup(group: readonly LogChunk[]): Promise<boolean> {
-    const { clock, log } = this.#options;
-    for (;;) {
-      try {
-        this.#file ??= await this.#openSegment();
-        await writeAll(this.#file, group, this.#end - this.#segmentStart);
-        return true;
-      } catch (error) {
-        log.warn({ err: error, directory: this.#options.directory }, "log spool write failed");
-        if (clock.monotonicMs() >= this.#giveUpAtMs) break;
-        await clock.sleep(RETRY_WRITE_MS);
+    const { clock, makeRoom } = this.#options;
+    while (!(await this.#tryWrite(group))) {
+      if (this.#isClosing) {
+        await makeRoom();
+        if (await this.#tryWrite(group)) return true;
       }
+      if (clock.monotonicMs() >= this.#giveUpAtMs) {
+        this.#giveUp();
+        return false;
+      }
+      await clock.sleep(RETRY_WRITE_MS);
     }
-    this.#lostBytes = this.#queuedBytes;
+    return true;
+  }
+
+  async #tryWrite(group: readonly LogChunk[]): Promise<boolean> {
+    try {
+      this.#file ??= await this.#openSegment();
+      await writeAll(this.#file, group, this.#end - this.#segmentStart);
+      this.#noteRefusal(null);
+      return true;
+    } catch (error) {
+      this.#noteRefusal(error);
+      await this.#cutSegment();
+      return false;
+    }
+  }
+
+  /** Said once for each change, not for each try. */
+  #noteRefusal(error: unknown): void {
+    const isRefused = error !== null;
+    if (isRefused === this.#isRefused) return;
+    this.#isRefused = isRefused;
+    const { log, directory } = this.#options;
+    if (isRefused) log.warn({ err: error, directory }, "the disk refuses log, its job waits");
+    else log.info({ directory }, "the disk takes log again");
+  }
+
+  #giveUp(): void {
+    for (const chunk of this.#queue.splice(0)) {
+      this.#lostBytes += chunk.bytes.byteLength - RECORD_OVERHEAD_BYTES;
+      releaseChunk(chunk);
+    }
     this.#queuedBytes = 0;
-    this.#queue.splice(0).forEach(releaseChunk);
-    return false;
+  }
+
+  /** So short that the last block of the file mostly has room for it; else only the result says so. */
+  async #writeGap(): Promise<void> {
+    const gap = { reason: "disk_full", bytes: this.#lostBytes, limitBytes: null } as const;
+    const bytes = Buffer.from(encodeRecord(gapRecord(gap, this.#options.clock.nowMs())));
+    if (!(await this.#tryWrite([{ bytes, big: null }]))) return;
+    this.#end += bytes.byteLength;
+    this.#options.onGrow();
   }
 
   /** Truncates: bytes of a write that failed half way are written again from their place. */
@@ -145,17 +203,44 @@ export class LogSpool {
     if (this.#file === null) return;
     const file = this.#file;
     this.#file = null;
-    this.#closed.push({ start: this.#segmentStart, end: this.#end });
+    // An empty one is opened again by its name.
+    if (this.#end > this.#segmentStart) this.#closed.push({ start: this.#segmentStart, end: this.#end });
     this.#segmentStart = this.#end;
-    await file.close();
+    try {
+      await file.close();
+    } catch (error) {
+      // Its bytes were taken by the system, which is all that a spool needs.
+      this.#options.log.warn(
+        { err: error, directory: this.#options.directory },
+        "closing a log segment failed",
+      );
+    }
     this.#removeAcknowledged();
+  }
+
+  /**
+   * Takes what a write that failed has left off the end, so that a gap may stand there. If all the rest
+   * is acknowledged, the segment ends: its removal may be what makes room for the next one.
+   */
+  async #cutSegment(): Promise<void> {
+    if (this.#file === null) return;
+    try {
+      await this.#file.truncate(this.#end - this.#segmentStart);
+    } catch (error) {
+      // What stands there too much is written over, or nobody reads it.
+      this.#options.log.debug(
+        { err: error, directory: this.#options.directory },
+        "cutting a log segment failed",
+      );
+    }
+    if (this.#acked >= this.#end) await this.#closeSegment();
   }
 
   #removeAcknowledged(): void {
     for (let first = this.#closed[0]; first && first.end <= this.#acked; first = this.#closed[0]) {
       this.#closed.shift();
       const path = join(this.#options.directory, segmentName(first.start));
-      unlink(path).catch((error: unknown) => {
+      removeSegment(path).catch((error: unknown) => {
         // `remove` takes what is left; until then it only costs room.
         this.#options.log.debug({ err: error, path }, "removal of a log segment failed");
       });
@@ -172,6 +257,12 @@ export class LogSpool {
     this.#full = false;
     this.#options.onRoom();
   }
+}
+
+/** Emptied first: the agent may still have it open, and would keep its blocks. */
+async function removeSegment(path: string): Promise<void> {
+  await truncate(path);
+  await unlink(path);
 }
 
 async function writeAll(file: FileHandle, group: readonly LogChunk[], position: number): Promise<void> {
