@@ -1,6 +1,6 @@
 /** What a cluster leaves behind after its end: processes and cgroups. */
 
-import { readFile, readdir, readlink, rmdir } from "node:fs/promises";
+import { readFile, readdir, readlink, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { systemClock } from "../src/base/clock.ts";
 import { sha256Hex } from "../src/base/random.ts";
@@ -50,18 +50,20 @@ async function leftCgroups(cluster: Cluster): Promise<string[]> {
   return (await findCgroups(cluster)).map((path) => `cgroup ${path} is left behind`);
 }
 
-/** The next run on this machine shall not find them. Those with a process in them stay. */
+/** The next run on this machine shall not find them. What is frozen in them cannot even be killed. */
 export async function removeCgroups(cluster: Cluster): Promise<void> {
   for (const path of await findCgroups(cluster)) {
     const inside = await readdir(path, { withFileTypes: true, recursive: true });
     const directories = inside.filter((entry) => entry.isDirectory());
-    const paths = directories.map((entry) => join(entry.parentPath, entry.name)).toReversed();
-    for (const below of [...paths, path]) {
-      await rmdir(below).catch(() => {
-        // It was reported as left behind, which is all that can be done.
-      });
-    }
+    const paths = [...directories.map((entry) => join(entry.parentPath, entry.name)).toReversed(), path];
+    for (const frozen of paths) await writeFile(join(frozen, "freezer.state"), "THAWED").catch(ignore);
+    await systemClock.sleep(POLL_MS);
+    for (const empty of paths) await rmdir(empty).catch(ignore);
   }
+}
+
+function ignore(): void {
+  // It was reported as left behind, which is all that can be done.
 }
 
 /** A runner names its cgroup after its directory. */

@@ -9,11 +9,7 @@ import { buildIfOlder } from "./build-if-older.mjs";
 const main = process.env.HODEI_CHAOS_MAIN ?? "dist/chaos/main.js";
 const INIT = `ip link set lo up
 "$@" &
-child=$!
-trap 'kill -TERM $child' TERM
-trap '' INT
-while kill -0 $child 2>/dev/null; do wait $child; code=$?; done
-exit $code`;
+wait $!`;
 
 if (process.env.HODEI_CHAOS_MAIN === undefined) buildIfOlder(main, ["src", "e2e", "chaos"]);
 
@@ -29,5 +25,6 @@ const child = isIsolated
       env: { ...env, HODEI_CHAOS_NAMESPACE: "1" },
     })
   : spawn(words[0], words.slice(1), { stdio: "inherit", env });
-for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => child.kill("SIGTERM"));
+// The end of its first process ends everything in the namespace.
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => child.kill(isIsolated ? "SIGKILL" : signal));
 child.on("exit", (code) => process.exit(code ?? 1));
