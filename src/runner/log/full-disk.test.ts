@@ -6,7 +6,7 @@ import { systemClock } from "../../base/clock.ts";
 import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
 import { ManualClock } from "../../base/manual-clock.ts";
-import { mountSmallDisk, type SmallDisk } from "../../base/small-disk.ts";
+import { mountSmallDisk, type SmallDisk } from "../../base/test-disk.ts";
 import { readGap } from "../../core/log-gap.ts";
 import { decodeRecords } from "../../core/log-record.ts";
 import { spoolDirectory } from "../../protocol/spool-layout.ts";
