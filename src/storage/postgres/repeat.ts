@@ -7,7 +7,7 @@ import type { Clock } from "../../base/clock.ts";
 import { errorMessage, systemErrorCode } from "../../base/errors.ts";
 
 /** A person who waits for an answer gets one within this time, and a worker is not kept in the dark. */
-export const PATIENCE_MS = 3_000;
+export const PATIENCE_MS = 5_000;
 const FIRST_DELAY_MS = 20;
 const MAX_DELAY_MS = 500;
 
