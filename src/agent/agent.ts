@@ -7,6 +7,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { bootClock } from "../base/boot-clock.ts";
 import type { Clock } from "../base/clock.ts";
 import { errorMessage } from "../base/errors.ts";
+import { AGENT_REFUSED } from "../base/exit-codes.ts";
 import type { Logger } from "../base/log.ts";
 import type { Random } from "../base/random.ts";
 import { stopAll, type Service } from "../base/service.ts";
@@ -172,7 +173,7 @@ export class Agent implements Service {
     } catch (error) {
       if (this.#stopped.signal.aborted) return;
       log.error({ err: error }, "agent cannot start");
-      await this.#leave({ exitCode: 1, message: errorMessage(error) }, "kill");
+      await this.#leave({ exitCode: AGENT_REFUSED, message: errorMessage(error) }, "kill");
     }
   }
 
@@ -246,6 +247,10 @@ export class Agent implements Service {
         break;
       case "usage":
         session.usage = message.usage;
+        break;
+      case "broken":
+        this.#options.log.error({ reason: message.message }, "this worker takes no more jobs");
+        this.#perform(onDrainWanted(session, this.#bootNowMs()));
         break;
     }
   }
@@ -323,7 +328,7 @@ export class Agent implements Service {
     await forgetSession(directory).catch((error: unknown) => {
       log.warn({ err: error }, "could not remove the session");
     });
-    await this.#leave({ exitCode: 1, message }, "kill");
+    await this.#leave({ exitCode: AGENT_REFUSED, message }, "kill");
   }
 
   /** Each part is ended whatever becomes of the others. */

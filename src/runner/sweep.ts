@@ -11,7 +11,7 @@ import { runnerSocketPath } from "../protocol/spool-layout.ts";
 import { AgentSocket } from "./agent-socket.ts";
 import { endStrays } from "./tree/strays.ts";
 
-const LIMIT_MS = 10_000;
+const LIMIT_MS = 5_000;
 
 /**
  * Exit code 0: nothing is left. 1: something is, or a runner lives there; stderr says what.

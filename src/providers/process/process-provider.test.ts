@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { mkdir, mkdtemp, readFile, readdir, readlink, rm, stat, writeFile } from "node:fs/promises";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readFile, readdir, readlink, rm, rmdir, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -14,6 +16,7 @@ import {
   signalProcess,
   type ProcessIdentity,
 } from "../../base/process-identity.ts";
+import { readRunnerMark } from "../../base/runner-mark.ts";
 import { providerConformance, sampleSpec } from "../provider-conformance.ts";
 import type { ProviderEvent } from "../provider.ts";
 import { ProcessProvider } from "./process-provider.ts";
@@ -53,6 +56,8 @@ async function setup(t: TestContext) {
     // The runner first, so that the agent has nothing to come back for.
     const runner = await identity(workerId, "runner.pid");
     const agent = await identity(workerId, "agent.pid");
+    // From then on there may be jobs.
+    await eventually(async () => (await readRunnerMark(join(directory, workerId))) !== null);
     signalProcess(agent, "SIGSTOP");
     signalProcess(runner, "SIGKILL");
     signalProcess(agent, "SIGKILL");
@@ -102,12 +107,9 @@ test("starts an agent again that died after the server that made it", async (t) 
   assert.ok(isProcessAlive(runner));
 });
 
-test("ends the jobs of a runner that was killed before it calls the worker gone", async (t) => {
-  const { directory, provider, kill } = await setup(t);
-  const spec = sampleSpec();
-  await provider.create(spec);
-  await kill(spec.workerId);
-  const workspace = join(directory, spec.workerId, "attempts", "attempt-1", "workspace");
+/** What a job of a worker leaves when its runner is killed. */
+async function startStray(workerDirectory: string): Promise<ProcessIdentity> {
+  const workspace = join(workerDirectory, "attempts", "attempt-1", "workspace");
   await mkdir(workspace, { recursive: true });
   const job = spawn("sleep", ["900"], {
     detached: true,
@@ -115,11 +117,110 @@ test("ends the jobs of a runner that was killed before it calls the worker gone"
     stdio: "ignore",
     env: { HODEI_WORKSPACE: workspace, PATH: process.env["PATH"] },
   });
-  const identity = identifyProcess(job.pid ?? 0);
-  assert.ok(isProcessAlive(identity));
+  await once(job, "spawn");
+  return identifyProcess(job.pid ?? 0);
+}
+
+test("ends the jobs of a runner that was killed before it destroys the worker", async (t) => {
+  const { directory, provider, kill } = await setup(t);
+  const spec = sampleSpec();
+  await provider.create(spec);
+  const job = await startStray(join(directory, spec.workerId));
+  await kill(spec.workerId);
   await provider.destroy(spec.workerId);
-  assert.ok(!isProcessAlive(identity));
+  assert.ok(!isProcessAlive(job));
   await assert.rejects(stat(join(directory, spec.workerId)), /ENOENT/);
+});
+
+test("says that a worker is gone only when nothing of its jobs runs", async (t) => {
+  const { directory, provider, kill } = await setup(t);
+  const spec = sampleSpec();
+  await provider.create(spec);
+  const job = await startStray(join(directory, spec.workerId));
+  const livedAtEvent = new Promise<boolean>((resolve) => {
+    provider.onEvent(() => resolve(isProcessAlive(job)));
+  });
+  await kill(spec.workerId);
+  await eventually(async () => (await provider.inspect(spec.workerId)) === "gone");
+  assert.ok(!isProcessAlive(job));
+  assert.equal(await livedAtEvent, false);
+});
+
+test("ends the jobs of a worker that died while no server was there", async (t) => {
+  const { directory, provider, reopen, kill } = await setup(t);
+  const spec = sampleSpec();
+  await provider.create(spec);
+  await provider.close();
+  const job = await startStray(join(directory, spec.workerId));
+  await kill(spec.workerId);
+  const next = await reopen();
+  assert.equal(await next.inspect(spec.workerId), "running");
+  await eventually(async () => (await next.inspect(spec.workerId)) === "gone");
+  assert.ok(!isProcessAlive(job));
+});
+
+const FREEZER = "/sys/fs/cgroup/freezer";
+
+test(
+  "does not call a worker gone whose jobs cannot be ended, and says what is left",
+  { skip: canFreeze() ? false : "needs root and the v1 freezer" },
+  async (t) => {
+    const { directory, provider, kill } = await setup(t);
+    const spec = sampleSpec();
+    await provider.create(spec);
+    const job = await startStray(join(directory, spec.workerId));
+    // A frozen process of version 1 takes no signal, SIGKILL included.
+    const cgroup = join(FREEZER, `test-${spec.workerId}`);
+    await mkdir(cgroup);
+    t.after(() => rmdir(cgroup));
+    await writeFile(join(cgroup, "cgroup.procs"), String(job.pid));
+    await writeFile(join(cgroup, "freezer.state"), "FROZEN");
+    await kill(spec.workerId);
+    const refusal = `end the jobs of worker ${spec.workerId}: processes of jobs could not be ended: ${job.pid} \\(sleep, `;
+    await assert.rejects(provider.destroy(spec.workerId), {
+      code: "unavailable",
+      message: new RegExp(refusal),
+    });
+    assert.equal(await provider.inspect(spec.workerId), "running");
+    assert.equal((await provider.list()).length, 1);
+    await writeFile(join(cgroup, "freezer.state"), "THAWED");
+    await provider.destroy(spec.workerId);
+    assert.ok(!isProcessAlive(job));
+  },
+);
+
+function canFreeze(): boolean {
+  return existsSync(join(FREEZER, "cgroup.procs")) && process.getuid?.() === 0;
+}
+
+test("starts an agent again however often it dies, as long as its runner has work", async (t) => {
+  const { directory, provider, identity } = await setup(t);
+  const spec = sampleSpec();
+  await provider.create(spec);
+  const runner = await identity(spec.workerId, "runner.pid");
+  await eventually(async () => (await readRunnerMark(join(directory, spec.workerId))) !== null);
+  await mkdir(join(directory, spec.workerId, "attempts", "attempt-1"));
+  // More often than an agent without work is started again.
+  for (let deaths = 0; deaths < 7; deaths += 1) {
+    const agent = await identity(spec.workerId, "agent.pid");
+    signalProcess(agent, "SIGKILL");
+    await eventually(async () => (await identity(spec.workerId, "agent.pid")).pid !== agent.pid);
+  }
+  assert.ok(isProcessAlive(runner));
+  assert.equal(await provider.inspect(spec.workerId), "running");
+});
+
+test("starts an agent again that was killed before it had a runner", async (t) => {
+  const { directory, reopen, identity } = await setup(t);
+  const program = join(directory, "slow.mjs");
+  await writeFile(program, "setInterval(() => {}, 1_000);\n");
+  const provider = await reopen(program);
+  const spec = sampleSpec();
+  await provider.create(spec);
+  const agent = await identity(spec.workerId, "agent.pid");
+  signalProcess(agent, "SIGKILL");
+  await eventually(async () => (await identity(spec.workerId, "agent.pid")).pid !== agent.pid);
+  assert.equal(await provider.inspect(spec.workerId), "running");
 });
 
 test("does not start an agent again whose worker is being destroyed", async (t) => {

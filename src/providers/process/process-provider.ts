@@ -4,18 +4,20 @@
  * A worker is an agent in a directory of its own, `<directory>/<worker id>/`. The agent starts the
  * runner. Both are in sessions of their own and outlive this process, so a server that comes back
  * finds them by the identities they left in their directory. An agent that dies while its runner
- * lives is started again and adopts it; the instance is gone only when both are. Jobs of a runner that
- * was killed may outlive even that: they are ended when the worker is destroyed.
+ * lives is started again and adopts it. The instance is gone only when both are and nothing of their
+ * jobs runs: a runner that was killed leaves a mark, and then the worker program ends what it left
+ * (`worker sweep`) before anybody hears that the worker is gone.
  */
 
-import { spawn } from "node:child_process";
-import { once } from "node:events";
+import { execFile, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { mkdir, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import type { Clock } from "../../base/clock.ts";
 import { AppError, errorMessage, systemErrorCode } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
+import { AGENT_REFUSED } from "../../base/exit-codes.ts";
 import type { Logger } from "../../base/log.ts";
 import {
   identifyProcess,
@@ -23,6 +25,7 @@ import {
   signalProcess,
   type ProcessIdentity,
 } from "../../base/process-identity.ts";
+import { readRunnerMark } from "../../base/runner-mark.ts";
 import type {
   InstanceState,
   Provider,
@@ -67,13 +70,15 @@ const KILL_TIMEOUT_MS = 5_000;
 const NODE_OPTIONS = ["--max-semi-space-size=1"];
 /** A local worker has no other server to wait for. */
 const OFFLINE_EXIT = "5m";
-/** An agent that dies more often than this in a row is not started again. */
+/** An agent without work that dies more often than this in a row is not started again. */
 const MAX_RESTARTS = 5;
-const RESTART_DELAY_MS = 500;
+/** The wait before a restart, doubled with each in a row. */
+const RESTART_DELAY_MS = 200;
+const MAX_RESTART_DELAY_MS = 2_000;
 /** An agent that ran this long before it died begins a new row. */
-const HEALTHY_RUN_MS = 60_000;
-/** How long the end of what a killed runner has left may take; longer than SIGKILL may be resisted. */
-const SWEEP_TIMEOUT_MS = 45_000;
+const HEALTHY_RUN_MS = 3_000;
+/** How long the end of what a killed runner has left may take; longer than the sweep tries. */
+const SWEEP_TIMEOUT_MS = 20_000;
 /** How long a runner may take to end after an agent that left on purpose. */
 const RUNNER_END_MS = 5_000;
 
@@ -92,6 +97,8 @@ export class ProcessProvider implements Provider {
   /** By worker id; a worker that is destroyed is in here no more, which calls off its restart. */
   readonly #agents = new Map<string, AgentRun>();
   readonly #busy = new Map<string, Promise<unknown>>();
+  /** Workers whose agent died and is started again in a moment. */
+  readonly #restarting = new Set<string>();
   #isClosed = false;
 
   constructor(options: ProcessProviderOptions) {
@@ -130,11 +137,15 @@ export class ProcessProvider implements Provider {
   }
 
   async inspect(workerId: string): Promise<InstanceState> {
-    const { agent, runner } = await readProcesses(this.#directoryOf(workerId));
+    const { agent, runner, mayHaveStrays } = await readProcesses(this.#directoryOf(workerId));
     if (agent?.isAlive === true) return "running";
-    if (runner?.isAlive !== true) return "gone";
-    this.#careFor(workerId);
-    return "running";
+    if (runner?.isAlive === true) {
+      this.#careFor(workerId);
+      return "running";
+    }
+    if (mayHaveStrays) this.#sweepSoon(workerId);
+    if (mayHaveStrays || this.#restarting.has(workerId)) return "running";
+    return "gone";
   }
 
   /** Directories whose processes are gone are listed too: they still take room. */
@@ -189,42 +200,47 @@ export class ProcessProvider implements Provider {
     this.#agents.delete(workerId);
     const agent = await readIdentity(join(directory, "agent.pid"));
     if (agent) await this.#end(agent, STOP_TIMEOUT_MS);
-    const runner = await readIdentity(join(directory, "runner.pid"));
-    if (runner) await this.#end(runner, STOP_TIMEOUT_MS);
-    await this.#sweep(directory);
+    await this.#endJobs(workerId);
     await rm(directory, { recursive: true, force: true, maxRetries: 3 });
   }
 
-  /**
-   * A runner that ended in good order has no attempts left. One that was killed has, and their
-   * processes run on: nobody may call the worker gone before they are.
-   */
-  async #sweep(directory: string): Promise<void> {
-    const attempts = await readdir(join(directory, "attempts")).catch(() => []);
-    if (attempts.length === 0) return;
-    const code = await this.#runSweep(directory);
-    if (code === 0) return;
-    throw new AppError(
-      "unavailable",
-      `end what is left of the worker in ${directory}: code ${code ?? "none"}`,
-    );
+  /** Ends the runner with its jobs, and what a runner that was killed has left of them. */
+  async #endJobs(workerId: string): Promise<void> {
+    const directory = this.#directoryOf(workerId);
+    for (const runner of await runnerIdentities(directory)) await this.#end(runner, STOP_TIMEOUT_MS);
+    await this.#sweep(workerId);
   }
 
-  async #runSweep(directory: string): Promise<number | null> {
-    const env = JSON.parse(await readFile(environmentPath(directory), "utf8")) as Record<string, string>;
-    const logFile = openSync(join(directory, "agent.log"), "a", 0o600);
-    const child = spawn(process.execPath, [this.#options.workerProgram, "sweep"], {
-      cwd: directory,
-      env,
-      stdio: ["ignore", logFile, logFile],
+  #sweepSoon(workerId: string): void {
+    if (this.#isClosed || this.#busy.has(workerId)) return;
+    this.#alone(workerId, () => this.#sweep(workerId)).catch((error: unknown) => {
+      // The next inspection tries again.
+      this.#options.log.error({ err: error, workerId }, "could not end what is left of a worker");
     });
-    closeSync(logFile);
-    const callOff = this.#options.clock.schedule(SWEEP_TIMEOUT_MS, () => child.kill("SIGKILL"));
+  }
+
+  /** @throws AppError `unavailable` with what could not be ended: then the worker is not gone. */
+  async #sweep(workerId: string): Promise<void> {
+    const directory = this.#directoryOf(workerId);
+    if ((await readRunnerMark(directory)) === null) return;
     try {
-      const [code] = (await once(child, "exit")) as [number | null];
-      return code;
-    } finally {
-      callOff();
+      await promisify(execFile)(
+        process.execPath,
+        [this.#options.workerProgram, "sweep", "--dir", directory],
+        {
+          cwd: "/",
+          env: {},
+          timeout: SWEEP_TIMEOUT_MS,
+          killSignal: "SIGKILL",
+        },
+      );
+    } catch (cause) {
+      const said = cause instanceof Error && "stderr" in cause ? String(cause.stderr).trim() : "";
+      throw new AppError(
+        "unavailable",
+        `end the jobs of worker ${workerId}: ${said.slice(0, 1_000) || errorMessage(cause)}`,
+        { cause },
+      );
     }
   }
 
@@ -294,26 +310,28 @@ export class ProcessProvider implements Provider {
   }
 
   async #onAgentExit(workerId: string, run: AgentRun, code: number | null): Promise<void> {
+    this.#restarting.add(workerId);
     try {
       const directory = this.#directoryOf(workerId);
-      // One that left on purpose has told its runner to end as well, which may take a moment longer.
-      const hasRunner = await outlives(directory, code === 0 ? RUNNER_END_MS : RESTART_DELAY_MS);
-      if (this.#isClosed || this.#agents.get(workerId) !== run) return;
       const livedMs = this.#options.clock.monotonicMs() - run.startedAtMs;
       const restarts = livedMs > HEALTHY_RUN_MS ? 0 : run.restarts;
-      if (!hasRunner) {
-        this.#agents.delete(workerId);
-        this.#emit({ type: "gone", workerId, message: await lastWords(directory, code) });
-      } else if (code === 0 || restarts >= MAX_RESTARTS) {
-        await this.destroy(workerId);
-        this.#emit({ type: "gone", workerId, message: "the agent cannot be kept running" });
-      } else {
+      const hasLeft = code === 0 || code === AGENT_REFUSED;
+      // One that left on purpose has told its runner to end as well, which may take a moment longer.
+      await outlives(directory, hasLeft ? RUNNER_END_MS : restartDelayMs(restarts));
+      if (this.#isClosed || this.#agents.get(workerId) !== run) return;
+      if (!hasLeft && (await isWorthRestart(directory, { code, restarts }))) {
         await this.#alone(workerId, () => this.#restart(workerId, run, restarts + 1));
+        return;
       }
+      this.#agents.delete(workerId);
+      await this.#alone(workerId, () => this.#endJobs(workerId));
+      this.#emit({ type: "gone", workerId, message: await lastWords(directory, code) });
     } catch (error) {
       // Whoever inspects the worker next finds it as it is.
       this.#agents.delete(workerId);
       this.#options.log.error({ err: error, workerId }, "could not take care of a worker whose agent ended");
+    } finally {
+      this.#restarting.delete(workerId);
     }
   }
 
@@ -348,17 +366,39 @@ function environmentPath(directory: string): string {
   return join(directory, "agent.json");
 }
 
-/** Whether the runner still lives after so long; false as soon as it does not. */
-async function outlives(directory: string, waitMs: number): Promise<boolean> {
-  const runner = await readIdentity(join(directory, "runner.pid"));
-  if (!runner) return false;
+/** Resolves after so long, or as soon as no runner lives. */
+async function outlives(directory: string, waitMs: number): Promise<void> {
+  const isGone = async (): Promise<boolean> => (await readProcesses(directory)).runner?.isAlive !== true;
   try {
-    await eventually(() => !isProcessAlive(runner), { timeoutMs: waitMs, what: "the end of the runner" });
-    return false;
+    await eventually(isGone, { timeoutMs: waitMs, what: "the end of the runner" });
   } catch {
-    // The time is over, and that is the answer.
-    return true;
+    // It lives on, and the caller looks for itself.
   }
+}
+
+function restartDelayMs(restarts: number): number {
+  return Math.min(MAX_RESTART_DELAY_MS, RESTART_DELAY_MS * 2 ** Math.min(restarts, 10));
+}
+
+/**
+ * Whether an agent that died is started again. For ever, as long as a runner has work: no job dies
+ * because its agent does. One that was killed before it had a runner has its whole life before it;
+ * one that gave up by itself there would do so again.
+ */
+async function isWorthRestart(
+  directory: string,
+  died: { code: number | null; restarts: number },
+): Promise<boolean> {
+  const { runner } = await readProcesses(directory);
+  if (runner === null) return died.code === null && died.restarts < MAX_RESTARTS;
+  if (!runner.isAlive) return false;
+  return died.restarts < MAX_RESTARTS || (await holdsAttempts(directory));
+}
+
+/** The runner keeps a directory for each attempt; directories that wait for one begin with a dot. */
+async function holdsAttempts(directory: string): Promise<boolean> {
+  const names = await readdir(join(directory, "attempts")).catch(() => []);
+  return names.some((name) => !name.startsWith("."));
 }
 
 interface FoundProcess {
@@ -366,14 +406,29 @@ interface FoundProcess {
   isAlive: boolean;
 }
 
-async function readProcesses(
-  directory: string,
-): Promise<{ agent: FoundProcess | null; runner: FoundProcess | null }> {
-  const find = async (name: string): Promise<FoundProcess | null> => {
-    const identity = await readIdentity(join(directory, name));
-    return identity && { identity, isAlive: isProcessAlive(identity) };
+interface FoundProcesses {
+  agent: FoundProcess | null;
+  runner: FoundProcess | null;
+  /** No runner has said that nothing of its jobs is left. */
+  mayHaveStrays: boolean;
+}
+
+async function readProcesses(directory: string): Promise<FoundProcesses> {
+  const find = (identity: ProcessIdentity): FoundProcess => ({ identity, isAlive: isProcessAlive(identity) });
+  const agent = await readIdentity(join(directory, "agent.pid"));
+  const runners = (await runnerIdentities(directory)).map(find);
+  return {
+    agent: agent && find(agent),
+    runner: runners.find(({ isAlive }) => isAlive) ?? runners[0] ?? null,
+    mayHaveStrays: (await readRunnerMark(directory)) !== null,
   };
-  return { agent: await find("agent.pid"), runner: await find("runner.pid") };
+}
+
+/** As its agent knows it, and as it says itself: an agent may die before it has noted what it started. */
+async function runnerIdentities(directory: string): Promise<ProcessIdentity[]> {
+  const noted = await readIdentity(join(directory, "runner.pid"));
+  const marked = (await readRunnerMark(directory))?.runner ?? null;
+  return [noted, marked].filter((identity) => identity !== null);
 }
 
 function isWorkerId(text: string): boolean {
