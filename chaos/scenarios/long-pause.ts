@@ -34,7 +34,8 @@ const EARLY_MS = 1_000;
 
 export const longPause: Scenario = {
   name: "long-pause",
-  description: "a pause of 2 minutes over restarts: no output, no CPU used, and the time-out does not count it",
+  description:
+    "a pause of 2 minutes over restarts: no output, no CPU used, and the time-out does not count it",
   run: (context) => onCluster({}, (cluster) => run(cluster, context)),
 };
 
@@ -137,7 +138,9 @@ function compare(
   if (!before || !after) return [`${name}: was not looked at`];
   const cpuMs = after.cpuMs - before.cpuMs;
   const bytes = after.logBytes - before.logBytes;
-  say(`${name}: during the pause ${bytes} bytes of output, ${cpuMs.toFixed(3)} ms of CPU (${before.cpuMs.toFixed(0)} ms before it)`);
+  say(
+    `${name}: during the pause ${bytes} bytes of output, ${cpuMs.toFixed(3)} ms of CPU (${before.cpuMs.toFixed(0)} ms before it)`,
+  );
   const problems: string[] = [];
   if (bytes !== 0) problems.push(`${name}: printed ${bytes} bytes while it was paused`);
   if (cpuMs > IDLE_CPU_MS) problems.push(`${name}: used ${cpuMs} ms of CPU while it was paused`);
@@ -158,7 +161,8 @@ async function checkTimeout(
   const ranMs = timestampMs(finishedAt) - timestampMs(startedAt) - (untilMs - fromMs);
   say(`endless: ${describeEnd(over)}; it ran for ${seconds(ranMs)} with a time-out of ${seconds(timeoutMs)}`);
   const problems: string[] = [];
-  if (over.state !== JobState.TIMED_OUT) problems.push(`endless: should have timed out, and is ${describeEnd(over)}`);
+  if (over.state !== JobState.TIMED_OUT)
+    problems.push(`endless: should have timed out, and is ${describeEnd(over)}`);
   if (ranMs < timeoutMs - EARLY_MS) problems.push(`endless: timed out after only ${seconds(ranMs)}`);
   if (ranMs > timeoutMs + LATE_MS) problems.push(`endless: timed out only after ${seconds(ranMs)}`);
   return problems;

@@ -102,10 +102,13 @@ async function cutOff(
   const job = await getJob(cluster.client, jobId);
   const second = job.attempts[1];
   say(`lease of ${seconds(leaseMs)}; the network was cut at 0`);
-  say(`  ${end.goneAtMs === null ? "never" : seconds(end.goneAtMs - cutAtMs)}: no process of attempt 1 is left`);
+  say(
+    `  ${end.goneAtMs === null ? "never" : seconds(end.goneAtMs - cutAtMs)}: no process of attempt 1 is left`,
+  );
   say(`  ${seconds(begin.bootMs - cutAtMs)}: attempt 2 begins on worker ${second?.workerId ?? "unknown"}`);
   const problems: string[] = [];
-  if (alive.length > 0) problems.push(`processes ${alive.join(", ")} of attempt 1 were alive beside attempt 2`);
+  if (alive.length > 0)
+    problems.push(`processes ${alive.join(", ")} of attempt 1 were alive beside attempt 2`);
   if (end.goneAtMs === null || end.goneAtMs > begin.bootMs) {
     problems.push("attempt 2 began before the processes of attempt 1 were gone");
   }
@@ -133,7 +136,8 @@ async function untilCleanedUp(cluster: Cluster, { id, workerId }: Attempt): Prom
       () => true,
     );
   await eventually(
-    async () => (await isGone(join(directory, "attempts", id))) && (await isGone(join(directory, "spool", id))),
+    async () =>
+      (await isGone(join(directory, "attempts", id))) && (await isGone(join(directory, "spool", id))),
     { timeoutMs: CLEAN_UP_TIMEOUT_MS, intervalMs: 100, what: "the removal of attempt 1 from its worker" },
   );
 }

@@ -21,7 +21,7 @@ export interface TalkOptions {
   tickMs: number;
   /** Printed to stdout in each tick; besides, one line goes to stderr. */
   bytesPerTick: number;
-  /** CPU time that it wastes in each tick. */
+  /** How long it is busy in each tick. */
   burnMs?: number;
   exitCode: number;
   /** Processes in sessions of their own that ignore SIGTERM. */
@@ -123,8 +123,8 @@ function numbered(bytes) {
   return text;
 }
 function burn(ms) {
-  const end = process.cpuUsage().user + ms * 1000;
-  while (process.cpuUsage().user < end);
+  const end = process.hrtime.bigint() + BigInt(ms) * 1000000n;
+  while (process.hrtime.bigint() < end);
 }
 
 note("begin", { pid: process.pid, bootMs: bootMs() });

@@ -24,7 +24,8 @@ const LATE_MS = 10_000;
 
 export const workerLostPolicies: Scenario = {
   name: "worker-lost-policies",
-  description: "onWorkerLost fail and wait: one fails at the end of the lease, the other waits for its worker",
+  description:
+    "onWorkerLost fail and wait: one fails at the end of the lease, the other waits for its worker",
   async run(context) {
     await requireNetworkFaults();
     return onCluster({ workers: 2 }, (cluster) => run(cluster, context));
@@ -57,7 +58,8 @@ async function run(cluster: Cluster, context: ScenarioContext): Promise<string[]
   await systemClock.sleep(silentMs - sinceSilence());
   const { state } = await getJob(client, waiting.jobId);
   context.say(`waiting: ${JobState[state]} after ${seconds(sinceSilence())}`);
-  if (state !== JobState.UNREACHABLE) problems.push(`waiting: is ${JobState[state]} while its worker is silent`);
+  if (state !== JobState.UNREACHABLE)
+    problems.push(`waiting: is ${JobState[state]} while its worker is silent`);
 
   await cluster.network.heal();
   for (const agent of stopped) signalProcess(agent, "SIGCONT");
