@@ -78,7 +78,7 @@ describe("the supervision of the embedded database", { skip: process.platform !=
           (rows) => rows[0] === 1,
           () => false,
         ),
-      { what: "an answer" },
+      { timeoutMs: 30_000, what: "an answer" },
     );
 
   test("one that is killed is started again at the same place, with what was committed", async () => {
@@ -106,7 +106,7 @@ describe("the supervision of the embedded database", { skip: process.platform !=
           const file = readPidFile(data);
           return file && !killed.has(file.pid) && isPostmaster(file.pid, data) ? file.pid : null;
         },
-        { intervalMs: 1, what: "the next postmaster" },
+        { timeoutMs: 30_000, intervalMs: 1, what: "the next postmaster" },
       );
       process.kill(pid, "SIGKILL");
       killed.add(pid);
@@ -173,6 +173,7 @@ describe("the supervision of the embedded database", { skip: process.platform !=
     const second = await start();
     process.kill(postmaster(), "SIGKILL");
     await eventually(() => warnings.filter((line) => line.endsWith("runs again")).length === 2, {
+      timeoutMs: 30_000,
       what: "both servers",
     });
     const pid = postmaster();
