@@ -34,6 +34,7 @@ function setup(
       directory: "/nowhere",
       definition: {},
       expected: { state: "succeeded" },
+      failsWhenLost: false,
       act: { type: "none" },
       jobId: "1",
       cancelledAtAttempt: null,

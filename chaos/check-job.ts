@@ -56,7 +56,7 @@ function checkEnd({ planned, job, events }: JobFacts): string[] {
 }
 
 function isExpectedEnd(planned: StormJob, job: Job): boolean {
-  const { expected, wasHit, cancelledAtAttempt } = planned;
+  const { expected, wasHit, cancelledAtAttempt, failsWhenLost } = planned;
   if (cancelledAtAttempt !== null && job.state === JobState.CANCELLED) return true;
   // The killed process ends its shell with a signal, or with the code that stands for one.
   if (
@@ -66,6 +66,7 @@ function isExpectedEnd(planned: StormJob, job: Job): boolean {
   ) {
     return true;
   }
+  if (failsWhenLost && job.state === JobState.FAILED && job.cause === Cause.WORKER_LOST) return true;
   switch (expected.state) {
     case "succeeded":
       return job.state === JobState.SUCCEEDED;

@@ -1,5 +1,6 @@
 /** What the jobs of the storm are like, drawn from a seed. */
 
+import { WorkerLostPolicy } from "../src/protocol/gen/hodei/v1/jobs_pb.ts";
 import type { SeededRandom } from "./seeded-random.ts";
 import { witnessJob, type JobInit, type WitnessOptions } from "./witness-job.ts";
 
@@ -22,6 +23,8 @@ export interface PlannedJob {
   directory: string;
   definition: JobInit;
   expected: Expected;
+  /** It is not tried again when its worker is lost. */
+  failsWhenLost: boolean;
   act: Act;
 }
 
@@ -138,18 +141,27 @@ const KINDS: readonly Kind[] = [
 /** The shortest lease that the API takes: so that leases do end during a cut. */
 const SHORT_LEASE_MS = 40_000;
 
+/** One in ten fails with its worker, one in ten waits for it for ever. */
+const LOST_POLICIES: readonly WorkerLostPolicy[] = [
+  ...Array<WorkerLostPolicy>(8).fill(WorkerLostPolicy.RETRY),
+  WorkerLostPolicy.FAIL,
+  WorkerLostPolicy.WAIT,
+];
+
 export function drawJob(random: SeededRandom, name: string, directory: string): PlannedJob {
   const kind = drawKind(random);
   const drawn = kind.draw(random);
   const lease = random.chance(0.4) ? { lease: duration(SHORT_LEASE_MS) } : {};
   const patience = { maxInfrastructureRetries: 20, backoff: duration(200), maxBackoff: duration(2_000) };
-  const rest = { ...lease, ...drawn.rest, retry: { ...patience, ...drawn.retry } };
+  const onWorkerLost = random.pick(LOST_POLICIES) ?? WorkerLostPolicy.RETRY;
+  const rest = { ...lease, onWorkerLost, ...drawn.rest, retry: { ...patience, ...drawn.retry } };
   return {
     kind: kind.name,
     name,
     directory,
     definition: witnessJob({ ...drawn.witness, name, directory }, rest),
     expected: drawn.expected ?? { state: "succeeded" },
+    failsWhenLost: onWorkerLost === WorkerLostPolicy.FAIL,
     act: drawn.act ?? { type: "none" },
   };
 }
