@@ -70,8 +70,16 @@ export class Place {
   }
 
   /** Starts `hodei dev` on free ports and waits until it is ready. */
-  async startDev(args: readonly string[] = []): Promise<{ url: string; pid: number }> {
-    const child = this.start(["dev", "--http-port", "0", "--grpc-port", "0", ...args]);
+  startDev(args: readonly string[] = []): Promise<{ url: string; pid: number }> {
+    return this.startServer(args, "dev");
+  }
+
+  /** Starts `hodei server`, whose workers outlive it; `stopDev` stops it, too. */
+  async startServer(
+    args: readonly string[] = [],
+    command: "server" | "dev" = "server",
+  ): Promise<{ url: string; pid: number }> {
+    const child = this.start([command, "--http-port", "0", "--grpc-port", "0", ...args]);
     child.stdout?.resume();
     let said = "";
     child.stderr?.on("data", (chunk: Buffer) => {
@@ -80,13 +88,14 @@ export class Place {
     this.#server = child;
     return eventually(
       async () => {
-        if (child.exitCode !== null) throw new Error(`hodei dev ended with ${child.exitCode}: ${said}`);
+        if (child.exitCode !== null)
+          throw new Error(`hodei ${command} ended with ${child.exitCode}: ${said}`);
         const text = await readFile(join(this.dataDirectory, "server.json"), "utf8").catch(() => null);
         if (text === null) return null;
         const server = JSON.parse(text) as { url: string; pid: number };
         return server.pid === child.pid ? server : null;
       },
-      { timeoutMs: 30_000, what: "the start of hodei dev" },
+      { timeoutMs: 30_000, what: `the start of hodei ${command}` },
     );
   }
 

@@ -28,8 +28,11 @@ export interface ServerProgram {
 export async function serverMain(program: ServerProgram & { flags: Flags }): Promise<number> {
   const settings = readSettings(serverSettings, { env: process.env, flags: program.flags });
   const options = optionsFrom(settings, program, settings.logLevel);
+  // Listened to from the beginning: a signal during the start asks for a good end, too.
+  const asked = untilSignal();
   const server = await startServer({ ...options, endWorkersOnStop: false });
-  return await serveUntilSignal(server, { timeoutMs: settings.shutdownTimeout, log: options.log });
+  await asked;
+  return await stopInTime(server, { timeoutMs: settings.shutdownTimeout, log: options.log });
 }
 
 /** `hodei dev`: everything in one command; nothing is left behind. */
@@ -39,9 +42,11 @@ export async function devMain(
   const isQuiet = program.flags["logLevel"] === undefined && process.env["HODEI_LOG_LEVEL"] === undefined;
   const settings = readSettings(serverSettings, { env: process.env, flags: program.flags });
   const options = optionsFrom(settings, program, isQuiet ? "warn" : settings.logLevel);
+  const asked = untilSignal();
   const server = await startServer({ ...options, endWorkersOnStop: true });
   program.onStarted(server);
-  return await serveUntilSignal(server, { timeoutMs: settings.shutdownTimeout, log: options.log });
+  await asked;
+  return await stopInTime(server, { timeoutMs: settings.shutdownTimeout, log: options.log });
 }
 
 /** A server inside the process of one command. */
@@ -145,11 +150,10 @@ function optionsFrom(
 }
 
 /** A stop that hangs must not keep the next server waiting: what it would have done is safe to be left. */
-async function serveUntilSignal(
+async function stopInTime(
   server: RunningServer,
   { timeoutMs, log }: { timeoutMs: number; log: Logger },
 ): Promise<number> {
-  await untilSignal();
   const callOff = systemClock.schedule(timeoutMs, () => {
     log.error({ waitsFor: server.stopsNow(), timeoutMs }, "could not stop in time, leaving all the same");
     process.exit(1);
