@@ -237,8 +237,11 @@ export class Checker {
     if (durable < acked) this.fail("log_lost", `${acked} bytes let go, ${durable} durable`);
   }
 
+  /** Harmless once the attempt is over: then the worker is about to hear that it may forget it. */
   spoolUnreadable(attemptId: string, offset: number): void {
-    this.fail("log_needed", `attempt ${this.#facts(attemptId).runs} at byte ${offset}`);
+    const job = this.jobs.get(this.treeOf(attemptId)?.jobId ?? "")?.job;
+    const isLive = job?.attemptId === attemptId && !isFinal(job.state) && job.state !== "pending";
+    if (isLive) this.fail("log_needed", `attempt ${this.#facts(attemptId).runs} at byte ${offset}`);
   }
 
   logArrived(attemptId: string, offset: number, data: Uint8Array): void {

@@ -20,6 +20,7 @@ const MAX_AGENT_ABSENCE_MS = 3_000;
  */
 const MAX_CLOCK_AHEAD_MS = 25_000;
 const MAX_CLOCK_BEHIND_MS = 60_000;
+const MAX_ECHO_MS = 4_000;
 const MAX_FREE_STEP_MS = 2 * 60 * 60_000;
 
 export class FaultInjector {
@@ -59,9 +60,21 @@ export class FaultInjector {
     }
     const machines = this.#cluster.platform.all();
     if (machines.length === 0) return;
-    const machine = this.#random.pick(machines);
+    this.#breakWorker(name, this.#random.pick(machines));
+  }
+
+  /** Troubles do not come alone: what happens right after another fault finds things half done. */
+  #breakWorker(name: FaultName, machine: SimMachine): void {
     if (NETWORK_FAULTS.has(name)) this.#breakNetwork(name, machine);
     else this.#breakMachine(name, machine);
+    const { scenario, time } = this.#cluster;
+    if (!this.#random.chance(scenario.echoRate)) return;
+    const next = this.#random.pick([...scenario.faults.keys()]);
+    time.schedule(this.#random.between(0, MAX_ECHO_MS), () => {
+      if (this.#isOver) return;
+      if (SERVER_FAULTS.has(next)) this.#breakServer(next);
+      else if (!machine.isGone) this.#breakWorker(next, machine);
+    });
   }
 
   #breakServer(name: FaultName): void {
@@ -122,7 +135,7 @@ export class FaultInjector {
     const { platform, scenario, time } = this.#cluster;
     const random = this.#random;
     const hasRunnerKills = scenario.faults.has("runner_killed");
-    const maxAbsenceMs = hasRunnerKills ? MAX_AGENT_ABSENCE_MS : 40_000;
+    const maxAbsenceMs = hasRunnerKills ? MAX_AGENT_ABSENCE_MS : random.pick([10_000, 100_000]);
     const { agent, runner, host } = machine;
     // Whoever must watch over the processes is spared while the other one is away already.
     const isUnwatched = runner === null || agent === null || runner.process.isStopped || agent.process.isStopped;
@@ -141,6 +154,11 @@ export class FaultInjector {
         break;
       case "runner_frozen":
         if (runner) this.#freeze(runner.process, random.between(100, MAX_RUNNER_FREEZE_MS));
+        break;
+      case "socket_cut":
+        // A runner that is stopped says hello late: until then nothing can be told to it.
+        if (runner) this.#freeze(runner.process, random.between(100, MAX_RUNNER_FREEZE_MS));
+        runner?.cutSocket();
         break;
       case "machine_lost":
         platform.lose(machine, "the machine broke down");

@@ -146,12 +146,6 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "for (const { attempt, job } of []) {",
   },
   {
-    name: "a worker may leave while a job is on its way to it",
-    file: "server/workers/link-api.ts",
-    find: "if (live.length > 0) {",
-    replace: "if (false) {",
-  },
-  {
     name: "deadlines follow the system clock",
     file: "base/steady-clock.ts",
     find: "return Math.round(startMs + sleptMs + passedMs);",

@@ -11,7 +11,7 @@ export const RULES = {
   log_changed: "a log holds the bytes that the command wrote, each once and in its place",
   log_lost: "a byte of log that was acknowledged is on the disk of the server",
   log_incomplete: "an attempt ends with its whole log on the disk of the server",
-  log_needed: "nobody asks a worker for log that it was allowed to let go of",
+  log_needed: "a worker is not asked for log of a valid attempt that it was allowed to let go of",
   final_changed: "a final state changes by a retry by hand only",
   version_skipped: "each change adds one to the version of a job",
   over_budget: "a job is not retried more often than its policy allows",

@@ -31,6 +31,7 @@ export const FAULTS = [
   "runner_frozen",
   "machine_suspended",
   "clock_set",
+  "socket_cut",
 ] as const;
 export type FaultName = (typeof FAULTS)[number];
 
@@ -58,6 +59,8 @@ export interface Scenario {
   /** Mean time between two faults of a kind, of those that happen at all. */
   faults: Map<FaultName, number>;
   halfOpen: number;
+  /** How often a fault is followed by another one at the same place, at once. */
+  echoRate: number;
   wire: WireConditions;
   store: StoreConditions;
   disk: DiskConditions;
@@ -74,12 +77,14 @@ const MIB = 1024 * 1024;
 
 export function drawScenario(seed: number): Scenario {
   const random = new SimRandom(seed, "scenario");
-  const faultsMs = random.between(20_000, 150_000);
+  const isLong = random.chance(0.25);
+  const faultsMs = isLong ? random.between(150_000, 400_000) : random.between(20_000, 150_000);
   const hasFaults = !random.chance(0.08);
   const faultShare = random.pick([0.08, 0.2, 0.35]);
+  const isBurst = random.chance(0.15);
   const faults = new Map<FaultName, number>();
   for (const name of FAULTS) {
-    if (hasFaults && random.chance(faultShare)) faults.set(name, random.between(8_000, 80_000));
+    if (hasFaults && random.chance(faultShare)) faults.set(name, isBurst ? random.between(2_000, 10_000) : random.between(8_000, 80_000));
   }
   const often = (probability: number, value: number): number => (hasFaults && random.chance(probability) ? value : 0);
   return {
@@ -88,6 +93,7 @@ export function drawScenario(seed: number): Scenario {
     faultsMs,
     faults,
     halfOpen: often(0.4, random.between(0.1, 0.8)),
+    echoRate: often(0.6, random.pick([0.3, 0.7])),
     wire: {
       minLatencyMs: 0.1,
       maxLatencyMs: random.pick([0.5, 5, 80, 800]),
@@ -97,6 +103,7 @@ export function drawScenario(seed: number): Scenario {
     disk: { syncMs: random.pick([0.2, 2, 20]) },
     machine: {
       maxSpawnMs: random.pick([5, 50, 500]),
+      spawnHangRate: often(0.1, 0.2),
       maxStartMs: random.pick([50, 300]),
       spoolLimitBytes: random.pick([32 * 1024, MIB, 64 * MIB]),
       offlineExitMs: random.pick([null, 60_000, 300_000]),
@@ -110,7 +117,7 @@ export function drawScenario(seed: number): Scenario {
     clockSkewMs: random.pick([0, 100, 5_000, 3_600_000]),
     serverRestartMs: random.pick([500, 5_000, 40_000]),
     drains: random.chance(0.15) ? [random.between(0, faultsMs)] : [],
-    submissions: drawSubmissions(random, { faultsMs, hasFaults }),
+    submissions: drawSubmissions(random, { faultsMs, hasFaults, isLong }),
   };
 }
 
@@ -132,26 +139,27 @@ function drawPool(random: SimRandom): Scenario["pool"] {
 
 function drawSubmissions(
   random: SimRandom,
-  { faultsMs, hasFaults }: { faultsMs: number; hasFaults: boolean },
+  { faultsMs, hasFaults, isLong }: { faultsMs: number; hasFaults: boolean; isLong: boolean },
 ): PlannedSubmission[] {
   const count = random.whole(1, random.pick([1, 3, 6]));
   const isLoud = random.chance(0.04);
   const hasUnkillable = hasFaults && random.chance(0.04);
   return Array.from({ length: count }, (_, index) => {
     const atMs = random.between(0, random.pick([1, 0.7]) * faultsMs * random.pick([0.1, 1]));
-    const script = drawScript(random, { isLoud, hasUnkillable });
+    const script = drawScript(random, { isLoud, hasUnkillable, isLong });
     return {
       atMs,
       key: `key-${index}`,
       isRepeated: random.chance(0.2),
-      definition: drawDefinition(random, index, script),
+      definition: drawDefinition(random, { index, script, isLong }),
       acts: drawActs(random, atMs, faultsMs),
     };
   });
 }
 
-function drawScript(random: SimRandom, swarm: { isLoud: boolean; hasUnkillable: boolean }): JobScript {
-  const durationMs = random.pick([0, 500, 5_000, 20_000, 60_000]) * random.between(0.5, 1.5);
+function drawScript(random: SimRandom, swarm: { isLoud: boolean; hasUnkillable: boolean; isLong: boolean }): JobScript {
+  const durations = swarm.isLong ? [500, 20_000, 120_000, 250_000] : [0, 500, 5_000, 20_000, 60_000];
+  const durationMs = random.pick(durations) * random.between(0.5, 1.5);
   const steps = random.whole(1, swarm.isLoud ? 12 : 8);
   const bytes = swarm.isLoud ? random.pick([200_000, 1_500_000]) : random.pick([0, 40, 3_000, 90_000]);
   return {
@@ -167,15 +175,18 @@ function drawScript(random: SimRandom, swarm: { isLoud: boolean; hasUnkillable: 
   };
 }
 
-function drawDefinition(random: SimRandom, index: number, script: JobScript): JobDefinition {
+function drawDefinition(
+  random: SimRandom,
+  { index, script, isLong }: { index: number; script: JobScript; isLong: boolean },
+): JobDefinition {
   return definitionWith({
     name: `job-${index}`,
     command: { kind: "script", interpreter: "sim", content: scriptText(script), safetyHeaders: true },
     resources: { cpuMillis: random.pick([0, 1_000, 3_000]), memoryBytes: 0, diskBytes: 0, gpu: 0 },
-    timeoutMs: random.pick([5_000, 30_000, 120_000, 120_000]),
+    timeoutMs: random.pick(isLong ? [120_000, 400_000] : [5_000, 30_000, 120_000, 120_000]),
     queueTimeoutMs: random.pick([20_000, 600_000, 600_000, 600_000]),
     graceMs: random.pick([0, 1_000, 8_000]),
-    leaseMs: random.pick([40_000, 60_000, 120_000]),
+    leaseMs: random.pick([40_000, 40_000, 60_000, 120_000]),
     onWorkerLost: random.pick(["retry", "retry", "retry", "fail", "wait"]),
     retry: {
       maxRetries: random.pick([0, 0, 1, 2]),

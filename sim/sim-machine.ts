@@ -14,6 +14,8 @@ import type { VirtualTime } from "./virtual-time.ts";
 
 export interface MachineConditions {
   maxSpawnMs: number;
+  /** How often a fork hangs for a long while. */
+  spawnHangRate: number;
   /** How long a runner or agent takes to start. */
   maxStartMs: number;
   spoolLimitBytes: number;

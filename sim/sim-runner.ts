@@ -13,6 +13,7 @@ const IDLE_EXIT_MS = 60_000;
 /** How long a new runner tries to end what an earlier one left. */
 const STRAY_PATIENCE_MS = 30_000;
 const STRAY_ROUND_MS = 50;
+const MAX_SPAWN_HANG_MS = 90_000;
 
 export class SimRunner {
   readonly process: SimProcess;
@@ -36,7 +37,7 @@ export class SimRunner {
       clock,
       bootNowMs: () => machine.host.bootMs,
       renewedAtMs: () => this.#renewedAtMs,
-      spawnMs: () => machine.random.between(1, machine.conditions.maxSpawnMs),
+      spawnMs: () => this.#spawnMs(),
       spoolLimitBytes: machine.conditions.spoolLimitBytes,
       deliver: (run) => this.process.deliver(run),
       send: (message) => this.#socket?.send(message),
@@ -93,6 +94,17 @@ export class SimRunner {
       capabilities: ["script", "pause"],
       attempts: [...this.#attempts.values()].map((attempt) => attempt.snapshot()),
     });
+  }
+
+  #spawnMs(): number {
+    const { random, conditions } = this.#machine;
+    if (random.chance(conditions.spawnHangRate)) return random.between(5_000, MAX_SPAWN_HANG_MS);
+    return random.between(1, conditions.maxSpawnMs);
+  }
+
+  /** Drops the connection; both ends are alive and find each other again. */
+  cutSocket(): void {
+    this.#socket?.close();
   }
 
   #handle(message: AgentToRunner): void {
