@@ -1,5 +1,7 @@
 /** The network is cut for longer than the spool lasts: the job waits, and nothing is lost. */
 
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
 import { systemClock } from "../../src/base/clock.ts";
 import { JobState } from "../../src/protocol/gen/hodei/v1/jobs_pb.ts";
 import { untilFinal } from "../cluster-client.ts";
@@ -49,6 +51,8 @@ async function run(cluster: Cluster, context: ScenarioContext): Promise<string[]
   await untilState(client, { jobId, states: [JobState.UNREACHABLE], timeoutMs: SILENCE_TIMEOUT_MS });
   context.say(`unreachable ${sinceCut()} after the cut`);
   await systemClock.sleep(cutMs - (systemClock.monotonicMs() - cutAtMs));
+  const spooledMiB = (await spooledBytes(cluster)) / 2 ** 20;
+  context.say(`the spool holds ${spooledMiB.toFixed(1)} MiB`);
   await cluster.network.heal();
   context.say(`the network is back ${sinceCut()} after the cut`);
   const states = [JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED];
@@ -57,4 +61,17 @@ async function run(cluster: Cluster, context: ScenarioContext): Promise<string[]
   const job = await untilFinal(client, jobId, END_TIMEOUT_MS);
   context.say(`ended ${sinceCut()} after the cut`);
   return checkTalk(client, { job, talk, attempt: 1, attempts: 1 }, context);
+}
+
+/** What the worker keeps for the server: no more than its limit, however much the job wants to print. */
+async function spooledBytes(cluster: Cluster): Promise<number> {
+  let bytes = 0;
+  for (const { directory } of await cluster.workers()) {
+    const spool = join(directory, "spool");
+    for (const attempt of await readdir(spool)) {
+      for (const name of await readdir(join(spool, attempt)))
+        bytes += (await stat(join(spool, attempt, name))).size;
+    }
+  }
+  return bytes;
 }
