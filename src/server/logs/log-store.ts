@@ -31,6 +31,7 @@ import {
 } from "./raw/attempt-log.ts";
 import { SHARDS, attemptLogPath, attemptOfFileName } from "./raw/attempt-path.ts";
 import { AttemptSlots, type AttemptSlot } from "./raw/attempt-slots.ts";
+import { DiskHealth } from "./raw/disk-health.ts";
 import { OpenFiles } from "./raw/open-files.ts";
 import { PendingBudget } from "./raw/pending-budget.ts";
 import { recoverRawLog } from "./raw/raw-recovery.ts";
@@ -143,6 +144,8 @@ class DirectoryLogStore implements LogStore {
   readonly #frames: RecentResults<Buffer>;
   readonly #indexes = new RecentResults<OpenSealedLog>(MAX_INDEXES);
   readonly #sealer: Sealer;
+  /** Attempts whose logs could not be sealed in the last round, of which it was said. */
+  #unsealable = new Set<string>();
   #areLeftoversRemoved = false;
   #stopped: Promise<void> | null = null;
 
@@ -152,7 +155,7 @@ class DirectoryLogStore implements LogStore {
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     const files = new OpenFiles({ limit: this.#limits.openFiles, log });
     const budget = new PendingBudget(this.#limits.pendingBytes);
-    this.#parts = { files, syncs: new SyncQueue(), budget, log };
+    this.#parts = { files, syncs: new SyncQueue(), budget, health: new DiskHealth({ clock, log }), log };
     this.#frames = new RecentResults(this.#limits.frames);
     this.#sealer = new Sealer({ store, blobs, files, clock, log, signal: this.#stopping.signal });
   }
@@ -193,11 +196,19 @@ class DirectoryLogStore implements LogStore {
     if (!this.#areLeftoversRemoved) await this.#removeLeftovers();
     const attempts = await this.#options.store.listUnsealed(SEAL_ROUND);
     const gate = new Gate(MAX_PARALLEL_RECOVERIES);
-    await Promise.all(attempts.map((attempt) => gate.run(() => this.#sealIfComplete(attempt))));
+    const failed = new Set<string>();
+    await Promise.all(
+      attempts.map(async (attempt) => {
+        const isDone = await gate.run(() => this.#sealIfComplete(attempt));
+        if (!isDone) failed.add(attempt.id);
+      }),
+    );
+    this.#unsealable = failed;
   }
 
-  async #sealIfComplete(attempt: Attempt): Promise<void> {
-    if (this.#stopping.signal.aborted) return;
+  /** False if it failed. */
+  async #sealIfComplete(attempt: Attempt): Promise<boolean> {
+    if (this.#stopping.signal.aborted) return true;
     try {
       const end = logEnd(attempt, {
         lengthBytes: await this.length(attempt.id),
@@ -205,10 +216,12 @@ class DirectoryLogStore implements LogStore {
         nowMs: this.#options.clock.nowMs(),
       });
       if (end.isComplete) await this.#finish(attempt.id, end.gap);
+      return true;
     } catch (error) {
-      if (this.#stopping.signal.aborted) return;
+      if (this.#stopping.signal.aborted) return true;
       const fields = { err: error, attemptId: attempt.id, jobId: attempt.jobId };
-      this.#options.log.error(fields, "sealing a log failed");
+      if (!this.#unsealable.has(attempt.id)) this.#options.log.error(fields, "sealing a log failed");
+      return false;
     }
   }
 

@@ -32,6 +32,7 @@ import type { WorkerInfo } from "../../core/worker.ts";
 import type { AppliedInput, Store } from "../../storage/store.ts";
 import type { LogStore } from "../logs/log-store.ts";
 import type { HeartbeatWriter } from "./heartbeat-writer.ts";
+import { LogIntake } from "./log-intake.ts";
 
 /** What a connection needs of the log store. */
 export type ConnectionLogs = Pick<LogStore, "append" | "length" | "finish" | "wake">;
@@ -53,8 +54,6 @@ export interface ConnectionDependencies {
 
 /** Messages to one worker that may wait; a worker that reads so slowly is cut off and comes back. */
 const MAX_WAITING_MESSAGES = 20_000;
-/** Log bytes of one worker in memory; more are not read from its stream. */
-const MAX_PENDING_LOG_BYTES = 16 * 1024 * 1024;
 
 export class WorkerConnection {
   readonly workerId: string;
@@ -69,11 +68,10 @@ export class WorkerConnection {
   readonly #outbox: Outbox<ServerMessage>;
   readonly #durable = new Map<string, number>();
   readonly #closed = new AbortController();
+  readonly #intake: LogIntake;
   /** By job id, the last input that waits for the store to take it. */
   readonly #failing = new Map<string, Promise<unknown>>();
   #isToldToDrain = false;
-  #pendingLogBytes = 0;
-  #lastAppend: Promise<void> = Promise.resolve();
 
   constructor(worker: { id: string; pool: string; info: WorkerInfo }, deps: ConnectionDependencies) {
     this.workerId = worker.id;
@@ -85,6 +83,7 @@ export class WorkerConnection {
       maxWaiting: MAX_WAITING_MESSAGES,
       overflow: () => new AppError("resource_exhausted", `worker ${worker.id} does not read its stream`),
     });
+    this.#intake = this.#openIntake();
   }
 
   /** What the worker shall be told, in order. Ends when the connection is closed. */
@@ -116,7 +115,7 @@ export class WorkerConnection {
     const actions = onWorkerMessage(this.session, message, this.#deps.clock.nowMs());
     this.#perform(actions);
     if (message.type === "result") this.#deps.onRoom();
-    if (this.#pendingLogBytes > MAX_PENDING_LOG_BYTES) await this.#lastAppend;
+    if (this.#intake.isFull) await this.#intake.room();
   }
 
   assign(view: LiveAttemptView): void {
@@ -170,7 +169,7 @@ export class WorkerConnection {
           void this.#apply(action);
           break;
         case "append_log":
-          this.#lastAppend = this.#append(action);
+          this.#intake.take(action.attemptId, action.offset, action.data);
           break;
         case "renew_lease":
           this.#deps.heartbeats.add({
@@ -183,23 +182,20 @@ export class WorkerConnection {
     }
   }
 
-  async #append(action: Extract<ServerAction, { type: "append_log" }>): Promise<void> {
-    const { attemptId, offset, data } = action;
-    this.#pendingLogBytes += data.byteLength;
-    try {
-      const appended = await this.#deps.logs.append(attemptId, offset, data);
-      if (appended.ok) this.#noteDurable(attemptId, appended.length);
-      // What lies between is on the worker's disk: a new stream begins where the log ends here.
-      else if (appended.refusal === "gap") this.goaway("log is missing in between");
+  #openIntake(): LogIntake {
+    const { logs, clock, random, log } = this.#deps;
+    return new LogIntake({
+      logs,
+      clock,
+      random,
+      log,
+      signal: this.#closed.signal,
+      isWanted: (attemptId) => this.session.attempts.has(attemptId),
+      onDurable: (attemptId, length) => this.#noteDurable(attemptId, length),
       // Sealed as it was, because the attempt was lost behind the back of this stream.
-      else this.giveUp(attemptId);
-    } catch (error) {
-      // Not acknowledged, so still on the worker's disk: it is sent again after a reconnect.
-      if (!this.isClosed) this.#deps.log.error({ err: error, attemptId }, "could not store log");
-      this.goaway("the server could not store log");
-    } finally {
-      this.#pendingLogBytes -= data.byteLength;
-    }
+      onEnded: (attemptId) => this.giveUp(attemptId),
+      onBroken: (reason) => this.goaway(reason),
+    });
   }
 
   /** Appends that became durable together are acknowledged once. */

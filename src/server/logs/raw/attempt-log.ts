@@ -15,6 +15,7 @@ import { dirname } from "node:path";
 import { AppError, errorMessage, systemErrorCode } from "../../../base/errors.ts";
 import type { Logger } from "../../../base/log.ts";
 import type { SealedLog } from "../../../storage/store.ts";
+import type { DiskHealth } from "./disk-health.ts";
 import { syncDirectory, syncFile, truncateFile, writeFully } from "./file-calls.ts";
 import type { OpenFiles } from "./open-files.ts";
 import type { PendingBudget } from "./pending-budget.ts";
@@ -52,6 +53,7 @@ export interface AttemptLogParts {
   files: OpenFiles;
   syncs: SyncQueue;
   budget: PendingBudget;
+  health: DiskHealth;
   log: Logger;
 }
 
@@ -236,7 +238,10 @@ export class AttemptLog implements Syncable {
       this.#fail("sync", error);
     }
     // A listener that throws is a bug and must not pass for a disk that fails.
-    if (isSynced) this.#advance(target);
+    if (isSynced) {
+      this.#parts.health.took();
+      this.#advance(target);
+    }
     this.#isSyncing = false;
     await this.#afterWork();
   }
@@ -255,6 +260,7 @@ export class AttemptLog implements Syncable {
     const code = NO_ROOM.has(systemErrorCode(cause) ?? "") ? "resource_exhausted" : "unavailable";
     const message = `${verb} log of attempt ${this.attemptId}: ${errorMessage(cause)}`;
     this.#failure = new AppError(code, message, { cause });
+    this.#parts.health.refused(this.#failure);
     this.#queue = [];
   }
 
@@ -270,8 +276,10 @@ export class AttemptLog implements Syncable {
   /** Cuts the file back to what was acknowledged, so that the next bytes go to the right place. */
   async #forgetPending(failure: AppError): Promise<void> {
     const { log, budget, files } = this.#parts;
+    // Nothing was written to a file that could not be opened.
+    const fd = await this.#held?.fd.catch(() => null);
     try {
-      if (this.#held) await truncateFile(await this.#held.fd, this.#durable);
+      if (typeof fd === "number") await truncateFile(fd, this.#durable);
     } catch (error) {
       // What stands there too much is overwritten by the bytes that come again: places are absolute.
       log.error({ err: error, attemptId: this.attemptId }, "cutting back a log failed");
