@@ -122,6 +122,8 @@ if [ "$WITNESS_PAD" != 0 ]; then printf -v pad ' %*s' "$WITNESS_PAD" ''; fi
 for ((i = 0; i < WITNESS_CHILDREN; i++)); do
   if ((i % 2)); then (trap '' TERM; exec setsid sleep 900) & else setsid sleep 900 & fi
   hold $!
+  # Else bash would tell the log when one of them is killed.
+  disown $!
 done
 
 for ((n = 0; n < WITNESS_ROUNDS; n++)); do
