@@ -59,10 +59,15 @@ export class FakeAgent {
   }
 
   static async connect(directory: string): Promise<FakeAgent> {
-    const agent = await eventually(() => tryConnect(directory), { what: "the runner's socket" });
-    const fake = new FakeAgent(directory, agent);
+    const fake = await FakeAgent.open(directory);
     await fake.next("hello");
     return fake;
+  }
+
+  /** Does not wait for the hello. */
+  static async open(directory: string): Promise<FakeAgent> {
+    const agent = await eventually(() => tryConnect(directory), { what: "the runner's socket" });
+    return new FakeAgent(directory, agent);
   }
 
   get isConnected(): boolean {

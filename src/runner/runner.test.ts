@@ -5,6 +5,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import { bootClock } from "../base/boot-clock.ts";
 import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
 import { silentLogger } from "../base/log.ts";
@@ -97,7 +98,12 @@ describe("the runner", { concurrency: true }, () => {
       const end = await agent.finish(bash("echo once"));
       agent.heard.splice(0);
       const definition = makeDefinition(bash("echo twice"));
-      const order = { attemptId: end.attemptId, jobId: "job", attemptNumber: 1, leaseFromMs: Number.MAX_SAFE_INTEGER };
+      const order = {
+        attemptId: end.attemptId,
+        jobId: "job",
+        attemptNumber: 1,
+        leaseFromMs: Number.MAX_SAFE_INTEGER,
+      };
       agent.send({ type: "run", ...order, definition });
       const again = await agent.result(end.attemptId);
       assert.equal(again.finishedAtMs, end.finishedAtMs);
@@ -126,6 +132,21 @@ describe("the runner", { concurrency: true }, () => {
       agent.send({ type: "control", attemptId, action: "cancel" });
       const result = await agent.result(attemptId);
       assert.equal(result.state, "cancelled");
+    }));
+
+  test("an order whose lease is over already starts no process", () =>
+    setup({}, async ({ agent, directory }) => {
+      const definition = makeDefinition({ ...bash(`touch ${directory}/ran`), leaseMs: 60_000 });
+      const leaseFromMs = bootClock()() - 60_000;
+      const order = { attemptId: "late", jobId: "job", attemptNumber: 1, leaseFromMs };
+      agent.send({ type: "run", ...order, definition });
+      const result = await agent.result("late");
+      assert.deepEqual(
+        [result.state, result.cause, result.startedAtMs, result.exitCode],
+        ["failed", "worker_lost", null, null],
+      );
+      assert.equal(existsSync(join(directory, "ran")), false);
+      assert.ok(!agent.heard.some(({ type }) => type === "started"));
     }));
 
   test("a forgotten attempt leaves nothing behind, even one that still runs", () =>

@@ -5,9 +5,10 @@
  * - carries the attempt in its environment or in a resource limit (process-marks.ts),
  * - or was seen to belong to it before: the tree is looked at each second while it runs.
  *
- * Where there is no `prlimit`, a process is not found that clears its environment, changes its
- * session and loses its parent before it was ever seen; nor, anywhere, one that another daemon
- * starts for the job. That is why cgroups are preferred wherever they can be had.
+ * Not found are: what another daemon starts for the job; a process that begins a new session and
+ * forks again and again, faster than /proc can be read; and where there is no `prlimit`, one that
+ * clears its environment, changes its session and loses its parent before it was ever seen. That is
+ * why cgroups are preferred wherever they can be had.
  */
 
 import type { Clock } from "../../base/clock.ts";
@@ -70,8 +71,8 @@ class SweptTree implements ProcessTree {
   #groups = new Set<number>();
   /** Those that bear no mark, with their start: nobody gets one later. */
   #strangers = new Map<number, number>();
-  /** Whom the freeze has stopped, with their start; null while it is not frozen. */
-  #stopped: Map<number, number> | null = null;
+  /** Who had stopped by itself before the freeze, with its start; null while it is not frozen. */
+  #stoppedBefore: Map<number, number> | null = null;
   #sampled: TreeUsage = NO_TREE_USAGE;
 
   constructor(attemptId: string, clock: Clock) {
@@ -99,7 +100,6 @@ class SweptTree implements ProcessTree {
   }
 
   async freeze(): Promise<string> {
-    this.#stopped ??= new Map();
     const moving = await this.#stopAll(STOP_WAIT_MS);
     if (moving.length === 0) return "";
     return `these processes cannot be stopped: ${describeProcesses(moving)}`;
@@ -107,21 +107,23 @@ class SweptTree implements ProcessTree {
 
   /** Who had stopped by itself before the freeze stays so. */
   thaw(): void {
-    const stopped = this.#stopped;
-    this.#stopped = null;
-    if (stopped === null) return;
+    const stoppedBefore = this.#stoppedBefore;
+    this.#stoppedBefore = null;
+    if (stoppedBefore === null) return;
     for (const { pid, stat } of this.#look()) {
-      if (stopped.get(pid) === stat.startTick) sendSignal(pid, "SIGCONT");
+      if (stoppedBefore.get(pid) !== stat.startTick) sendSignal(pid, "SIGCONT");
     }
   }
 
   /** Stopped first, nothing forks away from the list. */
   async killRound(): Promise<number[]> {
+    // First, so that "nobody is there" is true: a list of processes may lack one that has just begun.
+    this.#signalGroups("SIGKILL");
     if (this.#look().length === 0) return [];
-    this.#stopped ??= new Map();
     await this.#stopAll(KILL_STOP_WAIT_MS);
     const pids = this.members();
     for (const pid of pids) sendSignal(pid, "SIGKILL");
+    this.#signalGroups("SIGKILL");
     return pids;
   }
 
@@ -140,18 +142,26 @@ class SweptTree implements ProcessTree {
   /** SIGSTOP to all until nobody moves, or until the tree is thawed. Returns who still moves. */
   async #stopAll(waitMs: number): Promise<number[]> {
     const endMs = this.#clock.monotonicMs() + waitMs;
+    this.#stoppedBefore ??= starts(this.#look().filter(isStandingStill));
     for (;;) {
-      const stopped = this.#stopped;
-      if (stopped === null) return [];
-      const moving = this.#look().filter(({ stat }) => !isStandingStill(stat.state));
-      for (const { pid, stat } of moving) {
-        sendSignal(pid, "SIGSTOP");
-        stopped.set(pid, stat.startTick);
-      }
+      if (this.#stoppedBefore === null) return [];
+      this.#signalGroups("SIGSTOP");
+      const moving = this.#look().filter((member) => !isStandingStill(member));
+      for (const { pid } of moving) sendSignal(pid, "SIGSTOP");
       // In an uninterruptible wait it cannot run, nor will it before it has stopped.
       const running = moving.filter(({ stat }) => stat.state !== "D").map(({ pid }) => pid);
       if (moving.length === 0 || this.#clock.monotonicMs() >= endMs) return running;
       await this.#clock.sleep(1);
+    }
+  }
+
+  /** The kernel signals a whole group at once: nothing in it forks away from that. */
+  #signalGroups(name: NodeJS.Signals): void {
+    for (const group of new Set([...this.#groups, ...this.#sessions])) {
+      const leader = readProcess(group);
+      const isStranger = leader !== null && leader.session === ownSession;
+      const isReused = leader !== null && this.#strangers.get(group) === leader.startTick;
+      if (!isStranger && !isReused) sendSignal(-group, name);
     }
   }
 
@@ -186,8 +196,8 @@ function starts(processes: readonly ListedProcess[]): Map<number, number> {
 }
 
 /** Stopped by a signal or by a tracer. */
-function isStandingStill(state: string): boolean {
-  return state === "T" || state === "t";
+function isStandingStill({ stat }: ListedProcess): boolean {
+  return stat.state === "T" || stat.state === "t";
 }
 
 function addDescendants(members: Map<number, ListedProcess>, candidates: readonly ListedProcess[]): void {

@@ -3,9 +3,11 @@ import { readdirSync } from "node:fs";
 import { test } from "node:test";
 import { bash, startRunnerUnderTest } from "../fake-agent.ts";
 import { readCgroupMounts } from "./cgroup-mounts.ts";
-import { reasonToSkip, testTrees } from "./tree-promises.ts";
+import { testResistance } from "./resistance-conformance.ts";
+import { reasonToSkip, testTrees } from "./tree-conformance.ts";
 
 await testTrees("v1");
+await testResistance("v1");
 
 test(
   "the cgroup figures of an attempt are real, and a process killed for want of memory is named",

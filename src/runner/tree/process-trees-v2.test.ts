@@ -1,3 +1,5 @@
-import { testTrees } from "./tree-promises.ts";
+import { testResistance } from "./resistance-conformance.ts";
+import { testTrees } from "./tree-conformance.ts";
 
 await testTrees("v2");
+await testResistance("v2");
