@@ -94,6 +94,8 @@ test("an agent that drains says so, finishes its job, takes leave and ends its r
   stream.welcome();
   await runJob(stream, 'until [ -e "$HODEI_WORKSPACE/../../../go" ]; do sleep 0.05; done');
   const identity = await runner();
+  // Both get the signal when their whole group is told to end.
+  signalProcess(identity, "SIGTERM");
   agent.drain(60_000);
   await nextDrainingHeartbeat(stream);
   assert.equal(server.unregistrations, 0, "it stays while the job runs");

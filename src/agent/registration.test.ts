@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, rmdir, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
@@ -61,6 +61,21 @@ test("tries again with the same key while the server cannot answer", async (t) =
   server.onRegister = () => {};
   await opening;
   assert.equal(new Set(server.registrations.map(({ registrationKey }) => registrationKey)).size, 1);
+});
+
+test("asks again with the same key when it was killed before it had the session", async (t) => {
+  const { directory, server, options } = await setup(t);
+  // The answer never becomes a session, as if the agent had ended there.
+  await mkdir(join(directory, "session.json.new"));
+  await assert.rejects(openSession(options, never), /EISDIR/);
+  await rmdir(join(directory, "session.json.new"));
+  await openSession(options, never);
+  const keys = server.registrations.map(({ registrationKey }) => registrationKey);
+  assert.equal(keys.length, 2);
+  assert.equal(keys[0], keys[1]);
+  await forgetSession(directory);
+  await openSession({ ...options, token: "second" }, never);
+  assert.notEqual(server.registrations[2]?.registrationKey, keys[0]);
 });
 
 test("gives up at once when the token is refused, and says why", async (t) => {

@@ -42,7 +42,7 @@ export async function openSession(options: RegistrationOptions, signal: AbortSig
   const stored = await readSession(options.directory);
   if (stored) return stored;
   const token = await readToken(options);
-  const registrationKey = uuidV4();
+  const registrationKey = await keepKey(options.directory);
   const backoff = new Backoff({ baseMs: 100, maxMs: 10_000 }, options.random);
   for (;;) {
     try {
@@ -58,6 +58,7 @@ export async function openSession(options: RegistrationOptions, signal: AbortSig
       const session = { workerId: answer.workerId, sessionToken: answer.sessionToken };
       await writeSession(options.directory, session);
       await removeToken(options);
+      await rm(keyPath(options.directory), { force: true });
       return session;
     } catch (error) {
       if (signal.aborted || !isTransient(error)) throw refusal(error);
@@ -67,6 +68,25 @@ export async function openSession(options: RegistrationOptions, signal: AbortSig
       await options.clock.sleep(backoff.nextDelayMs(), signal);
     }
   }
+}
+
+/**
+ * The key by which the server knows that it has seen this registration before. It is kept until the
+ * session is, so that an agent that was killed between the answer and its writing can ask again.
+ */
+async function keepKey(directory: string): Promise<string> {
+  const path = keyPath(directory);
+  const kept = await readFile(path, "utf8").catch(() => "");
+  if (kept !== "") return kept;
+  const key = uuidV4();
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await writeFile(`${path}.new`, key, { mode: 0o600 });
+  await rename(`${path}.new`, path);
+  return key;
+}
+
+function keyPath(directory: string): string {
+  return join(directory, "registration-key");
 }
 
 /** For a session that the server does not know any more: the next start needs a new token. */

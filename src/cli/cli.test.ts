@@ -337,7 +337,7 @@ test("get says what an unreachable job waits for, and which wish is not done yet
   const lastHeartbeatAt = timestampFromMs(systemClock.nowMs() - 120_000);
   const url = await setup(t, {
     jobs: { getJob: ({ jobId }) => ({ job: jobId === JOB_ID ? lost : running }) },
-    workers: { getWorkerInfo: () => ({ worker: { id: JOB_ID, lastHeartbeatAt } }) },
+    workers: { getWorkerInfo: () => ({ worker: { info: { workerId: JOB_ID }, lastHeartbeatAt } }) },
   });
   const unreachable = (await cli(["get", JOB_ID], { url })).stdout.text;
   assert.match(
@@ -457,6 +457,7 @@ test("completion scripts are valid for their shells and know commands and option
   assert.deepEqual(ask("hodei ca", 1), ["cancel"]);
   assert.deepEqual(ask("hodei run --work", 2), ["--working-directory"]);
   assert.deepEqual(ask("hodei completion z", 2), ["zsh"]);
+  assert.deepEqual(ask("hodei workers d", 2), ["drain"]);
   assert.match((await cli(["completion", "zsh"])).stdout.text, /^#compdef hodei/);
   assert.match(
     (await cli(["completion", "fish"])).stdout.text,

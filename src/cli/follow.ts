@@ -5,20 +5,26 @@ import { jobFromWire, timeToWire, type JobView } from "../protocol/convert.ts";
 import type { LogStream, ReadLogResponse } from "../protocol/gen/hodei/v1/logs_pb.ts";
 import { Reconnect, type FollowContext } from "./reconnect.ts";
 
-/** The job now and after each change, until it has ended. Ends quietly when `signal` aborts. */
+/**
+ * The job now and after each change, until it has ended. A state that was seen before the connection
+ * broke is not told again. Ends quietly when `signal` aborts.
+ */
 export async function* watchJob(jobId: string, follow: FollowContext): AsyncGenerator<JobView> {
   const reconnect = new Reconnect(follow, {
     attempted: `watch job ${jobId}`,
     hint: `the job goes on without this command; see it with: hodei watch ${jobId}`,
   });
   const { connection, signal } = follow;
+  let seenVersion = 0;
   for (;;) {
     try {
       for await (const { job } of connection.jobs.watchJob({ jobId }, { signal })) {
         reconnect.succeeded();
         if (!job) continue;
         const view = jobFromWire(job);
-        yield view;
+        const isKnown = view.version > 0 && view.version === seenVersion;
+        seenVersion = view.version;
+        if (!isKnown) yield view;
         if (isFinal(view.state)) return;
       }
       await reconnect.wait(null);

@@ -101,7 +101,11 @@ test("workers drain tells all workers, and with --wait says what they still run 
   const told: string[] = [];
   let runs = 2;
   const worker = (state: WorkerState, attempts: number) => ({
-    worker: { id: WORKER_ID, state, attemptIds: Array.from({ length: attempts }, () => JOB_ID) },
+    worker: {
+      info: { workerId: WORKER_ID },
+      state,
+      attemptIds: Array.from({ length: attempts }, () => JOB_ID),
+    },
   });
   const url = await setup(t, {
     workers: {
@@ -129,7 +133,7 @@ test("workers drain tells all workers, and with --wait says what they still run 
 });
 
 test("a drain that takes too long ends with 124, and its options need the word", async (t) => {
-  const worker = { id: WORKER_ID, state: WorkerState.DRAINING, attemptIds: [JOB_ID] };
+  const worker = { info: { workerId: WORKER_ID }, state: WorkerState.DRAINING, attemptIds: [JOB_ID] };
   const url = await setup(t, {
     workers: { drainWorker: () => ({ worker }), getWorkerInfo: () => ({ worker }) },
   });

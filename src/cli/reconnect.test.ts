@@ -20,9 +20,11 @@ function services(text: string, hasEnded: boolean): Required<Pick<FakeServices, 
     jobs: {
       queueJob: () => ({ jobId: JOB_ID }),
       async *watchJob() {
-        yield { job: { id: JOB_ID, state: JobState.RUNNING } };
+        yield { job: { id: JOB_ID, state: JobState.RUNNING, version: 3n } };
         if (!hasEnded) await new Promise(() => {});
-        yield { job: { id: JOB_ID, state: JobState.SUCCEEDED, startedAt: time, finishedAt: time } };
+        yield {
+          job: { id: JOB_ID, state: JobState.SUCCEEDED, startedAt: time, finishedAt: time, version: 4n },
+        };
       },
     },
     logs: {
@@ -78,8 +80,9 @@ test("a server of the data directory is found again on another port", async (t) 
   t.after(second.close);
   await announce(second.url);
   await first.close();
-  const { exitCode, stderr } = await run.result;
+  const { exitCode, stdout, stderr } = await run.result;
   assert.equal(exitCode, 0, stderr.text);
+  assert.match(stdout.text, /^\S+ running\n\S+ succeeded\n$/, "what was seen before is not told again");
 });
 
 test("a server that stays away is given up after a named time, and the job goes on", async () => {

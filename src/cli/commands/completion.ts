@@ -7,6 +7,9 @@ import { EXIT } from "../exit-codes.ts";
 
 const SHELLS = ["bash", "zsh", "fish"] as const;
 
+/** Words that some commands take besides ids and files. */
+const OPERANDS: Readonly<Record<string, readonly string[]>> = { completion: SHELLS, workers: ["drain"] };
+
 export const completionCommand: CliCommand = {
   configure(command) {
     command.argument("<shell>", SHELLS.join(", ")).addHelpText(
@@ -65,6 +68,10 @@ function optionsOf(command: Command): OptionWords[] {
   );
 }
 
+function operandsOf(name: string): readonly string[] {
+  return OPERANDS[name] ?? [];
+}
+
 /** In single quotes for a shell. */
 function quoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
@@ -73,7 +80,7 @@ function quoted(text: string): string {
 function bashScript(commands: readonly CommandWords[]): string {
   const names = commands.map(({ name }) => name).join(" ");
   const cases = commands.map(({ name, options }) => {
-    const words = options.flatMap(({ flags }) => flags).join(" ");
+    const words = [...operandsOf(name), ...options.flatMap(({ flags }) => flags)].join(" ");
     return `    ${name}) words="${words}" ;;`;
   });
   const takers = [
@@ -96,7 +103,7 @@ _hodei() {
     help) words="${names} exit-codes" ;;
 ${cases.filter((line) => !/^ {4}(?:completion|help)\)/.test(line)).join("\n")}
   esac
-  if [[ "$current" == -* || -z "$name" || "$name" == completion || "$name" == help ]]; then
+  if [[ "$current" == -* || -z "$name" || " ${Object.keys(OPERANDS).join(" ")} help " == *" $name "* ]]; then
     COMPREPLY=($(compgen -W "$words" -- "$current"))
   else
     COMPREPLY=($(compgen -f -- "$current"))
@@ -111,7 +118,8 @@ function zshScript(commands: readonly CommandWords[]): string {
     quoted(`${name}:${description.replaceAll(":", "\\:")}`);
   const names = commands.map(({ name, description }) => `    ${described(name, description)}`).join("\n");
   const cases = commands.map(({ name, options }) => {
-    const rest = name === "completion" ? quoted(`1:shell:(${SHELLS.join(" ")})`) : quoted("*:file:_files");
+    const operands = operandsOf(name).join(" ");
+    const rest = operands === "" ? quoted("*:file:_files") : quoted(`1:word:(${operands})`);
     const specs = options.flatMap(({ flags, description, takesValue }) =>
       flags.map((flag) =>
         quoted(`*${flag}[${description.replaceAll(/[[\]:]/g, " ")}]${takesValue ? ":value:_files" : ""}`),
@@ -143,10 +151,9 @@ function fishScript(commands: readonly CommandWords[]): string {
   const lines = ["# fish completion for hodei", "complete -c hodei -f -n __fish_use_subcommand"];
   for (const { name, description, options } of commands) {
     lines.push(`complete -c hodei -n __fish_use_subcommand -a ${name} -d ${quoted(description)}`);
-    if (name === "completion")
-      lines.push(
-        `complete -c hodei -f -n '__fish_seen_subcommand_from completion' -a ${quoted(SHELLS.join(" "))}`,
-      );
+    const operands = operandsOf(name).join(" ");
+    if (operands !== "")
+      lines.push(`complete -c hodei -f -n '__fish_seen_subcommand_from ${name}' -a ${quoted(operands)}`);
     for (const option of options) {
       const flags = option.flags
         .map((flag) => (flag.startsWith("--") ? `-l ${flag.slice(2)}` : `-s ${flag.slice(1)}`))
