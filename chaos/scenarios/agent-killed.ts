@@ -53,8 +53,10 @@ async function killAgents(
   cluster: Cluster,
   options: { kills: number; intervalMs: number; jobId: string },
 ): Promise<number> {
+  const startedMs = systemClock.monotonicMs();
   for (let killed = 0; killed < options.kills; killed++) {
-    await systemClock.sleep(options.intervalMs);
+    const dueMs = startedMs + (killed + 1) * options.intervalMs;
+    await systemClock.sleep(dueMs - systemClock.monotonicMs());
     const agent = await nextAgent(cluster);
     if (agent === null) return killed;
     signalProcess(agent, "SIGKILL");

@@ -1,13 +1,12 @@
 /** The network is cut for longer than the spool lasts: the job waits, and nothing is lost. */
 
-import { readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
 import { systemClock } from "../../src/base/clock.ts";
 import { JobState } from "../../src/protocol/gen/hodei/v1/jobs_pb.ts";
 import { untilFinal } from "../cluster-client.ts";
 import type { Cluster } from "../cluster.ts";
 import { checkTalk, duration, seconds, submit, untilState } from "./job-calls.ts";
 import { onCluster, requireNetworkFaults, type Scenario, type ScenarioContext } from "./scenario.ts";
+import { spooledBytes } from "./spooled-bytes.ts";
 import { talkingJob, untilBegun, type TalkOptions } from "./talking-job.ts";
 
 /** More is printed during the cut than the 256 MiB that a spool may hold. */
@@ -18,6 +17,7 @@ const TALK_BEFORE_MS = 5_000;
 const START_TIMEOUT_MS = 60_000;
 const SILENCE_TIMEOUT_MS = 60_000;
 const RETURN_TIMEOUT_MS = 60_000;
+const AFTER_CUT = [JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED];
 const END_TIMEOUT_MS = 15 * 60_000;
 
 export const longCut: Scenario = {
@@ -48,30 +48,19 @@ async function run(cluster: Cluster, context: ScenarioContext): Promise<string[]
   const cutAtMs = systemClock.monotonicMs();
   const sinceCut = (): string => seconds(systemClock.monotonicMs() - cutAtMs);
   await cluster.network.cut("both");
-  await untilState(client, { jobId, states: [JobState.UNREACHABLE], timeoutMs: SILENCE_TIMEOUT_MS });
+  const states = [JobState.UNREACHABLE];
+  const { attempts } = await untilState(client, { jobId, states, timeoutMs: SILENCE_TIMEOUT_MS });
   context.say(`unreachable ${sinceCut()} after the cut`);
   await systemClock.sleep(cutMs - (systemClock.monotonicMs() - cutAtMs));
-  const spooledMiB = (await spooledBytes(cluster)) / 2 ** 20;
-  context.say(`the spool holds ${spooledMiB.toFixed(1)} MiB`);
+  for (const attempt of attempts) {
+    const spooledMiB = (await spooledBytes(cluster, attempt)) / 2 ** 20;
+    context.say(`the spool holds ${spooledMiB.toFixed(1)} MiB`);
+  }
   await cluster.network.heal();
   context.say(`the network is back ${sinceCut()} after the cut`);
-  const states = [JobState.RUNNING, JobState.SUCCEEDED, JobState.FAILED];
-  const back = await untilState(client, { jobId, states, timeoutMs: RETURN_TIMEOUT_MS });
+  const back = await untilState(client, { jobId, states: AFTER_CUT, timeoutMs: RETURN_TIMEOUT_MS });
   context.say(`${JobState[back.state]} again ${sinceCut()} after the cut`);
   const job = await untilFinal(client, jobId, END_TIMEOUT_MS);
   context.say(`ended ${sinceCut()} after the cut`);
   return checkTalk(client, { job, talk, attempt: 1, attempts: 1 }, context);
-}
-
-/** What the worker keeps for the server: no more than its limit, however much the job wants to print. */
-async function spooledBytes(cluster: Cluster): Promise<number> {
-  let bytes = 0;
-  for (const { directory } of await cluster.workers()) {
-    const spool = join(directory, "spool");
-    for (const attempt of await readdir(spool)) {
-      for (const name of await readdir(join(spool, attempt)))
-        bytes += (await stat(join(spool, attempt, name))).size;
-    }
-  }
-  return bytes;
 }

@@ -10,8 +10,9 @@ import { Cause, JobState, type Attempt } from "../../src/protocol/gen/hodei/v1/j
 import { untilFinal } from "../cluster-client.ts";
 import type { Cluster } from "../cluster.ts";
 import { checkTalk, describeEnd, duration, getJob, seconds, submit, untilState } from "./job-calls.ts";
-import { accountOfLog, describe } from "./log-account.ts";
+import { accountOfLog, describe, type LogAccount } from "./log-account.ts";
 import { onCluster, requireNetworkFaults, type Scenario, type ScenarioContext } from "./scenario.ts";
+import { spooledBytes } from "./spooled-bytes.ts";
 import { talkingJob, untilBegun, type TalkOptions } from "./talking-job.ts";
 import { bootNowMs, processesOfAttempt, watchEnd } from "./watched-processes.ts";
 import { WorkerRelay } from "./worker-relay.ts";
@@ -24,6 +25,8 @@ const START_TIMEOUT_MS = 60_000;
 /** After the lease: backoff and a new worker. */
 const AGAIN_TIMEOUT_MS = 60_000;
 const CLEAN_UP_TIMEOUT_MS = 90_000;
+/** More than the heads of records make up. */
+const UNSENT_BYTES = 100_000;
 const END_TIMEOUT_MS = 5 * 60_000;
 
 export const shortLease: Scenario = {
@@ -76,6 +79,7 @@ async function run({ cluster, relay }: Stage, context: ScenarioContext): Promise
   context.say(`attempt 1 runs ${processesOfAttempt(first.id).length} processes on worker ${first.workerId}`);
   const problems = await cutOff({ cluster, relay }, { jobId, first, talk, leaseMs }, context);
   const lost = await accountOfLog(client, jobId, 1);
+  problems.push(...(await checkUnsent({ cluster, relay }, { first, lost }, context)));
   await relay.network.heal();
   context.say("the network is back");
   await untilCleanedUp(cluster, first);
@@ -116,6 +120,18 @@ async function cutOff(
   return problems;
 }
 
+/** There must be something to refuse when the worker comes back. */
+async function checkUnsent(
+  { cluster }: Stage,
+  { first, lost }: { first: Attempt; lost: LogAccount },
+  { say }: ScenarioContext,
+): Promise<string[]> {
+  const spooled = await spooledBytes(cluster, first);
+  say(`the worker holds ${spooled} bytes of log of attempt 1, of which the server has ${lost.stdout.bytes}`);
+  const isEnough = spooled > lost.stdout.bytes + UNSENT_BYTES;
+  return isEnough ? [] : ["attempt 1 printed nothing while its worker was cut off"];
+}
+
 /** The log passes the relay now, and so does everything else. */
 async function untilLogGrows({ cluster }: Stage, jobId: string): Promise<void> {
   const size = async (): Promise<number> => (await accountOfLog(cluster.client, jobId, 1)).stdout.bytes;
@@ -145,7 +161,7 @@ async function untilCleanedUp(cluster: Cluster, { id, workerId }: Attempt): Prom
 /** Neither the state nor the log of the lost attempt has changed since it was lost. */
 async function checkStale(
   { client }: Cluster,
-  before: { jobId: string; lost: Awaited<ReturnType<typeof accountOfLog>> },
+  before: { jobId: string; lost: LogAccount },
   { say }: ScenarioContext,
 ): Promise<string[]> {
   const { jobId, lost } = before;
