@@ -5,6 +5,7 @@ import { eventually } from "../../base/eventually.ts";
 import { JOB_DEFAULTS } from "../../core/job.ts";
 import {
   CANCEL_VERIFY_MS,
+  HEARTBEAT_INTERVAL_MS,
   PAUSE_MAX_MS,
   START_CONFIRM_MS,
   TIMEOUT_SLACK_MS,
@@ -13,16 +14,24 @@ import {
 import { deadlineRound } from "./deadlines.ts";
 import { makeControlPlane } from "./loop-fixtures.ts";
 
+type Plane = ReturnType<typeof makeControlPlane>;
+
+/** Rounds so far apart that a day is soon over, and close enough for a server that is there. */
+const ROUND_MS = HEARTBEAT_INTERVAL_MS - 1;
+
+async function pass(plane: Plane, ms: number): Promise<void> {
+  const endMs = plane.clock.nowMs() + ms;
+  do {
+    plane.clock.advance(Math.min(ROUND_MS, endMs - plane.clock.nowMs()));
+    await deadlineRound(plane);
+  } while (plane.clock.nowMs() < endMs);
+}
+
 /** A control plane that has run for long. */
 async function setup() {
   const plane = makeControlPlane();
-  await deadlineRound(plane);
-  plane.clock.advance(UNREACHABLE_AFTER_MS);
-  const after = async (ms: number): Promise<void> => {
-    plane.clock.advance(ms);
-    await deadlineRound(plane);
-  };
-  return { ...plane, after };
+  await pass(plane, UNREACHABLE_AFTER_MS);
+  return { ...plane, after: (ms: number) => pass(plane, ms) };
 }
 
 test("a job that waits too long fails with queue_timeout", async () => {
@@ -40,7 +49,7 @@ test("a job whose start nobody confirms is unreachable, and lost at the end of t
   const workerId = await addWorker();
   const id = await queue();
   await apply(id, { type: "assign", attemptId: newId(), workerId });
-  clock.advance(START_CONFIRM_MS);
+  await after(START_CONFIRM_MS);
   await store.changeWorker({ workerId, lastHeartbeatAtMs: clock.nowMs() });
   await after(1);
   assert.equal((await job(id)).state, "unreachable");
@@ -81,7 +90,7 @@ test("a cancel that a worker which is there does not confirm ends the job, and b
   const { connection, messages } = connect(workerId);
   const { jobId } = await running(workerId);
   await apply(jobId, { type: "cancel", reason: "" });
-  clock.advance(JOB_DEFAULTS.graceMs + CANCEL_VERIFY_MS);
+  await after(JOB_DEFAULTS.graceMs + CANCEL_VERIFY_MS);
   connection.session.heardAtMs = clock.nowMs();
   await after(1);
   const { state, cause } = await job(jobId);
@@ -113,7 +122,7 @@ test("an attempt is not lost while its worker was heard within the lease, whatev
   const { jobId, attemptId } = await running(workerId, { leaseMs: 60_000 });
   connection.assign({ attemptId, attemptNumber: 1, job: await job(jobId), logDurable: 0 });
   const storedAtMs = clock.nowMs();
-  clock.advance(50_000);
+  await after(50_000);
   // The last heartbeat came while the database was away.
   connection.session.heardAtMs = clock.nowMs();
   connections.remove(connection);
@@ -131,11 +140,9 @@ test("a server that has just started gives every worker a whole lease", async ()
   await apply(jobId, { type: "disconnect", attemptId, heardAtMs: clock.nowMs() });
   clock.advance(10 * 60_000);
   await deadlineRound(plane);
-  clock.advance(59_999);
-  await deadlineRound(plane);
+  await pass(plane, 59_999);
   assert.equal((await job(jobId)).state, "unreachable");
-  clock.advance(2);
-  await deadlineRound(plane);
+  await pass(plane, 2);
   assert.equal((await job(jobId)).state, "pending");
 });
 
@@ -150,9 +157,40 @@ test("after a start of the server, only jobs that wait for a worker are held to 
   await deadlineRound(plane);
   assert.equal((await job(jobId)).state, "cancelling");
   assert.equal((await job(waiting)).cause, "queue_timeout");
-  clock.advance(JOB_DEFAULTS.leaseMs);
-  await deadlineRound(plane);
+  await pass(plane, JOB_DEFAULTS.leaseMs + 1);
   assert.equal((await job(jobId)).state, "cancelled");
+});
+
+test("a server that stood still calls nothing lost before workers could say a word", async () => {
+  const { addWorker, connect, running, apply, job, after, clock, store } = await setup();
+  const workerId = await addWorker();
+  connect(workerId);
+  const { jobId, attemptId } = await running(workerId, { leaseMs: 60_000 });
+  await apply(jobId, { type: "disconnect", attemptId, heardAtMs: clock.nowMs() });
+  clock.advance(10 * 60_000);
+  await after(UNREACHABLE_AFTER_MS);
+  assert.equal((await job(jobId)).state, "unreachable");
+  assert.equal((await store.getWorker(workerId))?.state, "ready");
+  await after(60_000);
+  assert.equal((await job(jobId)).state, "pending");
+});
+
+test("a cancel that nobody has told the worker is told at its deadline, and breaks nobody", async () => {
+  const { addWorker, connect, running, apply, job, after, store, clock } = await setup();
+  const workerId = await addWorker();
+  const { connection, messages } = connect(workerId);
+  const { jobId, attemptId } = await running(workerId);
+  connection.assign({ attemptId, attemptNumber: 1, job: await job(jobId), logDurable: 0 });
+  // The answer of the database was lost, and the one who asked has gone.
+  await apply(jobId, { type: "cancel", reason: "" });
+  await after(JOB_DEFAULTS.graceMs + CANCEL_VERIFY_MS);
+  connection.session.heardAtMs = clock.nowMs();
+  await after(1);
+  assert.equal((await job(jobId)).state, "cancelling");
+  assert.equal((await store.getWorker(workerId))?.state, "ready");
+  await eventually(() =>
+    messages.some((message) => message.type === "control" && message.action === "cancel"),
+  );
 });
 
 test("after a time without the database, workers first get the time to say what they could not", async () => {

@@ -4,7 +4,7 @@
  * An attempt is called lost only when its worker must have killed it: the lease counts from the last
  * time that the worker was heard, which this server may know better than the database, and from no
  * earlier than this server's own start, because what was heard before may not have been stored. A
- * database that was away counts as a server that was.
+ * database that was away, or a server that stood still, counts as a server that was away.
  */
 
 import type { Clock } from "../../base/clock.ts";
@@ -34,23 +34,13 @@ const PAGE_JOBS = 500;
 
 export async function deadlineRound(deps: DeadlineDependencies): Promise<void> {
   const nowMs = deps.clock.nowMs();
-  const due = await readDue(nowMs, deps);
-  // After a start, and after a time without the database, workers first get the time to come back
-  // and to say what they could not say meanwhile.
+  const due = await deps.store.listDue({ nowMs, limit: PAGE_JOBS });
+  deps.connections.noteListening(nowMs);
+  // After a start, and after a time without this server or its database, workers first get the time
+  // to come back and to say what they could not say meanwhile.
   const isEarly = nowMs - deps.connections.listeningSinceMs(nowMs) < UNREACHABLE_AFTER_MS;
   const acted = due.filter(({ state }) => !isEarly || state === "pending");
   await Promise.all(acted.map((job) => actOn(job, nowMs, deps)));
-}
-
-async function readDue(nowMs: number, { store, connections }: DeadlineDependencies): Promise<DueJob[]> {
-  try {
-    const due = await store.listDue({ nowMs, limit: PAGE_JOBS });
-    connections.noteDatabaseAnswered(nowMs);
-    return due;
-  } catch (error) {
-    connections.noteDatabaseAway(nowMs);
-    throw error;
-  }
 }
 
 async function actOn(due: DueJob, nowMs: number, deps: DeadlineDependencies): Promise<void> {
@@ -115,10 +105,17 @@ async function unconfirmed(due: LiveDue, nowMs: number, deps: DeadlineDependenci
  */
 async function overdue(due: LiveDue, nowMs: number, deps: DeadlineDependencies): Promise<JobInput | null> {
   const { attemptId, workerId } = due;
+  const job = await deps.store.getJob(due.jobId);
+  if (job === null) return null;
   const connection = deps.connections.get(workerId);
   if (connection && !isUnreachable(connection.session.heardAtMs, nowMs)) {
     // It has just come back, and says in a moment what became of the attempt.
     if (nowMs - connection.session.connectedAtMs < START_CONFIRM_MS) return null;
+    // The answer of the cancel was lost, and nobody has told the worker.
+    if (due.state === "cancelling" && !connection.isTold(attemptId, "cancel")) {
+      connection.jobSeen(job);
+      return { type: "disconnect", attemptId, heardAtMs: connection.session.heardAtMs };
+    }
     await markBroken(due, deps);
     const message =
       due.state === "cancelling"
@@ -126,8 +123,6 @@ async function overdue(due: LiveDue, nowMs: number, deps: DeadlineDependencies):
         : "the worker neither started the attempt nor ended it";
     return { type: "lose", attemptId, cause: "worker_lost", message, isFinal: true };
   }
-  const job = await deps.store.getJob(due.jobId);
-  if (job === null) return null;
   const heardAtMs = await lastHeardAtMs(workerId, nowMs, deps);
   if (nowMs < serverGivesUpAtMs(heardAtMs, attemptLeaseMs(job.definition))) {
     return { type: "disconnect", attemptId, heardAtMs };

@@ -25,9 +25,10 @@ const PAGE_WORKERS = 500;
 
 export async function livenessRound(deps: LivenessDependencies): Promise<void> {
   const nowMs = deps.clock.nowMs();
-  deps.connections.listeningSinceMs(nowMs);
+  const listeningSinceMs = deps.connections.listeningSinceMs(nowMs);
   for (const connection of deps.connections.all()) {
-    if (isUnreachable(connection.session.heardAtMs, nowMs)) connection.goaway("no heartbeat");
+    const heardAtMs = Math.max(connection.session.heardAtMs, listeningSinceMs);
+    if (isUnreachable(heardAtMs, nowMs)) connection.goaway("no heartbeat");
   }
   const silent = { includeTerminated: false, heardBeforeMs: nowMs - UNREACHABLE_AFTER_MS };
   let cursor: string | null = null;

@@ -28,7 +28,7 @@ import {
   type ServerAction,
   type ServerSession,
 } from "../../core/server-session.ts";
-import type { WorkerInfo } from "../../core/worker.ts";
+import type { ControlAction, WorkerInfo } from "../../core/worker.ts";
 import type { AppliedInput, Store } from "../../storage/store.ts";
 import type { LogStore } from "../logs/log-store.ts";
 import type { HeartbeatWriter } from "./heartbeat-writer.ts";
@@ -126,6 +126,12 @@ export class WorkerConnection {
   /** A job of this worker has changed: it may be wanted that the worker does something. */
   jobSeen(job: Job): void {
     this.#perform(onJobSeen(this.session, job));
+  }
+
+  /** Also of an attempt that the worker does not hold: there is nothing to tell then. */
+  isTold(attemptId: string, action: ControlAction): boolean {
+    const attempt = this.session.attempts.get(attemptId);
+    return attempt === undefined || attempt.told === action;
   }
 
   /** Asks the worker to end an attempt that nobody has cancelled; its result says that it did. */

@@ -21,7 +21,7 @@ export class WorkerConnections implements Service {
   /** By worker id, when a worker that was connected here was last heard. */
   readonly #heard = new Map<string, number>();
   #listeningSinceMs: number | null = null;
-  #databaseAwaySinceMs: number | null = null;
+  #listenedAtMs: number | null = null;
   #isStopped = false;
 
   /** `takesOneJob` says whether workers of a pool leave after their first job. */
@@ -35,26 +35,22 @@ export class WorkerConnections implements Service {
   }
 
   /**
-   * Since when workers could reach this server: the first time anybody asked, or the end of a time
-   * without the database. Silence before that is the server's own and says nothing of them.
+   * Since when workers could reach this server: the first time anybody asked, or the end of a time in
+   * which they could not. Silence before that is the server's own and says nothing of them.
    */
   listeningSinceMs(nowMs: number): number {
     return (this.#listeningSinceMs ??= nowMs);
   }
 
-  /** The database does not answer now. */
-  noteDatabaseAway(nowMs: number): void {
-    this.#databaseAwaySinceMs ??= nowMs;
-  }
-
   /**
-   * The database answers. While it was away no worker was let in, and what the others said could not
-   * be stored, so after a longer time of that their silence is counted anew.
+   * This server is here and its database answers, to be said every second. After a longer time in
+   * which it was not so (the server was stopped, the database away), no worker was let in and what
+   * the others said could not be stored: their silence is counted anew.
    */
-  noteDatabaseAnswered(nowMs: number): void {
-    const wasAwayMs = nowMs - (this.#databaseAwaySinceMs ?? nowMs);
-    if (wasAwayMs >= HEARTBEAT_INTERVAL_MS) this.#listeningSinceMs = nowMs;
-    this.#databaseAwaySinceMs = null;
+  noteListening(nowMs: number): void {
+    const awayMs = nowMs - (this.#listenedAtMs ?? nowMs);
+    if (awayMs >= HEARTBEAT_INTERVAL_MS) this.#listeningSinceMs = nowMs;
+    this.#listenedAtMs = nowMs;
   }
 
   /**
