@@ -65,17 +65,21 @@ test("tries again with the same key while the server cannot answer", async (t) =
 
 test("asks again with the same key when it was killed before it had the session", async (t) => {
   const { directory, server, options } = await setup(t);
-  // The answer never becomes a session, as if the agent had ended there.
+  // The answer cannot become a session; then the agent ends.
   await mkdir(join(directory, "session.json.new"));
-  await assert.rejects(openSession(options, never), /EISDIR/);
+  const killed = new AbortController();
+  const opening = assert.rejects(openSession(options, killed.signal));
+  await eventually(() => server.registrations.length >= 1);
+  killed.abort();
+  await opening;
   await rmdir(join(directory, "session.json.new"));
   await openSession(options, never);
   const keys = server.registrations.map(({ registrationKey }) => registrationKey);
-  assert.equal(keys.length, 2);
-  assert.equal(keys[0], keys[1]);
+  assert.ok(keys.length >= 2);
+  assert.equal(new Set(keys).size, 1);
   await forgetSession(directory);
   await openSession({ ...options, token: "second" }, never);
-  assert.notEqual(server.registrations[2]?.registrationKey, keys[0]);
+  assert.notEqual(server.registrations.at(-1)?.registrationKey, keys[0]);
 });
 
 test("gives up at once when the token is refused, and says why", async (t) => {

@@ -25,7 +25,6 @@ export interface EndFacts {
   files: JobFiles;
   usage: TreeUsage;
   leftovers: number;
-  unkillable: readonly number[];
   lostLogBytes: number;
   startedAtMs: number | null;
   finishedAtMs: number;
@@ -33,18 +32,14 @@ export interface EndFacts {
 }
 
 export function makeResult(facts: EndFacts): AttemptResult {
-  const { usage, files, unkillable } = facts;
+  const { usage, files } = facts;
   const verdict = verdictOf(facts);
   const notes = [...files.problems];
   if (facts.lostLogBytes > 0)
     notes.push(`${describeSize(facts.lostLogBytes)} of log could not be written to the worker's disk`);
-  if (unkillable.length > 0) {
-    notes.push(`${unkillable.length} processes could not be killed (${unkillable.slice(0, 10).join(", ")})`);
-  }
   return {
     state: verdict.state,
-    // The job ends without its processes being gone: only this cause may say so.
-    cause: unkillable.length > 0 ? "worker_lost" : verdict.cause,
+    cause: verdict.cause,
     exitCode: verdict.exitCode,
     signal: verdict.signal,
     message: [verdict.message, ...notes].filter((text) => text !== "").join("; "),
@@ -66,7 +61,7 @@ export function makeResult(facts: EndFacts): AttemptResult {
 
 type Verdict = Omit<Failure, "cause"> & { cause: Cause | null };
 
-function verdictOf({ sequence, ending, usage, unkillable }: EndFacts): Verdict {
+function verdictOf({ sequence, ending, usage }: EndFacts): Verdict {
   const { failure, lastExit } = sequence;
   if (ending !== null) {
     const exit = { exitCode: lastExit?.exitCode ?? null, signal: lastExit?.signal ?? null };
@@ -81,8 +76,7 @@ function verdictOf({ sequence, ending, usage, unkillable }: EndFacts): Verdict {
       message: `out of memory: the kernel killed a process (${failure.message})`,
     };
   }
-  const state = unkillable.length > 0 ? "failed" : "succeeded";
-  return { state, cause: null, exitCode: lastExit?.exitCode ?? null, signal: null, message: "" };
+  return { state: "succeeded", cause: null, exitCode: lastExit?.exitCode ?? null, signal: null, message: "" };
 }
 
 /** For what went wrong on the worker before or between the commands. */

@@ -298,7 +298,6 @@ class RunnerProcess implements Runner {
       files: { outputs: {}, summary: "", progress: null, problems: [] },
       usage: NO_TREE_USAGE,
       leftovers: 0,
-      unkillable: [],
       lostLogBytes: 0,
       startedAtMs: null,
       finishedAtMs: this.#options.clock.nowMs(),
