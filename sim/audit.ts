@@ -22,13 +22,16 @@ export async function auditRecords(cluster: Cluster): Promise<void> {
 
 function disagreement(job: Job, attempts: Attempt[], events: JobEventRecord[]): string | null {
   if (job.version !== events.length) return `version ${job.version}, ${events.length} events`;
-  if (events.some(({ sequence }, index) => sequence !== index + 1)) return "the events are not numbered through";
+  if (events.some(({ sequence }, index) => sequence !== index + 1))
+    return "the events are not numbered through";
   if (events.at(-1)?.state !== job.state) return `last event ${events.at(-1)?.state}, job ${job.state}`;
   if (attempts.length !== job.attemptCount) return `${attempts.length} attempts, counted ${job.attemptCount}`;
-  if (attempts.some(({ number }, index) => number !== index + 1)) return "the attempts are not numbered through";
+  if (attempts.some(({ number }, index) => number !== index + 1))
+    return "the attempts are not numbered through";
   const live = attempts.filter(({ state }) => !isFinal(state));
   const mayLive = job.state !== "pending" && !isFinal(job.state);
   if (live.length > (mayLive ? 1 : 0)) return `${live.length} live attempts, job ${job.state}`;
-  if (attempts.length > 0 && attempts.at(-1)?.id !== job.attemptId) return "the newest attempt is not the job's";
+  if (attempts.length > 0 && attempts.at(-1)?.id !== job.attemptId)
+    return "the newest attempt is not the job's";
   return null;
 }

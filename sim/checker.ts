@@ -5,8 +5,14 @@
 
 import type { JobInput } from "../src/core/job-change.ts";
 import { isFinal, isInfrastructureCause, type Cause, type Job } from "../src/core/job.ts";
-import type { AppliedInput, InsertedJob, JobInputRecord, NewJob, WorkerChange } from "../src/storage/store.ts";
 import { newJob } from "../src/storage/store-rules.ts";
+import type {
+  AppliedInput,
+  InsertedJob,
+  JobInputRecord,
+  NewJob,
+  WorkerChange,
+} from "../src/storage/store.ts";
 import { isLogBytes } from "./log-pattern.ts";
 import { RULES, type Rule, type Violation } from "./rules.ts";
 import type { SimTree, TreeExit } from "./sim-tree.ts";
@@ -24,6 +30,7 @@ const TIMEOUT_TOLERANCE_MS = 5;
 interface AttemptFacts {
   tree: SimTree | null;
   exit: TreeExit | null;
+  endedAtMs: number | null;
   runs: number;
   /** Bytes that the spool ever held, by the run that wrote them. */
   spool: { run: number; end: number } | null;
@@ -106,9 +113,15 @@ export class Checker {
     }
     const after = applied.job;
     facts.job = after;
-    this.trace.add(`${name}: ${before.state} → ${after.state}${after.workerId ? ` on ${this.trace.name(after.workerId, "w")}` : ""}`);
+    this.trace.add(
+      `${name}: ${before.state} → ${after.state}${after.workerId ? ` on ${this.trace.name(after.workerId, "w")}` : ""}`,
+    );
     if (isFinal(before.state) && input.type !== "retry") {
       this.fail("final_changed", `${name}: ${before.state} → ${after.state}`);
+    }
+    const isOfAttempt = "attemptId" in input && input.type !== "assign";
+    if (isOfAttempt && (input.attemptId !== before.attemptId || before.state === "pending")) {
+      this.fail("stale_taken", name);
     }
     if (after.version !== before.version + 1) this.fail("version_skipped", name);
     if (input.type === "assign") facts.attemptIds.push(input.attemptId);
@@ -116,14 +129,19 @@ export class Checker {
     if (input.type === "finish" || input.type === "lose") this.#attemptEnded(facts, { input, before });
   }
 
-  #attemptEnded(facts: JobFacts, end: { input: Extract<JobInput, { type: "finish" | "lose" }>; before: Job }): void {
+  #attemptEnded(
+    facts: JobFacts,
+    end: { input: Extract<JobInput, { type: "finish" | "lose" }>; before: Job },
+  ): void {
     const { input, before } = end;
     const { job } = facts;
     const tree = this.treeOf(input.attemptId);
     const name = `${this.#jobName(job.id)} attempt ${before.attemptCount}`;
     const cause: Cause | null = input.type === "finish" ? input.result.cause : input.cause;
-    if (tree?.isAlive && cause !== "worker_lost") this.fail("ended_alive", `${name}: ${cause ?? "succeeded"}`);
-    if (tree && job.state === "pending" && this.#runsOn(tree)) this.fail("given_up_alive", `${name} on ${tree.machineName}`);
+    if (tree?.isAlive && cause !== "worker_lost")
+      this.fail("ended_alive", `${name}: ${cause ?? "succeeded"}`);
+    if (tree && job.state === "pending" && this.#runsOn(tree))
+      this.fail("given_up_alive", `${name} on ${tree.machineName}`);
     if (cause === "worker_lost" && !this.hasFaults) this.fail("lost_for_nothing", name);
     if (input.type === "finish") this.#checkLog(input.attemptId, input.result.logEnd, name);
     const exit = this.#attempts.get(input.attemptId)?.exit;
@@ -146,7 +164,7 @@ export class Checker {
       this.fail("early_timeout", `${name}: it never ran`);
       return;
     }
-    const nowMs = this.#time.nowMs;
+    const nowMs = facts.endedAtMs ?? this.#time.nowMs;
     const frozenMs = facts.frozenMs + (facts.frozenSinceMs === null ? 0 : nowMs - facts.frozenSinceMs);
     const ranMs = nowMs - facts.tree.startedAtMs - frozenMs;
     if (ranMs < definition.timeoutMs - TIMEOUT_TOLERANCE_MS) {
@@ -161,11 +179,13 @@ export class Checker {
     else facts.userRetries += 1;
     const isOver =
       facts.userRetries > retry.maxRetries || facts.infrastructureRetries > retry.maxInfrastructureRetries;
-    if (isOver) this.fail("over_budget", `${name}: ${facts.userRetries} and ${facts.infrastructureRetries} retries`);
+    if (isOver)
+      this.fail("over_budget", `${name}: ${facts.userRetries} and ${facts.infrastructureRetries} retries`);
   }
 
   workerChanged(change: WorkerChange): void {
-    if (change.state) this.trace.add(`${this.trace.name(change.workerId, "w")} is ${change.state}: ${change.message ?? ""}`);
+    if (change.state)
+      this.trace.add(`${this.trace.name(change.workerId, "w")} is ${change.state}: ${change.message ?? ""}`);
   }
 
   // ── Processes ──────────────────────────────────────────────────────────────────────────────────
@@ -180,7 +200,8 @@ export class Checker {
     this.trace.add(`${this.#jobName(tree.jobId)} runs on ${tree.machineName}`);
     const { job } = this.jobs.get(tree.jobId) ?? { job: null };
     const isKnown = job?.attemptId !== tree.attemptId || job.startedAtMs !== null;
-    if (facts.runs > 1 && isKnown) this.fail("started_twice", `${this.#jobName(tree.jobId)} on ${tree.machineName}`);
+    if (facts.runs > 1 && isKnown)
+      this.fail("started_twice", `${this.#jobName(tree.jobId)} on ${tree.machineName}`);
     this.#checkAlone(tree);
     return facts.runs;
   }
@@ -189,6 +210,7 @@ export class Checker {
   treeExited(tree: SimTree, exit: TreeExit): void {
     const facts = this.#facts(tree.attemptId);
     if (facts.tree === tree) facts.exit = exit;
+    facts.endedAtMs = this.#time.nowMs;
     const how = exit.signal ?? `exit ${exit.exitCode}`;
     this.trace.add(`${this.#jobName(tree.jobId)} ended on ${tree.machineName}: ${how}`);
   }
@@ -259,6 +281,7 @@ export class Checker {
     const facts: AttemptFacts = {
       tree: null,
       exit: null,
+      endedAtMs: null,
       runs: 0,
       spool: null,
       logRun: null,

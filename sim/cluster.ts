@@ -38,7 +38,10 @@ const DEADLINE_SLACK_MS = 15_000;
 /** How long a wish may take to reach a worker that can be reached. */
 const WISH_SLACK_MS = 45_000;
 
-export async function runSeed(seed: number, onLine: ((line: string) => void) | null = null): Promise<RunResult> {
+export async function runSeed(
+  seed: number,
+  onLine: ((line: string) => void) | null = null,
+): Promise<RunResult> {
   const cluster = new Cluster(drawScenario(seed), onLine);
   return await cluster.run();
 }
@@ -108,11 +111,14 @@ export class Cluster {
     this.#sweep();
     const endMs = scenario.faultsMs + SETTLE_LIMIT_MS;
     const isOver = (): boolean => this.checker.violation !== null || this.#isSettled;
-    const crash = (reason: unknown): void => this.checker.fail("crashed", String((reason as Error)?.stack ?? reason));
+    const crash = (reason: unknown): void =>
+      this.checker.fail("crashed", String((reason as Error)?.stack ?? reason));
     process.on("unhandledRejection", crash);
     process.on("uncaughtException", crash);
     try {
-      await time.run({ endMs, isOver }).catch((error: unknown) => this.checker.fail("runs_away", String(error)));
+      await time
+        .run({ endMs, isOver })
+        .catch((error: unknown) => this.checker.fail("runs_away", String(error)));
       if (!isOver()) this.#failToSettle();
       if (this.checker.violation === null) await auditRecords(this);
     } finally {
@@ -218,7 +224,10 @@ export class Cluster {
       }
       const overMs = Math.min(server.nowMs() - job.deadlineAtMs, calmMs - job.definition.leaseMs);
       if (overMs <= DEADLINE_SLACK_MS) continue;
-      this.checker.fail("deadline_passed", `${this.trace.name(job.id, "j")} is ${job.state} ${Math.round(overMs)} ms too long`);
+      this.checker.fail(
+        "deadline_passed",
+        `${this.trace.name(job.id, "j")} is ${job.state} ${Math.round(overMs)} ms too long`,
+      );
     }
   }
 
@@ -230,7 +239,10 @@ export class Cluster {
       const sinceMs = Math.max(this.calmSinceMs ?? 0, this.#wishes.get(tree.attemptId) ?? this.time.nowMs);
       if (isRight) this.#wishes.delete(tree.attemptId);
       else if (this.time.nowMs - sinceMs > WISH_SLACK_MS) {
-        this.checker.fail("wish_ignored", `${this.trace.name(job.id, "j")} is ${job.state}, frozen: ${tree.isFrozen}`);
+        this.checker.fail(
+          "wish_ignored",
+          `${this.trace.name(job.id, "j")} is ${job.state}, frozen: ${tree.isFrozen}`,
+        );
       } else if (!this.#wishes.has(tree.attemptId)) this.#wishes.set(tree.attemptId, this.time.nowMs);
     }
   }

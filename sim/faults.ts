@@ -1,11 +1,11 @@
 /** Breaks the cluster as the scenario says, and mends it at the end. */
 
+import { WAKE_SLACK_MS } from "./checker.ts";
 import type { Cluster } from "./cluster.ts";
 import type { FaultName } from "./scenario.ts";
 import type { SimMachine } from "./sim-machine.ts";
 import type { SimProcess } from "./sim-process.ts";
 import type { SimRandom } from "./sim-random.ts";
-import { WAKE_SLACK_MS } from "./checker.ts";
 
 /**
  * A runner that is stopped cannot keep the lease of jobs that go on, and nothing else does: the
@@ -138,7 +138,8 @@ export class FaultInjector {
     const maxAbsenceMs = hasRunnerKills ? MAX_AGENT_ABSENCE_MS : random.pick([10_000, 100_000]);
     const { agent, runner, host } = machine;
     // Whoever must watch over the processes is spared while the other one is away already.
-    const isUnwatched = runner === null || agent === null || runner.process.isStopped || agent.process.isStopped;
+    const isUnwatched =
+      runner === null || agent === null || runner.process.isStopped || agent.process.isStopped;
     const hasJustWoken = host.isSuspended || time.nowMs - host.resumedAtMs < 2 * WAKE_SLACK_MS;
     if (name !== "machine_lost" && (isUnwatched || hasJustWoken)) return;
     this.#cluster.trace.add(`fault: ${name} of ${machine.name}`);
@@ -196,4 +197,8 @@ const SERVER_FAULTS: ReadonlySet<FaultName> = new Set<FaultName>([
   "disk_slow",
   "clock_set",
 ]);
-const NETWORK_FAULTS: ReadonlySet<FaultName> = new Set<FaultName>(["network_cut", "network_away", "stream_stalled"]);
+const NETWORK_FAULTS: ReadonlySet<FaultName> = new Set<FaultName>([
+  "network_cut",
+  "network_away",
+  "stream_stalled",
+]);

@@ -21,8 +21,18 @@ export function localSocket(agent: SimProcess, runner: SimProcess): LocalSocket 
   let isOpen = true;
   const nothing = (): void => {};
   const socket: LocalSocket = {
-    agent: { send: (message) => send(runner, () => socket.runner.onMessage(message)), close: () => close(), onMessage: nothing, onClose: nothing },
-    runner: { send: (message) => send(agent, () => socket.agent.onMessage(message)), close: () => close(), onMessage: nothing, onClose: nothing },
+    agent: {
+      send: (message) => send(runner, () => socket.runner.onMessage(message)),
+      close: () => close(),
+      onMessage: nothing,
+      onClose: nothing,
+    },
+    runner: {
+      send: (message) => send(agent, () => socket.agent.onMessage(message)),
+      close: () => close(),
+      onMessage: nothing,
+      onClose: nothing,
+    },
   };
   const send = (to: SimProcess, run: () => void): void => {
     if (isOpen) to.deliverAfter(LATENCY_MS, run);

@@ -10,7 +10,12 @@ const PERIOD = 251;
 const PATTERN = Uint8Array.from({ length: MAX_LOG_BATCH_BYTES + 2 * PERIOD }, (_, index) => index % PERIOD);
 
 /** `run` tells apart the logs of commands that were started more than once for one attempt. */
-export function logBytes(place: { attemptId: string; run: number; offset: number; length: number }): Uint8Array {
+export function logBytes(place: {
+  attemptId: string;
+  run: number;
+  offset: number;
+  length: number;
+}): Uint8Array {
   const start = (place.offset + phaseOf(place.attemptId, place.run)) % PERIOD;
   return PATTERN.subarray(start, start + place.length);
 }

@@ -43,12 +43,6 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "return heardAtMs + leaseMs / 2;",
   },
   {
-    name: "the welcome lets stale attempts go on",
-    file: "core/server-session.ts",
-    find: "proceed: live.has(attemptId),",
-    replace: "proceed: true,",
-  },
-  {
     name: "a worker that comes back without an attempt is sent it again, though it had started",
     file: "core/server-session.ts",
     find: `job.startedAtMs === null && view.logDurable === 0 && job.state !== "cancelling"`,

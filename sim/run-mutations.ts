@@ -28,7 +28,9 @@ export async function runMutations(run: MutationsRun): Promise<boolean> {
       for (let mutation = waiting.shift(); mutation; mutation = waiting.shift()) {
         const outcome = await tryMutation(copy, mutation, run.maxSeeds);
         if (outcome === null) survivors += 1;
-        console.log(`${outcome === null ? "SURVIVED" : "found   "} ${mutation.name}: ${outcome ?? `not within ${run.maxSeeds} seeds`}`);
+        console.log(
+          `${outcome === null ? "SURVIVED" : "found   "} ${mutation.name}: ${outcome ?? `not within ${run.maxSeeds} seeds`}`,
+        );
       }
     } finally {
       rmSync(copy, { recursive: true, force: true });
@@ -61,7 +63,9 @@ async function tryMutation(copy: string, mutation: Mutation, maxSeeds: number): 
   const original = readFileSync(path, "utf8");
   const parts = original.split(mutation.find);
   if (parts.length !== 2) {
-    throw new Error(`planted bug "${mutation.name}": its text is ${parts.length - 1} times in ${mutation.file}`);
+    throw new Error(
+      `planted bug "${mutation.name}": its text is ${parts.length - 1} times in ${mutation.file}`,
+    );
   }
   writeFileSync(path, parts.join(mutation.replace));
   const batch = new BatchProcess(copy);

@@ -6,13 +6,13 @@
 import type { JobDefinition } from "../src/core/job.ts";
 import { definitionWith } from "../src/core/job.ts";
 import type { WorkerCapacity } from "../src/core/worker.ts";
+import { scriptText, type JobScript } from "./job-script.ts";
 import type { WireConditions } from "./lane.ts";
 import type { DiskConditions } from "./sim-logs.ts";
 import type { MachineConditions } from "./sim-machine.ts";
 import type { PlatformConditions } from "./sim-platform.ts";
 import { SimRandom } from "./sim-random.ts";
 import type { StoreConditions } from "./sim-store.ts";
-import { scriptText, type JobScript } from "./job-script.ts";
 
 export const FAULTS = [
   "network_cut",
@@ -84,9 +84,11 @@ export function drawScenario(seed: number): Scenario {
   const isBurst = random.chance(0.15);
   const faults = new Map<FaultName, number>();
   for (const name of FAULTS) {
-    if (hasFaults && random.chance(faultShare)) faults.set(name, isBurst ? random.between(2_000, 10_000) : random.between(8_000, 80_000));
+    if (hasFaults && random.chance(faultShare))
+      faults.set(name, isBurst ? random.between(2_000, 10_000) : random.between(8_000, 80_000));
   }
-  const often = (probability: number, value: number): number => (hasFaults && random.chance(probability) ? value : 0);
+  const often = (probability: number, value: number): number =>
+    hasFaults && random.chance(probability) ? value : 0;
   return {
     seed,
     hasFaults,
@@ -99,7 +101,10 @@ export function drawScenario(seed: number): Scenario {
       maxLatencyMs: random.pick([0.5, 5, 80, 800]),
       bytesPerMs: random.pick([50, 1_000, 50_000]),
     },
-    store: { latencyMs: random.pick([0, 0.3, 2, 60]), errorRate: often(0.25, random.pick([0.002, 0.02, 0.1])) },
+    store: {
+      latencyMs: random.pick([0, 0.3, 2, 60]),
+      errorRate: often(0.25, random.pick([0.002, 0.02, 0.1])),
+    },
     disk: { syncMs: random.pick([0.2, 2, 20]) },
     machine: {
       maxSpawnMs: random.pick([5, 50, 500]),
@@ -157,7 +162,10 @@ function drawSubmissions(
   });
 }
 
-function drawScript(random: SimRandom, swarm: { isLoud: boolean; hasUnkillable: boolean; isLong: boolean }): JobScript {
+function drawScript(
+  random: SimRandom,
+  swarm: { isLoud: boolean; hasUnkillable: boolean; isLong: boolean },
+): JobScript {
   const durations = swarm.isLong ? [500, 20_000, 120_000, 250_000] : [0, 500, 5_000, 20_000, 60_000];
   const durationMs = random.pick(durations) * random.between(0.5, 1.5);
   const steps = random.whole(1, swarm.isLoud ? 12 : 8);

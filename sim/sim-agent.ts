@@ -19,6 +19,7 @@ import {
   onAttemptResult,
   onAttemptStarted,
   onControlDone,
+  onDrainWanted,
   onHeartbeatDue,
   onLogGrown,
   onLogSent,
@@ -231,6 +232,9 @@ export class SimAgent {
       case "usage":
         session.usage = message.usage;
         break;
+      case "broken":
+        this.#perform(onDrainWanted(session, this.#machine.host.bootMs));
+        break;
     }
   }
 
@@ -289,10 +293,7 @@ export class SimAgent {
     this.#isLeaving = true;
     this.#callOffTick();
     this.#stopped.abort();
-    await stopAll([
-      { stop: () => this.#shutDownRunner(kill) },
-      { stop: async () => this.#link?.stop() },
-    ]);
+    await stopAll([{ stop: () => this.#shutDownRunner(kill) }, { stop: async () => this.#link?.stop() }]);
     this.#server.close();
     this.process.kill();
     this.#onExit(code);

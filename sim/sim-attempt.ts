@@ -3,15 +3,15 @@
  * over processes and a spool that are simulated.
  */
 
-import { PausableTimer } from "../src/runner/pausable-timer.ts";
-import { makeResult, sequenceEndOfError, type Ending } from "../src/runner/attempt-result.ts";
-import { NO_TREE_USAGE, killUntilEmpty } from "../src/runner/tree/process-tree.ts";
-import type { SequenceEnd } from "../src/runner/step-sequence.ts";
+import type { Clock } from "../src/base/clock.ts";
 import type { AttemptResult, Progress } from "../src/core/job.ts";
 import { attemptLeaseMs, workerGivesUpAtMs } from "../src/core/lease.ts";
 import type { AttemptPhase, ControlAction } from "../src/core/worker.ts";
 import type { AgentToRunner, RunnerAttempt, RunnerToAgent } from "../src/protocol/runner-link.ts";
-import type { Clock } from "../src/base/clock.ts";
+import { makeResult, type Ending } from "../src/runner/attempt-result.ts";
+import { PausableTimer } from "../src/runner/pausable-timer.ts";
+import type { SequenceEnd } from "../src/runner/step-sequence.ts";
+import { NO_TREE_USAGE, UNKILLABLE_AFTER_MS, killUntilEmpty } from "../src/runner/tree/process-tree.ts";
 import { parseScript } from "./job-script.ts";
 import type { SpoolFile } from "./sim-machine.ts";
 import { SimTree, type TreeExit } from "./sim-tree.ts";
@@ -36,6 +36,7 @@ export interface AttemptHost {
 
 const PROGRESS_WATCH_MS = 1_000;
 const MAX_GRACE_POLL_MS = 50;
+const STUCK_RETRY_MS = 1_000;
 
 export class SimAttempt {
   readonly order: AttemptOrder;
@@ -51,9 +52,7 @@ export class SimAttempt {
   #ending: Ending | null = null;
   #graceEndsAtMs = Number.POSITIVE_INFINITY;
   #termination: Promise<void> | null = null;
-  #unkillable: number[] = [];
-  #giveUp: () => void = () => {};
-  readonly #givenUp = new Promise<null>((resolve) => (this.#giveUp = () => resolve(null)));
+  #isStuck = false;
   readonly #timers = new Set<PausableTimer>();
   #callOffWatch: () => void = () => {};
 
@@ -155,10 +154,7 @@ export class SimAttempt {
     this.#callOffWatch();
     for (const timer of this.#timers) timer.cancel();
     await this.#termination;
-    if (this.#tree !== null && this.#unkillable.length === 0) {
-      const { left } = await killUntilEmpty(this.#tree, this.#host.clock);
-      this.#unkillable = left;
-    }
+    await this.#killAll();
     // Once the processes are gone there is a bounded rest, which is taken whatever the limit.
     if (this.#tree !== null && this.#tree.pipeBytes > 0) this.#append(this.#tree);
     this.#result = makeResult({
@@ -167,7 +163,6 @@ export class SimAttempt {
       files: { outputs: {}, summary: "", progress: null, problems: [] },
       usage: NO_TREE_USAGE,
       leftovers: 0,
-      unkillable: this.#unkillable,
       lostLogBytes: 0,
       startedAtMs: this.#startedAtMs,
       finishedAtMs: this.#host.clock.nowMs(),
@@ -187,8 +182,7 @@ export class SimAttempt {
       onExit: (end) => this.#host.deliver(() => exited(end)),
     });
     this.#started();
-    const end = await Promise.race([exit, this.#givenUp]);
-    if (end === null) return { ...sequenceEndOfError("a process could not be killed", "worker_lost") };
+    const end = await exit;
     const lastExit = { exitCode: end.exitCode, signal: end.signal };
     if (end.exitCode === 0) return { steps: [], failure: null, lastExit };
     const cause = end.signal === null ? ("exit_code" as const) : ("signal" as const);
@@ -204,7 +198,8 @@ export class SimAttempt {
     this.#timers.add(
       new PausableTimer(this.#host.clock, {
         durationMs: timeoutMs,
-        run: () => this.#end({ kind: "timed_out", message: `timed out after ${timeoutMs / 1000} s` }, graceMs),
+        run: () =>
+          this.#end({ kind: "timed_out", message: `timed out after ${timeoutMs / 1000} s` }, graceMs),
       }),
     );
     if (parseScriptOf(this.order).saysProgress) this.#watch(this.#progress);
@@ -240,17 +235,31 @@ export class SimAttempt {
     const { clock } = this.#host;
     const tree = this.#tree;
     if (tree === null) return;
-    if (this.#graceEndsAtMs > clock.monotonicMs()) tree.terminate();
-    this.#thaw();
+    if (this.#graceEndsAtMs > clock.monotonicMs()) {
+      tree.terminate();
+      this.#thaw();
+    }
     let pollMs = 2;
     while (clock.monotonicMs() < this.#graceEndsAtMs) {
       if (tree.members().length === 0) return;
       await clock.sleep(Math.min(pollMs, this.#graceEndsAtMs - clock.monotonicMs()));
       pollMs = Math.min(pollMs * 2, MAX_GRACE_POLL_MS * 8);
     }
-    const { left } = await killUntilEmpty(tree, clock);
-    this.#unkillable = left;
-    if (left.length > 0) this.#giveUp();
+    await this.#killAll();
+    this.#thaw();
+  }
+
+  /** Resolves when nothing is left, however long that takes. */
+  async #killAll(): Promise<void> {
+    if (this.#tree === null) return;
+    const { clock } = this.#host;
+    for (let limitMs = UNKILLABLE_AFTER_MS; ; limitMs = 0) {
+      const { left } = await killUntilEmpty(this.#tree, clock, limitMs);
+      if (left.length === 0) return;
+      if (!this.#isStuck) this.#host.send({ type: "broken", message: "processes cannot be killed" });
+      this.#isStuck = true;
+      await clock.sleep(STUCK_RETRY_MS);
+    }
   }
 
   #pause(): string {

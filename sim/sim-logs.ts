@@ -4,9 +4,9 @@
  */
 
 import { AppError } from "../src/base/errors.ts";
-import type { SealedLog, Store } from "../src/storage/store.ts";
 import type { AppendResult } from "../src/server/logs/log-store.ts";
 import type { ConnectionLogs } from "../src/server/workers/worker-connection.ts";
+import type { SealedLog, Store } from "../src/storage/store.ts";
 import type { Checker } from "./checker.ts";
 import type { SimProcess } from "./sim-process.ts";
 import type { SimRandom } from "./sim-random.ts";
@@ -40,7 +40,9 @@ export class ServerDisk {
   }
 
   get syncMs(): number {
-    return this.conditions.syncMs * (this.isSlow ? this.random.between(20, 400) : this.random.between(0.5, 1.5));
+    return (
+      this.conditions.syncMs * (this.isSlow ? this.random.between(20, 400) : this.random.between(0.5, 1.5))
+    );
   }
 }
 

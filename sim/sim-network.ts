@@ -8,12 +8,12 @@
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import type { Dialled } from "../src/agent/server-link.ts";
 import { silentLogger } from "../src/base/log.ts";
+import { toConnectError } from "../src/protocol/errors.ts";
 import type {
   RegisterRequest,
   WorkerStreamRequest,
   WorkerStreamResponse,
 } from "../src/protocol/gen/hodei/v1/workers_pb.ts";
-import { toConnectError } from "../src/protocol/errors.ts";
 import type { linkApi } from "../src/server/workers/link-api.ts";
 import { Lane, type WireConditions } from "./lane.ts";
 import type { SimProcess } from "./sim-process.ts";
@@ -135,11 +135,12 @@ export class SimLink {
   }
 }
 
-type Upward = { type: "open" } | { type: "message"; message: WorkerStreamRequest } | { type: "abort" } | { type: "end" };
-type Downward<T> =
-  | { type: "message"; message: T }
-  | { type: "end" }
-  | { type: "error"; error: ConnectError };
+type Upward =
+  | { type: "open" }
+  | { type: "message"; message: WorkerStreamRequest }
+  | { type: "abort" }
+  | { type: "end" };
+type Downward<T> = { type: "message"; message: T } | { type: "end" } | { type: "error"; error: ConnectError };
 
 /** A call as the network sees it. */
 export interface OpenCall {
@@ -203,8 +204,12 @@ abstract class Call<T> implements OpenCall {
     this.up.cut();
     this.down.cut();
     const error = new ConnectError("the connection was reset", Code.Unavailable);
-    if (!this.#isHalfOpen()) this.process.deliverAfter(random.between(0, 2_000), () => this.hear({ type: "error", error }));
-    if (!this.#isHalfOpen()) this.listener?.process.deliverAfter(random.between(0, 2_000), () => this.hearAtServer({ type: "abort" }));
+    if (!this.#isHalfOpen())
+      this.process.deliverAfter(random.between(0, 2_000), () => this.hear({ type: "error", error }));
+    if (!this.#isHalfOpen())
+      this.listener?.process.deliverAfter(random.between(0, 2_000), () =>
+        this.hearAtServer({ type: "abort" }),
+      );
   }
 
   /** The worker's end is given up, and the server's told of it if that can be. */
@@ -282,7 +287,8 @@ class UnaryCall extends Call<unknown> {
   }
 
   async run(options: { signal?: AbortSignal; timeoutMs: number }): Promise<unknown> {
-    const giveUp = (code: Code) => (): void => this.hear({ type: "error", error: new ConnectError("given up", code) });
+    const giveUp = (code: Code) => (): void =>
+      this.hear({ type: "error", error: new ConnectError("given up", code) });
     const callOff = this.process.clock.schedule(options.timeoutMs, giveUp(Code.DeadlineExceeded));
     const onAbort = giveUp(Code.Canceled);
     options.signal?.addEventListener("abort", onAbort, { once: true });
@@ -321,7 +327,10 @@ class StreamCall extends Call<WorkerStreamResponse> {
   readonly #incoming = new Mailbox<WorkerStreamRequest>(() => this.up.taken());
   readonly #answers = new Mailbox<WorkerStreamResponse>(() => this.down.taken());
 
-  run(requests: AsyncIterable<WorkerStreamRequest>, signal: AbortSignal): AsyncIterable<WorkerStreamResponse> {
+  run(
+    requests: AsyncIterable<WorkerStreamRequest>,
+    signal: AbortSignal,
+  ): AsyncIterable<WorkerStreamResponse> {
     void this.#pump(requests);
     const onAbort = (): void => this.abandon("the call was cancelled");
     if (signal.aborted) onAbort();

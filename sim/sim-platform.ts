@@ -36,7 +36,10 @@ export class SimPlatform {
   readonly random: SimRandom;
   readonly conditions: PlatformConditions;
   readonly machines = new Map<string, SimMachine>();
-  readonly #makeMachine: (spec: WorkerSpec, onAgentExit: (machine: SimMachine, code: number | null) => void) => SimMachine;
+  readonly #makeMachine: (
+    spec: WorkerSpec,
+    onAgentExit: (machine: SimMachine, code: number | null) => void,
+  ) => SimMachine;
   readonly #listeners = new Set<(event: ProviderEvent) => void>();
   readonly #made = new Set<string>();
 
@@ -44,7 +47,10 @@ export class SimPlatform {
     time: VirtualTime;
     random: SimRandom;
     conditions: PlatformConditions;
-    makeMachine: (spec: WorkerSpec, onAgentExit: (machine: SimMachine, code: number | null) => void) => SimMachine;
+    makeMachine: (
+      spec: WorkerSpec,
+      onAgentExit: (machine: SimMachine, code: number | null) => void,
+    ) => SimMachine;
   }) {
     this.time = deps.time;
     this.random = deps.random;
@@ -76,7 +82,8 @@ export class SimPlatform {
     this.destroy(machine.spec.workerId);
     if (this.random.chance(this.conditions.lostEventRate)) return;
     this.time.schedule(this.random.between(1, 2_000), () => {
-      for (const listener of this.#listeners) listener({ type: "gone", workerId: machine.spec.workerId, message });
+      for (const listener of this.#listeners)
+        listener({ type: "gone", workerId: machine.spec.workerId, message });
     });
   }
 

@@ -1,6 +1,7 @@
 /** The model of the runner process: what src/runner/runner.ts keeps and promises. */
 
 import type { AgentToRunner, RunnerToAgent } from "../src/protocol/runner-link.ts";
+import { UNKILLABLE_AFTER_MS } from "../src/runner/tree/process-tree.ts";
 import { parseScript } from "./job-script.ts";
 import { localSocket, type LocalSocket, type SocketEnd } from "./local-socket.ts";
 import { SimAttempt, type AttemptHost, type AttemptOrder } from "./sim-attempt.ts";
@@ -10,9 +11,8 @@ import { SimTree } from "./sim-tree.ts";
 
 const TICK_MS = 1_000;
 const IDLE_EXIT_MS = 60_000;
-/** How long a new runner tries to end what an earlier one left. */
-const STRAY_PATIENCE_MS = 30_000;
 const STRAY_ROUND_MS = 50;
+const STUCK_RETRY_MS = 1_000;
 const MAX_SPAWN_HANG_MS = 90_000;
 
 export class SimRunner {
@@ -76,13 +76,16 @@ export class SimRunner {
     this.#tick();
   }
 
+  /** Until nothing is left the agent hears no hello: what is not in there the server takes for dead. */
   async #killStrays(): Promise<void> {
     const { clock } = this.process;
-    const endMs = clock.monotonicMs() + STRAY_PATIENCE_MS;
-    while (clock.monotonicMs() < endMs) {
+    const brokenMs = clock.monotonicMs() + UNKILLABLE_AFTER_MS;
+    for (;;) {
       const left = (await Promise.all(this.#machine.trees.map((tree) => tree.killRound()))).flat();
       if (left.length === 0) return;
-      await clock.sleep(STRAY_ROUND_MS);
+      const isStuck = clock.monotonicMs() >= brokenMs;
+      if (isStuck) this.#socket?.send({ type: "broken", message: "processes cannot be ended" });
+      await clock.sleep(isStuck ? STUCK_RETRY_MS : STRAY_ROUND_MS);
     }
   }
 

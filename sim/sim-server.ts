@@ -3,8 +3,8 @@
  * connection to the database, a disk and a provider that are simulated.
  */
 
-import { Loop } from "../src/base/loop.ts";
 import { silentLogger } from "../src/base/log.ts";
+import { Loop } from "../src/base/loop.ts";
 import { stopAll, type Service } from "../src/base/service.ts";
 import { steadyClock } from "../src/base/steady-clock.ts";
 import { isFinal, type Job } from "../src/core/job.ts";
@@ -19,8 +19,8 @@ import { HeartbeatWriter } from "../src/server/workers/heartbeat-writer.ts";
 import { linkApi } from "../src/server/workers/link-api.ts";
 import { WorkerConnections } from "../src/server/workers/worker-connections.ts";
 import type { Store } from "../src/storage/store.ts";
-import type { SimNetwork } from "./sim-network.ts";
 import { SimLogs, type ServerDisk } from "./sim-logs.ts";
+import type { SimNetwork } from "./sim-network.ts";
 import { SimProvider, type SimPlatform } from "./sim-platform.ts";
 import { SimProcess, type SimHost } from "./sim-process.ts";
 import type { SimRandom } from "./sim-random.ts";

@@ -64,7 +64,9 @@ function watched(store: Store, checker: Checker): Store {
 }
 
 function bound(store: Store): Store {
-  const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(store)).filter((name) => name !== "constructor");
+  const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(store)).filter(
+    (name) => name !== "constructor",
+  );
   const target = store as unknown as Record<string, (...args: unknown[]) => unknown>;
   return Object.fromEntries(
     methods.map((name) => [name, (...args: unknown[]) => target[name]?.(...args)]),
@@ -84,7 +86,9 @@ class StoreConnection {
 
   call(name: string, args: unknown[]): Promise<unknown> {
     const { conditions, random, isAway } = this.#database;
-    const run = (this.#database.store as unknown as Record<string, (...given: unknown[]) => Promise<unknown>>)[name];
+    const run = (
+      this.#database.store as unknown as Record<string, (...given: unknown[]) => Promise<unknown>>
+    )[name];
     if (!run) throw new Error(`store.${name} is not known`);
     if (!isAway && conditions.latencyMs === 0 && conditions.errorRate === 0) return run(...args);
     return new Promise((resolve, reject) => {

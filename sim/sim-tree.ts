@@ -4,8 +4,8 @@
  */
 
 import { type Checker } from "./checker.ts";
-import { SimProcess, type SimHost } from "./sim-process.ts";
 import type { JobScript } from "./job-script.ts";
+import { SimProcess, type SimHost } from "./sim-process.ts";
 
 export type TreeExit = { exitCode: number; signal: null } | { exitCode: null; signal: string };
 

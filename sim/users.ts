@@ -76,7 +76,9 @@ export class SimUsers {
       const answer = await this.#call((api) =>
         Promise.resolve(api.drainWorker(create(DrainWorkerRequestSchema, { workerId }), CONTEXT)),
       );
-      this.#checker.trace.add(`drain of ${this.#checker.trace.name(workerId, "w")} ${answer.isAnswered ? "asked" : "failed"}`);
+      this.#checker.trace.add(
+        `drain of ${this.#checker.trace.name(workerId, "w")} ${answer.isAnswered ? "asked" : "failed"}`,
+      );
     });
   }
 
