@@ -7,7 +7,7 @@
  */
 
 import * as http2 from "node:http2";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { AppError } from "../../base/errors.ts";
@@ -41,6 +41,7 @@ const SESSION_MEMORY_MEGABYTES = 128;
 export async function startGrpcServer(options: RpcServerOptions): Promise<GrpcServer> {
   const shutdown = shutdownController();
   const sessions = new Set<http2.ServerHttp2Session>();
+  const sockets = new Set<Socket>();
   const server = http2.createServer(
     {
       settings: { initialWindowSize: STREAM_WINDOW_BYTES, maxConcurrentStreams: MAX_CONNECTION_STREAMS },
@@ -48,6 +49,10 @@ export async function startGrpcServer(options: RpcServerOptions): Promise<GrpcSe
     },
     requestListener(options, shutdown.signal),
   );
+  server.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
   server.on("session", (session) => {
     sessions.add(session);
     session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
@@ -59,7 +64,7 @@ export async function startGrpcServer(options: RpcServerOptions): Promise<GrpcSe
   await listen(server, options);
   server.on("error", (error) => options.log.error({ err: error }, "grpc server failed"));
   const { port } = server.address() as AddressInfo;
-  return { port, stop: stopOnce(() => stop({ server, sessions, options, shutdown })) };
+  return { port, stop: stopOnce(() => stop({ server, sessions, sockets, options, shutdown })) };
 }
 
 function requestListener(options: RpcServerOptions, signal: AbortSignal) {
@@ -109,15 +114,17 @@ function listen(server: http2.Http2Server, { host, port }: RpcServerOptions): Pr
 async function stop(running: {
   server: http2.Http2Server;
   sessions: ReadonlySet<http2.ServerHttp2Session>;
+  sockets: ReadonlySet<Socket>;
   options: RpcServerOptions;
   shutdown: AbortController;
 }): Promise<void> {
-  const { server, sessions, options, shutdown } = running;
+  const { server, sessions, sockets, options, shutdown } = running;
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   shutdown.abort(new ConnectError("the server is stopping", Code.Unavailable));
   for (const session of sessions) session.close();
   const callOff = options.clock.schedule(options.drainMs ?? DRAIN_MS, () => {
-    for (const session of sessions) session.destroy();
+    // A session that is told to close would wait for the other end, which may be dead.
+    for (const socket of sockets) socket.destroy();
   });
   await closed;
   callOff();

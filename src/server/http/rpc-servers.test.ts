@@ -230,3 +230,17 @@ test("a port in use is said to be", async (t) => {
     );
   }
 });
+
+test("a stop does not wait for a connection whose other end is dead", { timeout: 20_000 }, async (t) => {
+  const { grpc } = await setup(t, { drainMs: 100 });
+  // It never answers the end of the connection with its own, as a machine that lost its network.
+  const socket = connectTcp({ port: grpc.port, host: "127.0.0.1", allowHalfOpen: true });
+  t.after(() => socket.destroy());
+  const settingsFrame = Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+  socket.write(Buffer.concat([Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), settingsFrame]));
+  await new Promise((resolve) => socket.once("data", resolve));
+  socket.on("error", () => {
+    // The server may well reset it.
+  });
+  await grpc.stop();
+});
