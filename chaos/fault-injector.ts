@@ -28,8 +28,8 @@ export interface InjectorOptions {
   faults: readonly Fault[];
   jobs: () => readonly StormJob[];
   meanIntervalMs: number;
-  /** Injects no more than this; null: until it is told to stop. */
-  limit: number | null;
+  /** Has injected enough after so many, and goes on until it is told to stop; null: never enough. */
+  enough: number | null;
 }
 
 const MAX_AT_ONCE = 3;
@@ -46,7 +46,6 @@ export class FaultInjector {
   readonly #recoveries = new Set<Promise<void>>();
   readonly #done: Promise<void>;
   #bag: Fault[] = [];
-  #injected = 0;
 
   constructor(options: InjectorOptions) {
     this.#options = options;
@@ -58,8 +57,8 @@ export class FaultInjector {
     return [...this.#active.values()].map(({ name }) => name);
   }
 
-  get isComplete(): boolean {
-    return this.#options.limit !== null && this.#injected >= this.#options.limit;
+  get hasEnough(): boolean {
+    return this.#options.enough !== null && this.records.length >= this.#options.enough;
   }
 
   /** Takes back what is broken, and resolves when the cluster has recovered from all of it. */
@@ -74,7 +73,7 @@ export class FaultInjector {
   async #run(): Promise<void> {
     const { random, meanIntervalMs } = this.#options;
     const { signal } = this.#stop;
-    while (!signal.aborted && !this.isComplete) {
+    while (!signal.aborted) {
       // Exponential, so that faults also come right after each other; and never too far apart.
       const waitMs = Math.min(4 * meanIntervalMs, -Math.log(1 - random.fraction()) * meanIntervalMs);
       await systemClock.sleep(waitMs, signal);
@@ -108,7 +107,6 @@ export class FaultInjector {
       const context = { cluster, random: random.fork(), jobs: jobs(), signal: this.#stop.signal };
       const what = await fault.inject(context);
       if (what === null) return;
-      this.#injected += 1;
       const record: FaultRecord = {
         name: fault.name,
         atMs: systemClock.nowMs() - (systemClock.monotonicMs() - startedMs),

@@ -51,7 +51,7 @@ export const FAULTS: readonly Fault[] = [
     await cluster.restartServer();
     return "restarted";
   }),
-  fault("SIGSTOP server, 1–45 s", "server", 2, (context) => {
+  fault("SIGSTOP server, 1–45 s", "server", 1, (context) => {
     const pid = context.cluster.serverPid;
     return pid === null ? Promise.resolve(null) : freeze({ pid, startTicks: null }, context);
   }),
@@ -87,11 +87,11 @@ export const FAULTS: readonly Fault[] = [
     return worker?.runner ? freeze(worker.runner, context) : null;
   }),
   fault("kill -9 job process", "job", 4, killJobProcess),
-  fault("network cut, both ways, 2–70 s", "network", 2, (context) => cut("both", context), true),
-  fault("network cut, agents → server", "network", 2, (context) => cut("to_server", context), true),
-  fault("network cut, server → agents", "network", 2, (context) => cut("to_agents", context), true),
-  fault("packet loss, 5–30 %", "network", 2, lose, true),
-  fault("slow network, 50–500 ms", "network", 2, slow, true),
+  fault("network cut, both ways, 2–70 s", "network", 1, (context) => cut("both", context), true),
+  fault("network cut, agents → server", "network", 1, (context) => cut("to_server", context), true),
+  fault("network cut, server → agents", "network", 1, (context) => cut("to_agents", context), true),
+  fault("packet loss, 5–30 %", "network", 1, lose, true),
+  fault("slow network, 50–500 ms", "network", 1, slow, true),
   fault("full disk of the workers", "disk", 2, (context) => fill("workers", context), true),
   fault("full disk of the server's logs", "disk", 2, (context) => fill("logs", context), true),
   fault("log reader that never reads", "reader", 2, readNothing),

@@ -31,8 +31,8 @@ export interface LoadOptions {
   random: SeededRandom;
   /** A storm of its own among those that a data directory has seen. */
   label: string;
-  /** Submits no more than this; null: until it is told to stop. */
-  limit: number | null;
+  /** Has submitted enough after so many, and goes on until it is told to stop; null: never enough. */
+  enough: number | null;
 }
 
 /** Jobs that have not ended, at most: enough to keep every worker busy, and a queue. */
@@ -70,9 +70,8 @@ export class JobLoad {
     this.#done = this.#run();
   }
 
-  /** Whether all jobs were submitted that were asked for. */
-  get isComplete(): boolean {
-    return this.#options.limit !== null && this.jobs.length >= this.#options.limit;
+  get hasEnough(): boolean {
+    return this.#options.enough !== null && this.jobs.length >= this.#options.enough;
   }
 
   /** Submits no more, and resolves when everything planned for the jobs was done. */
@@ -94,7 +93,7 @@ export class JobLoad {
   async #run(): Promise<void> {
     const { signal } = this.#stop;
     try {
-      while (!signal.aborted && !this.isComplete) {
+      while (!signal.aborted) {
         const room = MAX_UNFINISHED - (await this.countUnfinished());
         if (room > 0) await this.#submit(room);
         await systemClock.sleep(POLL_MS, signal);
@@ -105,9 +104,8 @@ export class JobLoad {
   }
 
   async #submit(room: number): Promise<void> {
-    const { client, random, directory, label, limit } = this.#options;
-    const left = limit === null ? room : Math.min(room, limit - this.jobs.length);
-    const count = Math.min(left, random.chance(0.3) ? 1 : random.integer(2, MAX_BATCH));
+    const { client, random, directory, label } = this.#options;
+    const count = Math.min(room, random.chance(0.3) ? 1 : random.integer(2, MAX_BATCH));
     const planned = Array.from({ length: count }, (_, index) => {
       const name = `job-${this.jobs.length + index + 1}`;
       return drawJob(random, name, join(directory, name));

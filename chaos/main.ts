@@ -19,7 +19,7 @@ const USAGE = `usage: npm run chaos -- [options]
 /** The rest of the time that `--minutes` gives is for the jobs to end and for the check. */
 const CALM_PART = 0.3;
 const SHORT_FAULT_INTERVAL_MS = 3_000;
-const LONG_FAULT_INTERVAL_MS = 4_500;
+const LONG_FAULT_INTERVAL_MS = 5_000;
 
 process.exitCode = await main(process.argv.slice(2)).catch((error: unknown) => {
   console.error(`chaos: ${error instanceof Error ? (error.stack ?? error.message) : errorMessage(error)}`);

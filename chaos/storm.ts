@@ -91,7 +91,7 @@ async function blow(cluster: Cluster, options: StormOptions & { injected: typeof
     directory: join(cluster.directory, "jobs"),
     random: random.fork(),
     label,
-    limit: options.jobs,
+    enough: options.jobs,
   });
   const injector = new FaultInjector({
     cluster,
@@ -99,7 +99,7 @@ async function blow(cluster: Cluster, options: StormOptions & { injected: typeof
     faults: options.injected,
     jobs: () => load.jobs,
     meanIntervalMs: options.meanFaultIntervalMs,
-    limit: options.faults,
+    enough: options.faults,
   });
   const stopProgress = reportProgress(options.onProgress, load, injector);
   try {
@@ -124,7 +124,7 @@ async function blow(cluster: Cluster, options: StormOptions & { injected: typeof
 
 async function untilOver(options: StormOptions, load: JobLoad, injector: FaultInjector): Promise<void> {
   const endMs = options.durationMs === null ? Infinity : systemClock.monotonicMs() + options.durationMs;
-  while (systemClock.monotonicMs() < endMs && !(load.isComplete && injector.isComplete)) {
+  while (systemClock.monotonicMs() < endMs && !(load.hasEnough && injector.hasEnough)) {
     await systemClock.sleep(SETTLE_POLL_MS);
   }
 }
