@@ -68,10 +68,10 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "log is acknowledged before it is on disk",
-    file: "server/workers/worker-connection.ts",
-    find: "const appended = await this.#deps.logs.append(attemptId, offset, data);",
+    file: "server/workers/log-intake.ts",
+    find: "const appended = await logs.append(attemptId, offset, data);",
     replace:
-      "this.#noteDurable(attemptId, offset + data.byteLength); const appended = await this.#deps.logs.append(attemptId, offset, data);",
+      "onDurable(attemptId, offset + data.byteLength); const appended = await logs.append(attemptId, offset, data);",
   },
   {
     name: "log is not sent again from where the server has it",

@@ -3,7 +3,7 @@
  * not take them along, and the next one of the same machine finds them.
  */
 
-import { type Checker } from "./checker.ts";
+import type { Checker } from "./checker.ts";
 import type { JobScript } from "./job-script.ts";
 import { SimProcess, type SimHost } from "./sim-process.ts";
 

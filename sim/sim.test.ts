@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, test } from "node:test";
 import { runSeed } from "./cluster.ts";
 import { isLogBytes, logBytes } from "./log-pattern.ts";
@@ -44,9 +46,13 @@ describe("the simulated cluster", () => {
     assert.ok(scenarios.some(({ hasFaults, faults }) => !hasFaults && faults.size === 0));
   });
 
-  test("names each planted bug once", () => {
+  test("finds the place of each planted bug in the compiled program", () => {
     assert.ok(MUTATIONS.length >= 12);
     assert.equal(new Set(MUTATIONS.map(({ name }) => name)).size, MUTATIONS.length);
+    for (const { name, file, find } of MUTATIONS) {
+      const text = readFileSync(join(import.meta.dirname, "../src", file.replace(/\.ts$/, ".js")), "utf8");
+      assert.equal(text.split(find).length - 1, 1, `${name}: its text in ${file}`);
+    }
   });
 });
 

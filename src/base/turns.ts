@@ -16,7 +16,7 @@ export function eachTurn(step: () => boolean): Promise<void> {
         isOver = !step();
       } catch (error) {
         isOver = true;
-        reject(error as Error);
+        reject(error);
       }
       if (isOver) resolve();
       else if (isLast) ask();
