@@ -74,6 +74,22 @@ describe("the agent's half of the session", () => {
     assert.deepEqual(nextLogRange(session, null), { attemptId: "a", offset: 300, maxBytes: 600 });
   });
 
+  test("tells the runner with each welcome and each hello of it what is acknowledged", () => {
+    const session = setup("a", "b");
+    onStreamClosed(session);
+    const attempts = [
+      { attemptId: "a", proceed: true, logAcked: 700 },
+      { attemptId: "b", proceed: true, logAcked: 0 },
+    ];
+    const acked = { to: "runner", message: { type: "log_acked", attemptId: "a", logAcked: 700 } };
+    const isAck = (action: AgentAction): boolean =>
+      action.to === "runner" && action.message.type === "log_acked";
+    assert.deepEqual(onServerMessage(session, { ...welcome, attempts }, 0).filter(isAck), [acked]);
+    onStreamClosed(session);
+    const held = [...session.attempts.values()];
+    assert.deepEqual(onRunnerHello(session, held).filter(isAck), [acked]);
+  });
+
   test("sends a result again until it is acknowledged, and then forgets the attempt", () => {
     const session = setup("a");
     const first = onAttemptResult(session, { attemptId: "a", result: sampleResult() });

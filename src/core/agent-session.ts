@@ -176,9 +176,17 @@ function onWelcome(
     }
     attempt.logAcked = verdict.logAcked;
     attempt.logSent = verdict.logAcked;
-    actions.push(...sayAgain(attempt));
+    actions.push(...tellAcked(attempt), ...sayAgain(attempt));
   }
   return actions;
+}
+
+/**
+ * The acknowledgement itself may be lost with a stream, or on its way to the runner, and a full spool
+ * waits for it: then nothing would come after it that could be acknowledged.
+ */
+function tellAcked({ attemptId, logAcked }: AgentAttempt): AgentAction[] {
+  return logAcked === 0 ? [] : [{ to: "runner", message: { type: "log_acked", attemptId, logAcked } }];
 }
 
 /** Everything the server may have missed about an attempt. */
@@ -294,8 +302,9 @@ export function onRunnerHello(
   const gone: AgentAction[] = [...known.keys()]
     .filter((attemptId) => !session.attempts.has(attemptId))
     .map((attemptId) => ({ to: "runner", message: { type: "forget", attemptId } }));
-  if (!session.online) return gone;
-  return [...gone, ...[...session.attempts.values()].flatMap(sayAgain)];
+  const attempts = [...session.attempts.values()];
+  const actions = [...gone, ...attempts.flatMap(tellAcked)];
+  return session.online ? [...actions, ...attempts.flatMap(sayAgain)] : actions;
 }
 
 export function onAttemptAccepted(session: AgentSession, attemptId: string): AgentAction[] {
