@@ -28,11 +28,8 @@ export interface ServerProgram {
 export async function serverMain(program: ServerProgram & { flags: Flags }): Promise<number> {
   const settings = readSettings(serverSettings, { env: process.env, flags: program.flags });
   const options = optionsFrom(settings, program, settings.logLevel);
-  // Listened to from the beginning: a signal during the start asks for a good end, too.
-  const asked = untilSignal();
-  const server = await startServer({ ...options, endWorkersOnStop: false });
-  await asked;
-  return await stopInTime(server, { timeoutMs: settings.shutdownTimeout, log: options.log });
+  const start = () => startServer({ ...options, endWorkersOnStop: false });
+  return await runUntilSignal(start, { timeoutMs: settings.shutdownTimeout, log: options.log });
 }
 
 /** `hodei dev`: everything in one command; nothing is left behind. */
@@ -42,11 +39,12 @@ export async function devMain(
   const isQuiet = program.flags["logLevel"] === undefined && process.env["HODEI_LOG_LEVEL"] === undefined;
   const settings = readSettings(serverSettings, { env: process.env, flags: program.flags });
   const options = optionsFrom(settings, program, isQuiet ? "warn" : settings.logLevel);
-  const asked = untilSignal();
-  const server = await startServer({ ...options, endWorkersOnStop: true });
-  program.onStarted(server);
-  await asked;
-  return await stopInTime(server, { timeoutMs: settings.shutdownTimeout, log: options.log });
+  const start = async (): Promise<RunningServer> => {
+    const server = await startServer({ ...options, endWorkersOnStop: true });
+    program.onStarted(server);
+    return server;
+  };
+  return await runUntilSignal(start, { timeoutMs: settings.shutdownTimeout, log: options.log });
 }
 
 /** A server inside the process of one command. */
@@ -149,18 +147,32 @@ function optionsFrom(
   };
 }
 
-/** A stop that hangs must not keep the next server waiting: what it would have done is safe to be left. */
-async function stopInTime(
-  server: RunningServer,
+/**
+ * A signal asks for a good end also during the start. One that hangs must not keep the next server
+ * waiting: what it would still have done is safe to be left.
+ */
+async function runUntilSignal(
+  start: () => Promise<RunningServer>,
   { timeoutMs, log }: { timeoutMs: number; log: Logger },
 ): Promise<number> {
-  const callOff = systemClock.schedule(timeoutMs, () => {
-    log.error({ waitsFor: server.stopsNow(), timeoutMs }, "could not stop in time, leaving all the same");
+  let server: RunningServer | null = null;
+  let callOff = (): void => {};
+  const leave = (): void => {
+    const waitsFor = server === null ? "start" : server.stopsNow();
+    log.error({ waitsFor, timeoutMs }, "could not stop in time, leaving all the same");
     process.exit(1);
+  };
+  const asked = untilSignal().then(() => {
+    callOff = systemClock.schedule(timeoutMs, leave);
   });
-  await server.stop();
-  callOff();
-  return 0;
+  try {
+    server = await start();
+    await asked;
+    await server.stop();
+    return 0;
+  } finally {
+    callOff();
+  }
 }
 
 /** The first signal asks for a stop; a second one ends the process at once. */
