@@ -373,3 +373,37 @@ test("a follower that leaves, or whose server stops, leaves nothing behind", asy
   for (const error of await Promise.all(open)) assert.equal(error.code, Code.Unavailable);
   await eventually(() => events.subscribers === 0, { what: "the end of all followers" });
 });
+
+test("followers that never read keep nothing on the server, and slow neither the log nor its readers", async (t) => {
+  const { client, protocols, queue, run, write, logs } = await setup(t);
+  const [piece, pieces] = ["x".repeat(60_000), 1_000];
+  const given = new Map<number, number>();
+  const read = logs.read.bind(logs);
+  let readers = 0;
+  logs.read = async function* (...args) {
+    const reader = readers++;
+    for await (const batch of read(...args)) {
+      given.set(reader, batch.nextOffset);
+      yield batch;
+    }
+  };
+  const jobId = await queue();
+  const attemptId = await run(jobId);
+  await write(attemptId, "first");
+  const stalled = protocols.map((protocol) => {
+    const follower = client(LogService, protocol).readLog({ jobId, follow: true });
+    return follower[Symbol.asyncIterator]();
+  });
+  for (const follower of stalled) assert.equal((await follower.next()).done, false);
+  for (let count = 0; count < pieces; count += 1) await write(attemptId, piece);
+
+  let total = 0;
+  for await (const { entries } of client(LogService).readLog({ jobId })) {
+    for (const { data } of entries) total += data.byteLength;
+  }
+  assert.equal(total, "first".length + pieces * piece.length);
+  // What was given out and not read lies in the windows of HTTP/2 and the sockets of the system.
+  const ofStalled = (): number[] => stalled.map((_, reader) => given.get(reader) ?? 0);
+  for (const bytes of ofStalled()) assert.ok(bytes > 0 && bytes < total / 4, `${bytes} of ${total} bytes`);
+  for (const follower of stalled) await follower.return?.();
+});
