@@ -1,6 +1,5 @@
 /** Entry of `hodei agent`: settings to a running agent, signals to its end. */
 
-import { mkdir } from "node:fs/promises";
 import { resolve } from "node:path";
 import { systemClock } from "../base/clock.ts";
 import { createLogger } from "../base/log.ts";
@@ -8,6 +7,7 @@ import { systemRandom } from "../base/random.ts";
 import { readSettings, type Flags } from "../base/settings.ts";
 import { listenForSignals } from "../base/signals.ts";
 import { Agent } from "./agent.ts";
+import { claimDirectory } from "./claim-directory.ts";
 import { agentSettings } from "./settings.ts";
 import { describeWorker } from "./worker-info.ts";
 
@@ -20,7 +20,7 @@ export async function agentMain(options: {
   const settings = readSettings(agentSettings, { env: process.env, flags: options.flags });
   const log = createLogger({ level: settings.logLevel, fields: { process: "agent" } });
   const directory = resolve(settings.directory);
-  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await claimDirectory(directory);
   const agent = new Agent({
     serverUrl: settings.server,
     token: settings.token,
