@@ -11,9 +11,7 @@ import type { ProcessIdentity } from "./process-identity.ts";
 
 export interface RunnerMark {
   runner: ProcessIdentity;
-  /** How it keeps processes together: `v1`, `v2` or `none`. */
-  mode: string;
-  /** The directories of its cgroups; in mode `v1` that of the freezer comes first. */
+  /** The directories of cgroups that it may have made. */
   cgroups: string[];
 }
 

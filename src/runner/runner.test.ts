@@ -214,10 +214,10 @@ describe("the runner", { concurrency: true }, () => {
     }));
 
   test("is done when it holds nothing and nobody comes", () =>
-    setup({ idleExitMs: 200 }, async ({ agent, runner, directory }) => {
+    setup({ idleExitMs: 1_000 }, async ({ agent, runner, directory }) => {
       await agent.finish(bash("true"));
       agent.close();
-      await systemClock.sleep(1_300);
+      await systemClock.sleep(2_200);
       assert.equal(
         await Promise.race([runner.done.then(() => "done"), systemClock.sleep(0).then(() => "waits")]),
         "waits",

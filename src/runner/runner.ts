@@ -26,7 +26,7 @@ import { inheritedEnvironment } from "./job/job-environment.ts";
 import { RemovalQueue } from "./job/removal-queue.ts";
 import { DiskReserve } from "./log/disk-reserve.ts";
 import { PipePool } from "./log/output-pipe.ts";
-import { detectProcessTrees } from "./tree/detect-process-trees.ts";
+import { detectProcessTrees, possibleCgroups } from "./tree/detect-process-trees.ts";
 import {
   NO_TREE_USAGE,
   UNKILLABLE_AFTER_MS,
@@ -90,12 +90,11 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
   let runner: RunnerProcess | null = null;
   try {
     await endPast({ ...options, directory }, socket);
-    const trees = options.trees ?? openTrees({ ...options, directory });
-    await writeRunnerMark(directory, {
-      runner: identifyProcess(process.pid),
-      mode: trees.mode,
-      cgroups: [...trees.cgroups],
-    });
+    const name = `hodei-${sha256Hex(directory).slice(0, 16)}`;
+    // Before there is anything to find, so that whatever is there has a mark.
+    const cgroups = possibleCgroups(name);
+    await writeRunnerMark(directory, { runner: identifyProcess(process.pid), cgroups });
+    const trees = options.trees ?? detectProcessTrees(options.cgroup ?? "auto", { name, clock, log });
     runner = new RunnerProcess({ ...options, directory, trees }, socket);
     await runner.start();
     return runner;
@@ -119,11 +118,6 @@ async function endPast({ directory, clock, log }: RunnerOptions, socket: AgentSo
     socket.send({ type: "broken", message });
     await clock.sleep(STUCK_RETRY_MS);
   }
-}
-
-function openTrees({ directory, cgroup, clock, log }: RunnerOptions): ProcessTrees {
-  const name = `hodei-${sha256Hex(directory).slice(0, 16)}`;
-  return detectProcessTrees(cgroup ?? "auto", { name, clock, log });
 }
 
 class RunnerProcess implements Runner {

@@ -77,7 +77,7 @@ for (const mode of CGROUP_MODES) {
     test("is ended by a sweep, with its cgroups", async (t) => {
       const { directory, pid } = await killedRunner(t, mode);
       const cgroups = (await readRunnerMark(directory))?.cgroups ?? [];
-      assert.equal(cgroups.length > 0, mode !== "none");
+      assert.equal(cgroups.filter((path) => existsSync(path)).length > 0, mode !== "none");
       assert.deepEqual(await sweep(directory), { code: 0, said: "" });
       assert.equal(isAlive(pid), false);
       assert.deepEqual(

@@ -198,8 +198,9 @@ test("starts an agent again however often it dies, as long as its runner has wor
   const spec = sampleSpec();
   await provider.create(spec);
   const runner = await identity(spec.workerId, "runner.pid");
-  await eventually(async () => (await readRunnerMark(join(directory, spec.workerId))) !== null);
-  await mkdir(join(directory, spec.workerId, "attempts", "attempt-1"));
+  const attempts = join(directory, spec.workerId, "attempts");
+  await eventually(() => existsSync(attempts));
+  await mkdir(join(attempts, "attempt-1"));
   // More often than an agent without work is started again.
   for (let deaths = 0; deaths < 7; deaths += 1) {
     const agent = await identity(spec.workerId, "agent.pid");

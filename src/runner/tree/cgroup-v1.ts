@@ -21,8 +21,8 @@ import {
 } from "./cgroup-files.ts";
 import { sendSignal, type ProcessTree, type ProcessTrees, type TreeUsage } from "./process-tree.ts";
 
-const CONTROLLERS = ["freezer", "cpuacct", "memory"] as const;
-type Controller = (typeof CONTROLLERS)[number];
+export const V1_CONTROLLERS = ["freezer", "cpuacct", "memory"] as const;
+type Controller = (typeof V1_CONTROLLERS)[number];
 
 /** How long to wait for FROZEN: a process in a long system call freezes when that ends. */
 const FREEZE_WAIT_MS = 2_000;
@@ -46,7 +46,7 @@ export class CgroupV1Trees implements ProcessTrees {
   /** @throws if the freezer hierarchy cannot be written. */
   constructor(options: { name: string; mounts: ReadonlyMap<string, string>; clock: Clock }) {
     this.#clock = options.clock;
-    this.#hierarchies = CONTROLLERS.flatMap((controller) => {
+    this.#hierarchies = V1_CONTROLLERS.flatMap((controller) => {
       const path = options.mounts.get(controller);
       if (path === undefined) return [];
       try {
@@ -58,10 +58,6 @@ export class CgroupV1Trees implements ProcessTrees {
       }
     });
     if (this.#hierarchies[0]?.controller !== "freezer") throw new Error("no freezer hierarchy is mounted");
-  }
-
-  get cgroups(): string[] {
-    return this.#hierarchies.map(({ directory }) => directory);
   }
 
   create(attemptId: string): ProcessTree {

@@ -66,10 +66,6 @@ export class CgroupV2Trees implements ProcessTrees {
     handOnControllers(this.#directory);
   }
 
-  get cgroups(): string[] {
-    return [this.#directory];
-  }
-
   create(attemptId: string): ProcessTree {
     const directory = join(this.#directory, attemptId);
     mkdirSync(directory, { recursive: true });

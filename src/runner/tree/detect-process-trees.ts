@@ -1,11 +1,12 @@
 /** Picks how process trees are kept here, by trying what really works. */
 
 import { existsSync } from "node:fs";
+import { join } from "node:path";
 import type { Clock } from "../../base/clock.ts";
 import { AppError, errorMessage } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { readCgroupMounts, type CgroupMounts } from "./cgroup-mounts.ts";
-import { CgroupV1Trees } from "./cgroup-v1.ts";
+import { CgroupV1Trees, V1_CONTROLLERS } from "./cgroup-v1.ts";
 import { CgroupV2Trees, measuresMemoryInV2 } from "./cgroup-v2.ts";
 import { GroupTrees } from "./process-groups.ts";
 import { SweptTrees } from "./process-sweep.ts";
@@ -41,6 +42,13 @@ export function detectProcessTrees(wanted: CgroupMode | "auto", options: TreeOpt
     }
   }
   return open("none", mounts, options);
+}
+
+/** Where a runner of this name may make cgroups, whatever its mode. */
+export function possibleCgroups(name: string): string[] {
+  const { v1, v2 } = readCgroupMounts();
+  const parents = [...V1_CONTROLLERS.map((controller) => v1.get(controller)), v2];
+  return parents.flatMap((parent) => (parent ? [join(parent, name)] : []));
 }
 
 /** The modes to try, best first. */

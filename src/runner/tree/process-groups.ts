@@ -18,7 +18,6 @@ const PAUSE_PROBLEM = "this worker has neither a freezer cgroup nor /proc, so no
 export class GroupTrees implements ProcessTrees {
   readonly mode = "none";
   readonly pauseProblem = PAUSE_PROBLEM;
-  readonly cgroups: readonly string[] = [];
 
   create(): ProcessTree {
     return new GroupTree();

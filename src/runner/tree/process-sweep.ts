@@ -37,7 +37,6 @@ const KILL_STOP_WAIT_MS = 100;
 export class SweptTrees implements ProcessTrees {
   readonly mode = "none";
   readonly pauseProblem = "";
-  readonly cgroups: readonly string[] = [];
   readonly #clock: Clock;
 
   constructor(options: { clock: Clock }) {

@@ -58,8 +58,6 @@ export interface ProcessTrees {
   readonly mode: CgroupMode;
   /** Why its trees cannot be frozen; "" if they can. */
   readonly pauseProblem: string;
-  /** The directories that it made for all of its trees, for whoever must clear up after a crash. */
-  readonly cgroups: readonly string[];
   create(attemptId: string): ProcessTree;
   /** Removes what it made; every tree must be empty. False if something could not be removed. */
   close(): Promise<boolean>;

@@ -7,7 +7,7 @@ import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../../base/clock.ts";
-import { readRunnerMark, removeRunnerMark, type RunnerMark } from "../../base/runner-mark.ts";
+import { readRunnerMark, removeRunnerMark } from "../../base/runner-mark.ts";
 import { removeCgroupSoon } from "./cgroup-files.ts";
 import { killInFreezer } from "./cgroup-v1.ts";
 import { killInCgroup } from "./cgroup-v2.ts";
@@ -35,8 +35,8 @@ export async function endStrays({ workerDirectory, clock, limitMs }: StrayOption
   if (mark === null) return { met: 0, left: "" };
   const attemptIds = await heldAttempts(workerDirectory);
   const killRound = async (): Promise<number[]> => {
-    const pids = new Set([...(await killInCgroups(mark, clock)), ...killMarked(workerDirectory, attemptIds)]);
-    return [...pids];
+    const inCgroups = await Promise.all(mark.cgroups.map((directory) => killIn(directory, clock)));
+    return [...new Set([...inCgroups.flat(), ...killMarked(workerDirectory, attemptIds)])];
   };
   const { met, left } = await killUntilEmpty({ killRound }, clock, limitMs);
   if (left.length > 0) return { met: met.size, left: describeProcesses(left) };
@@ -49,10 +49,10 @@ export async function endStrays({ workerDirectory, clock, limitMs }: StrayOption
   return { met: met.size, left: "" };
 }
 
-async function killInCgroups({ mode, cgroups }: RunnerMark, clock: Clock): Promise<number[]> {
-  const [first] = cgroups;
-  if (first === undefined) return [];
-  return await (mode === "v1" ? killInFreezer(first, clock) : killInCgroup(first, clock));
+/** The cgroups that measure hold the same processes as the freezer. */
+async function killIn(directory: string, clock: Clock): Promise<number[]> {
+  if (existsSync(join(directory, "freezer.state"))) return await killInFreezer(directory, clock);
+  return existsSync(join(directory, "cgroup.events")) ? await killInCgroup(directory, clock) : [];
 }
 
 /** Also with cgroups, which a job of root can leave. Stopped first, fewer fork away from the list. */
