@@ -14,7 +14,7 @@ export const LOG_GAP_REASONS = ["log_quota", "disk_full", "worker_lost", "not_re
  * `log_quota`: the job has printed more than it may. `disk_full`: the disk of the worker did not
  * take it. `worker_lost`: it was on a worker that is lost. `not_received`: its worker never sent it.
  */
-export type LogGapReason = (typeof LOG_GAP_REASONS)[number];
+type LogGapReason = (typeof LOG_GAP_REASONS)[number];
 
 export interface LogGap {
   reason: LogGapReason;

@@ -8,10 +8,14 @@
 
 import { randomBytes } from "node:crypto";
 import { rm, writeFile } from "node:fs/promises";
+import { promisify } from "node:util";
 import type { Logger } from "../../base/log.ts";
 
 /** What may wait in memory for the disk, and what is left in two pipes. */
 const RESERVE_BYTES = 2 * 1024 * 1024;
+
+/** Off the main thread, on which jobs start. */
+const makeRandomBytes = promisify(randomBytes);
 
 export class DiskReserve {
   readonly #path: string;
@@ -43,7 +47,7 @@ export class DiskReserve {
   async #make(): Promise<void> {
     try {
       // Zeros take no room on a file system that compresses.
-      await writeFile(this.#path, randomBytes(RESERVE_BYTES), { mode: 0o600 });
+      await writeFile(this.#path, await makeRandomBytes(RESERVE_BYTES), { mode: 0o600 });
     } catch (error) {
       this.#log.debug({ err: error }, "no room for a reserve on the disk");
       await this.#remove();
