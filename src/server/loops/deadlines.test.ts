@@ -11,6 +11,7 @@ import {
   TIMEOUT_SLACK_MS,
   UNREACHABLE_AFTER_MS,
 } from "../../core/lease.ts";
+import { sampleResult } from "../../core/session-fixtures.ts";
 import { deadlineRound } from "./deadlines.ts";
 import { makeControlPlane } from "./loop-fixtures.ts";
 
@@ -73,6 +74,15 @@ test("a running job whose worker does not keep the time-out is cancelled on the 
   await eventually(() =>
     messages.some((message) => message.type === "control" && message.action === "cancel"),
   );
+});
+
+test("a running job does not time out because its worker is away", async () => {
+  const { addWorker, running, job, apply, after } = await setup();
+  const { jobId, attemptId } = await running(await addWorker(), { timeoutMs: 1_000 });
+  await after(1_000 + JOB_DEFAULTS.graceMs + TIMEOUT_SLACK_MS + 1);
+  assert.equal((await job(jobId)).state, "unreachable");
+  await apply(jobId, { type: "finish", attemptId, result: sampleResult() });
+  assert.equal((await job(jobId)).state, "succeeded");
 });
 
 test("a job that is paused for too long is cancelled", async () => {

@@ -72,6 +72,8 @@ async function inputFor(due: DueJob, nowMs: number, deps: DeadlineDependencies):
     case "scheduled":
       return unconfirmed(live, nowMs, deps);
     case "running":
+      // One that is away may have kept it: what it says when it comes back counts, or its loss does.
+      if (deps.connections.get(workerId) === null) return silent(live, nowMs, deps);
       return { type: "cancel", cause: "timeout", reason: "the worker did not keep the time-out" };
     case "paused":
       return { type: "cancel", reason: "paused for too long" };
@@ -92,11 +94,15 @@ type LiveDue = DueJob & { attemptId: string; workerId: string };
  */
 async function unconfirmed(due: LiveDue, nowMs: number, deps: DeadlineDependencies): Promise<JobInput> {
   deps.connections.get(due.workerId)?.callOff(due.attemptId);
-  return {
-    type: "disconnect",
-    attemptId: due.attemptId,
-    heardAtMs: await lastHeardAtMs(due.workerId, nowMs, deps),
-  };
+  return silent(due, nowMs, deps);
+}
+
+async function silent(
+  { attemptId, workerId }: LiveDue,
+  nowMs: number,
+  deps: DeadlineDependencies,
+): Promise<JobInput> {
+  return { type: "disconnect", attemptId, heardAtMs: await lastHeardAtMs(workerId, nowMs, deps) };
 }
 
 /**
