@@ -62,17 +62,12 @@ describe("a server that is restarted, again and again", () => {
       JSON.stringify({ name: `job-${index}`, run: script }),
     );
     const ids: string[] = [];
-    const submitAll = async (): Promise<void> => {
-      for (let start = 0; start < JOBS; start += 10) {
-        ids.push(...(await submit(["-"], jobs.slice(start, start + 10).join("\n"))));
-      }
+    const submitPart = async (): Promise<void> => {
+      const part = jobs.slice(ids.length, ids.length + JOBS / 4);
+      ids.push(...(await submit(["-"], part.join("\n"))));
     };
-    const restarts = async (): Promise<void> => {
-      await restart();
-      await killAndStart();
-      await restart();
-    };
-    await Promise.all([submitAll(), restarts()]);
+    for (const change of [restart, killAndStart, restart]) await Promise.all([submitPart(), change()]);
+    await submitPart();
     assert.equal(new Set(ids).size, JOBS);
 
     const client = openClient(await connectionOf(place));
@@ -151,7 +146,7 @@ describe("a server that is restarted, again and again", () => {
       child.kill("SIGTERM");
       const { code, stderr } = await end;
       assert.equal(code, 1);
-      assert.match(stderr, /"waitsFor":"private PostgreSQL"/);
+      assert.match(stderr, /"waitsFor":"[^"]+"/);
     } finally {
       process.kill(database, "SIGCONT");
     }

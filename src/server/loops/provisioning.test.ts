@@ -268,6 +268,23 @@ test("destroys an instance that nobody owns, and takes over those of the server 
   assert.deepEqual([...provider.instances], [owned]);
 });
 
+test("gives up a worker at once that the server before began to make and never did", async (t) => {
+  const { queue, schedule, made, only, provider, makeProvisioner, provisioner, workerState } = setup(t);
+  await queue();
+  await schedule();
+  await made(1);
+  const lost = only();
+  provisioner.stopListening();
+  provider.instances.clear();
+  const next = makeProvisioner();
+  t.after(() => next.stopListening());
+  await next.adopt();
+  assert.equal(next.plannedPools()[0]?.arriving, 1);
+  await next.round();
+  assert.equal(await workerState(lost), "terminated");
+  assert.equal(next.plannedPools()[0]?.arriving, 0);
+});
+
 test("leaves nothing behind at a stop, neither a worker that is being made nor a job that seems to run", async (t) => {
   const { queue, schedule, made, only, connect, provider, provisioner, job } = setup(t);
   const id = await queue();

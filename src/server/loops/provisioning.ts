@@ -61,6 +61,8 @@ interface OwnedWorker {
 
 export class Provisioner {
   readonly #deps: ProvisionerDependencies;
+  /** Workers that an earlier server began to make and that had not registered. */
+  readonly #arrivingAtStart = new Set<string>();
   readonly #owned = new Map<string, OwnedWorker>();
   readonly #problems = new Map<string, { message: string; untilMs: number; backoff: Backoff }>();
   readonly #stopListening: (() => void)[];
@@ -85,6 +87,7 @@ export class Provisioner {
         if (!pool) continue;
         const hasConnected = worker.registeredAtMs !== null;
         this.#own({ workerId: worker.id, pool, createdAtMs: worker.createdAtMs, hasConnected });
+        if (!hasConnected) this.#arrivingAtStart.add(worker.id);
       }
       cursor = page.nextCursor;
     } while (cursor !== null);
@@ -197,6 +200,12 @@ export class Provisioner {
     this.#problems.set(pool.name, { message, backoff, untilMs: clock.nowMs() + 500 + backoff.nextDelayMs() });
   }
 
+  /** Of a server that ended in the middle: nothing will come, and the place in the pool is wanted. */
+  async #wasNeverMade({ workerId, pool }: OwnedWorker): Promise<boolean> {
+    if (!this.#arrivingAtStart.delete(workerId)) return false;
+    return (await pool.provider.inspect(workerId)) === "gone";
+  }
+
   async #look(worker: OwnedWorker): Promise<void> {
     const { connections, clock, store } = this.#deps;
     const nowMs = clock.nowMs();
@@ -215,6 +224,8 @@ export class Provisioner {
     if (stored && stored.state !== "creating" && stored.state !== "connecting") this.#noteConnected(worker);
     if (!stored || stored.state === "terminated") {
       await this.#remove(worker, "left");
+    } else if (!worker.hasConnected && (await this.#wasNeverMade(worker))) {
+      await this.#remove(worker, "the server ended while it was being made");
     } else if (!worker.hasConnected && nowMs - worker.createdAtMs > CONNECT_TIMEOUT_MS) {
       this.#notePoolProblem(worker.pool, new Error(`worker ${worker.workerId} did not connect`));
       await this.#remove(worker, "did not connect in time");
