@@ -92,11 +92,3 @@ test("an attempt whose worker was lost may lack lines if its log says so", () =>
     /should be/,
   );
 });
-
-test("a side effect that happened twice in one attempt is found", () => {
-  const facts = setup();
-  const [begin] = facts.effects;
-  assert.ok(begin);
-  const twice = { ...facts, effects: [begin, ...facts.effects] };
-  assert.deepEqual(checkAttempt(twice), ["its side effect happened 2 times"]);
-});

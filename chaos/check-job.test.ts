@@ -65,19 +65,22 @@ function setup(
   };
 }
 
+/** What was found, as `kind: text`. */
+function found(facts: JobFacts): string[] {
+  return checkJob(facts).map(({ kind, text }) => `${kind}: ${text}`);
+}
+
 test("a job with one lost attempt and one good one is in order", () => {
-  assert.deepEqual(checkJob(setup()), []);
+  assert.deepEqual(found(setup()), []);
 });
 
 test("two attempts alive at once are found, by their times and by the word of the second", () => {
   const facts = setup();
   const late = { kind: "beat" as const, attempt: 1, atMs: 5_500, out: 1, err: 0 };
   const effects = [...facts.trace.effects, late];
-  assert.deepEqual(checkJob(setup({ trace: { effects } })), [
-    "attempt 1 was alive after attempt 2 had begun",
-  ]);
+  assert.deepEqual(found(setup({ trace: { effects } })), ["attempt 1 was alive after attempt 2 had begun"]);
   const violations = ["attempt 2 found process 7 of attempt 1 alive"];
-  assert.deepEqual(checkJob(setup({ trace: { violations } })), violations);
+  assert.deepEqual(found(setup({ trace: { violations } })), [`twice: ${violations[0]}`]);
 });
 
 test("an attempt of which the server knows nothing is found", () => {
@@ -86,29 +89,42 @@ test("an attempt of which the server knows nothing is found", () => {
     ...facts.trace.effects,
     { kind: "begin" as const, attempt: 3, atMs: 9_000, out: 0, err: 0 },
   ];
-  assert.deepEqual(checkJob(setup({ trace: { effects } })), [
-    "attempt 3 ran, of which the server knows nothing",
+  assert.deepEqual(found(setup({ trace: { effects } })), [
+    "twice: attempt 3 ran, of which the server knows nothing",
   ]);
 });
 
+test("an attempt that began twice is found", () => {
+  const facts = setup();
+  const again = { kind: "begin" as const, attempt: 2, atMs: 5_500, out: 0, err: 0 };
+  assert.deepEqual(found(setup({ trace: { effects: [...facts.trace.effects, again] } })), [
+    "twice: attempt 2 began again",
+  ]);
+});
+
+test("a success without the end of the job is found, and a log that lacks a line", () => {
+  const effects = setup().trace.effects.filter(({ kind }) => kind !== "end");
+  assert.deepEqual(found(setup({ trace: { effects } })), ["state: it succeeded and never came to its end"]);
+  const facts = setup();
+  facts.logs.get(2)?.stdout.write("x");
+  assert.match(found(facts).join(), /^log: attempt 2 \(SUCCEEDED\): line 1 of o should be/);
+});
+
 test("a job that did not end, or ended twice, or otherwise than it should, is found", () => {
-  assert.match(checkJob(setup({ state: JobState.RUNNING })).join(), /never ended: RUNNING/);
-  assert.match(checkJob(setup({ ends: 2 })).join(), /ended 2 times/);
-  assert.match(checkJob(setup({ state: JobState.FAILED })).join(), /ended as FAILED/);
-  assert.match(checkJob(setup({ state: JobState.CANCELLED })).join(), /ended as CANCELLED/);
-  assert.match(
-    checkJob(setup({ planned: { expected: { state: "timed_out" } } })).join(),
-    /ended as SUCCEEDED/,
-  );
+  assert.match(found(setup({ state: JobState.RUNNING })).join(), /never ended: RUNNING/);
+  assert.match(found(setup({ ends: 2 })).join(), /ended 2 times/);
+  assert.match(found(setup({ state: JobState.FAILED })).join(), /ended as FAILED/);
+  assert.match(found(setup({ state: JobState.CANCELLED })).join(), /ended as CANCELLED/);
+  assert.match(found(setup({ planned: { expected: { state: "timed_out" } } })).join(), /ended as SUCCEEDED/);
 });
 
 test("a cancel that the server took lets no further attempt begin", () => {
-  assert.deepEqual(checkJob(setup({ planned: { cancelledAtAttempt: 2 } })), []);
-  assert.match(checkJob(setup({ planned: { cancelledAtAttempt: 1 } })).join(), /made after the cancel/);
+  assert.deepEqual(found(setup({ planned: { cancelledAtAttempt: 2 } })), []);
+  assert.match(found(setup({ planned: { cancelledAtAttempt: 1 } })).join(), /made after the cancel/);
 });
 
 test("what a job does while it is paused is found", () => {
   const pause = (fromMs: number, untilMs: number) => ({ pauses: [{ attempt: 2, fromMs, untilMs }] });
-  assert.deepEqual(checkJob(setup({ planned: pause(5_050, 5_950) })), []);
-  assert.match(checkJob(setup({ planned: pause(5_050, 6_050) })).join(), /while it was paused/);
+  assert.deepEqual(found(setup({ planned: pause(5_050, 5_950) })), []);
+  assert.match(found(setup({ planned: pause(5_050, 6_050) })).join(), /while it was paused/);
 });

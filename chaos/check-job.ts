@@ -10,6 +10,7 @@ import {
 import { checkAttempt } from "./check-attempt.ts";
 import { FINAL_STATES, type AttemptLog } from "./cluster-client.ts";
 import type { StormJob } from "./job-load.ts";
+import { violation, type Violation } from "./violation.ts";
 import type { Effect, Trace } from "./witness-job.ts";
 
 export interface JobFacts {
@@ -21,38 +22,46 @@ export interface JobFacts {
   logs: ReadonlyMap<number, AttemptLog>;
 }
 
-/** What is wrong, in words; empty if nothing is. */
-export function checkJob(facts: JobFacts): string[] {
-  const { planned, job, trace, logs } = facts;
-  const problems = [...checkEnd(facts), ...checkOverlap(trace), ...checkPauses(planned, trace.effects)];
-  for (const attempt of job.attempts) {
-    const log = logs.get(attempt.number);
-    const effects = trace.effects.filter((effect) => effect.attempt === attempt.number);
-    const found = log ? checkAttempt({ name: planned.name, attempt, log, effects }) : ["it has no log"];
-    problems.push(...found.map((problem) => `attempt ${attempt.number} (${describe(attempt)}): ${problem}`));
-  }
-  const known = new Set(job.attempts.map(({ number }) => number));
-  for (const { attempt } of trace.effects) {
-    if (!known.has(attempt)) problems.push(`attempt ${attempt} ran, of which the server knows nothing`);
-  }
-  return [...new Set(problems)];
+/** What is wrong; empty if nothing is. */
+export function checkJob(facts: JobFacts): Violation[] {
+  const { planned, job, trace } = facts;
+  return [
+    ...checkEnd(facts),
+    ...checkAttempts(trace, job).map((text) => violation("twice", text)),
+    ...checkPauses(planned, trace.effects).map((text) => violation("state", text)),
+    ...job.attempts.flatMap((attempt) =>
+      checkLog(facts, attempt).map((text) =>
+        violation("log", `attempt ${attempt.number} (${describe(attempt)}): ${text}`),
+      ),
+    ),
+  ];
 }
 
-function checkEnd({ planned, job, events }: JobFacts): string[] {
+function checkLog({ planned, trace, logs }: JobFacts, attempt: Attempt): string[] {
+  const log = logs.get(attempt.number);
+  if (!log) return ["it has no log"];
+  const effects = trace.effects.filter((effect) => effect.attempt === attempt.number);
+  return checkAttempt({ name: planned.name, attempt, log, effects });
+}
+
+function checkEnd({ planned, job, events, trace }: JobFacts): Violation[] {
+  if (!FINAL_STATES.includes(job.state)) {
+    return [violation("lost", `it never ended: ${JobState[job.state]}, ${job.message}`)];
+  }
   const problems: string[] = [];
-  if (!FINAL_STATES.includes(job.state)) return [`it never ended: ${JobState[job.state]}, ${job.message}`];
   const ends = events.filter(({ state }) => FINAL_STATES.includes(state)).length;
   if (ends !== 1) problems.push(`it ended ${ends} times`);
   if (!isExpectedEnd(planned, job)) {
-    problems.push(
-      `it ended as ${JobState[job.state]}, ${Cause[job.cause]} ${job.exitCode ?? ""} ${job.message}`,
-    );
+    const cause = `${Cause[job.cause]} ${job.exitCode ?? ""} ${job.message}`;
+    problems.push(`it ended as ${JobState[job.state]}, ${cause}`);
   }
+  const hasEnded = trace.effects.some(({ kind, attempt }) => kind === "end" && attempt === job.attemptCount);
+  if (job.state === JobState.SUCCEEDED && !hasEnded) problems.push("it succeeded and never came to its end");
   const attempt = planned.cancelledAtAttempt;
   if (attempt !== null && job.attemptCount > attempt) {
     problems.push(`attempt ${job.attemptCount} was made after the cancel at attempt ${attempt}`);
   }
-  return problems;
+  return problems.map((text) => violation("state", text));
 }
 
 function isExpectedEnd(planned: StormJob, job: Job): boolean {
@@ -79,11 +88,20 @@ function isExpectedEnd(planned: StormJob, job: Job): boolean {
   }
 }
 
-/** Two attempts that were alive at once, by the word of the second or by the times of both. */
-function checkOverlap({ effects, violations }: Trace): string[] {
+/**
+ * Each attempt begins at most once and is known, and no two are alive at once, by the times of both or
+ * by what the later one saw.
+ */
+function checkAttempts({ effects, violations }: Trace, job: Job): string[] {
   const problems = [...violations];
+  const begun = new Set<number>();
   for (const { attempt, kind, atMs } of effects) {
     if (kind !== "begin") continue;
+    if (begun.has(attempt)) problems.push(`attempt ${attempt} began again`);
+    begun.add(attempt);
+    if (!job.attempts.some(({ number }) => number === attempt)) {
+      problems.push(`attempt ${attempt} ran, of which the server knows nothing`);
+    }
     const late = effects.find((effect) => effect.attempt < attempt && effect.atMs > atMs);
     if (late) problems.push(`attempt ${late.attempt} was alive after attempt ${attempt} had begun`);
   }

@@ -1,14 +1,15 @@
 /** Asks the server about every job of a storm, and holds it against the traces. */
 
+import { errorMessage } from "../src/base/errors.ts";
 import { JobState } from "../src/protocol/gen/hodei/v1/jobs_pb.ts";
 import { checkJob } from "./check-job.ts";
 import { persist, readLog, type AttemptLog, type ClusterClient } from "./cluster-client.ts";
 import type { StormJob } from "./job-load.ts";
+import { violation, type Violation } from "./violation.ts";
 import { readTrace } from "./witness-job.ts";
 
 export interface CheckedJobs {
-  /** `job-7 (0192…): what is wrong`. */
-  violations: string[];
+  violations: Violation[];
   /** How many ended in each state. */
   states: Map<string, number>;
   attempts: number;
@@ -23,10 +24,12 @@ export async function checkStorm(
   storm: { jobs: readonly StormJob[]; label: string },
 ): Promise<CheckedJobs> {
   const checked: CheckedJobs = { violations: [], states: new Map(), attempts: 0, logLines: 0 };
-  checked.violations.push(...(await checkRegister(client, storm)));
+  const register = await checkRegister(client, storm);
+  checked.violations.push(...register.map((text) => violation("lost", text)));
   for (const planned of storm.jobs) {
-    const problems = await checkOne(client, planned, checked);
-    checked.violations.push(...problems.map((problem) => `${planned.name} (${planned.jobId}): ${problem}`));
+    for (const { kind, text } of await checkOne(client, planned, checked)) {
+      checked.violations.push(violation(kind, `${planned.name} (${planned.jobId}): ${text}`));
+    }
   }
   return checked;
 }
@@ -58,11 +61,15 @@ async function checkRegister(
   return problems;
 }
 
-async function checkOne(client: ClusterClient, planned: StormJob, checked: CheckedJobs): Promise<string[]> {
+async function checkOne(
+  client: ClusterClient,
+  planned: StormJob,
+  checked: CheckedJobs,
+): Promise<Violation[]> {
   const { jobId } = planned;
   const call = <T>(run: () => Promise<T>): Promise<T> => persist(run, { timeoutMs: CALL_TIMEOUT_MS });
   const { job } = await call(() => client.jobs.getJob({ jobId }));
-  if (!job) return ["the server knows nothing of it"];
+  if (!job) return [violation("lost", "the server knows nothing of it")];
   const state = JobState[job.state];
   checked.states.set(state, (checked.states.get(state) ?? 0) + 1);
   checked.attempts += job.attempts.length;
@@ -71,7 +78,7 @@ async function checkOne(client: ClusterClient, planned: StormJob, checked: Check
     try {
       logs.set(number, await call(() => readLog(client, jobId, number)));
     } catch (error) {
-      return [`the log of attempt ${number} cannot be read: ${String(error)}`];
+      return [violation("log", `the log of attempt ${number} cannot be read: ${errorMessage(error)}`)];
     }
   }
   for (const { stdout, stderr } of logs.values()) checked.logLines += countLines(stdout) + countLines(stderr);

@@ -2,6 +2,7 @@
 
 import type { FaultRecord } from "./fault-injector.ts";
 import type { StormResult } from "./storm.ts";
+import { countViolations } from "./violation.ts";
 
 export function stormText(result: StormResult): string {
   const rows = [["fault", "count", "recovery, median", "longest", "did not recover"]];
@@ -20,8 +21,8 @@ export function stormText(result: StormResult): string {
     ...(result.leftOut.length > 0
       ? [`left out, for want of root, a namespace or iptables: ${result.leftOut.join("; ")}`]
       : []),
-    `violations: ${result.violations.length}`,
-    ...result.violations.map((violation) => `  ${violation}`),
+    countViolations(result.violations),
+    ...result.violations.map(({ kind, text }) => `  ${kind}: ${text}`),
     ...(result.violations.length > 0 ? [`everything is kept in ${result.directory}`] : []),
   ].join("\n");
 }

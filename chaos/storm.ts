@@ -6,6 +6,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { systemClock } from "../src/base/clock.ts";
+import { errorMessage } from "../src/base/errors.ts";
 import { checkStorm, type CheckedJobs } from "./check-storm.ts";
 import { Cluster } from "./cluster.ts";
 import { FaultInjector, type FaultRecord } from "./fault-injector.ts";
@@ -15,6 +16,7 @@ import { findLeftovers, removeCgroups } from "./leftovers.ts";
 import { NetworkFaults } from "./network-faults.ts";
 import { SeededRandom } from "./seeded-random.ts";
 import { mountSmallDisks, unmountSmallDisks } from "./small-disk.ts";
+import { violation, type Violation } from "./violation.ts";
 
 export interface StormOptions {
   seed: number;
@@ -35,7 +37,7 @@ export interface StormResult {
   leftOut: string[];
   jobs: number;
   checked: CheckedJobs;
-  violations: string[];
+  violations: Violation[];
   /** By code: how often a call had to be repeated, and the last answer. */
   retries: JobLoad["retries"];
   unexpectedServerEnds: number;
@@ -65,7 +67,8 @@ export async function runStorm(options: StormOptions): Promise<StormResult> {
   await cluster.startServer();
 
   const storm = await blow(cluster, { ...options, injected: faults });
-  const violations = [...storm.problems, ...storm.checked.violations];
+  const problems = storm.problems.map((text) => violation("run", text));
+  const violations = [...problems, ...storm.checked.violations];
   violations.push(...(await endCluster(cluster, hasNamespace)));
   await cluster.close({ keep: violations.length > 0 });
   await removeCgroups(cluster);
@@ -138,17 +141,20 @@ async function untilSettled(load: JobLoad): Promise<void> {
 }
 
 /** Workers leave when they are idle, then the server stops; nothing may be left. */
-async function endCluster(cluster: Cluster, hasSmallDisks: boolean): Promise<string[]> {
-  const violations: string[] = [];
-  await cluster.untilNoWorkers(LEAVE_TIMEOUT_MS).catch((error: unknown) => violations.push(String(error)));
+async function endCluster(cluster: Cluster, hasSmallDisks: boolean): Promise<Violation[]> {
+  const violations: Violation[] = [];
+  await cluster
+    .untilNoWorkers(LEAVE_TIMEOUT_MS)
+    .catch((error: unknown) => violations.push(violation("leftover", errorMessage(error))));
   await cluster.knownWorkerIds();
   const code = await cluster.stopServer();
-  if (code !== 0) violations.push(`the server ended with ${code}`);
-  violations.push(...(await findLeftovers(cluster)));
+  if (code !== 0) violations.push(violation("run", `the server ended with ${code}`));
+  const leftovers = await findLeftovers(cluster);
   if (hasSmallDisks) {
     const busy = await unmountSmallDisks(cluster);
-    violations.push(...busy.map((path) => `${path} is still in use`));
+    leftovers.push(...busy.map((path) => `${path} is still in use`));
   }
+  violations.push(...leftovers.map((text) => violation("leftover", text)));
   return violations;
 }
 
