@@ -78,7 +78,9 @@ test("two attempts alive at once are found, by their times and by the word of th
   const facts = setup();
   const late = { kind: "beat" as const, attempt: 1, atMs: 5_500, out: 1, err: 0 };
   const effects = [...facts.trace.effects, late];
-  assert.deepEqual(found(setup({ trace: { effects } })), ["attempt 1 was alive after attempt 2 had begun"]);
+  assert.deepEqual(found(setup({ trace: { effects } })), [
+    "twice: attempt 1 was alive after attempt 2 had begun",
+  ]);
   const violations = ["attempt 2 found process 7 of attempt 1 alive"];
   assert.deepEqual(found(setup({ trace: { violations } })), [`twice: ${violations[0]}`]);
 });
