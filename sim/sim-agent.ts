@@ -203,7 +203,7 @@ export class SimAgent {
     switch (message.type) {
       case "hello":
         this.#hasGreeted = true;
-        this.#perform(onRunnerHello(session, message.attempts));
+        this.#perform(onRunnerHello(session, message));
         this.#runnerIsReady();
         break;
       case "accepted":

@@ -17,6 +17,7 @@ const MAX_SPAWN_HANG_MS = 90_000;
 
 export class SimRunner {
   readonly process: SimProcess;
+  readonly #id: string;
   readonly #machine: SimMachine;
   readonly #attempts = new Map<string, SimAttempt>();
   readonly #host: AttemptHost;
@@ -31,6 +32,7 @@ export class SimRunner {
   constructor(machine: SimMachine) {
     this.#machine = machine;
     this.process = new SimProcess(machine.host, `runner of ${machine.name}`);
+    this.#id = `${machine.name} at ${machine.host.bootMs}`;
     const { clock } = this.process;
     this.#silentSinceMs = clock.monotonicMs();
     this.#host = {
@@ -92,6 +94,7 @@ export class SimRunner {
   #greet(): void {
     this.#socket?.send({
       type: "hello",
+      runnerId: this.#id,
       pid: 1,
       version: "sim",
       capabilities: ["script", "pause"],

@@ -62,7 +62,7 @@ async function connect(serverUrl: string, { id, token }: { id: string; token: st
     clock: systemClock,
     random: systemRandom,
     log: silentLogger,
-    hello: () => ({ type: "hello", worker: info, attempts: [], draining: false }),
+    hello: () => ({ type: "hello", worker: info, attempts: [], draining: false, runnerId: "" }),
     onMessage: (message) => {
       if (message.type === "welcome") connected.add(id);
     },

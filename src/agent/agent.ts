@@ -219,7 +219,7 @@ export class Agent implements Service {
     const session = this.#session;
     switch (message.type) {
       case "hello":
-        this.#perform(onRunnerHello(session, message.attempts));
+        this.#perform(onRunnerHello(session, message));
         this.#runnerIsReady(message.capabilities);
         break;
       case "accepted":

@@ -33,7 +33,7 @@ async function setup(t: TestContext, options: { clock?: Clock } = {}) {
     // The longest waits that the backoff allows.
     random: { ...systemRandom, fraction: () => 1 },
     log: silentLogger,
-    hello: () => ({ type: "hello", worker: sampleWorker, attempts: [], draining: false }),
+    hello: () => ({ type: "hello", worker: sampleWorker, attempts: [], draining: false, runnerId: "" }),
     onMessage: (message) => heard.push(message),
     onClosed: () => (closed += 1),
     nextLog: async () => logs.shift() ?? null,

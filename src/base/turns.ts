@@ -16,7 +16,7 @@ export function eachTurn(step: () => boolean): Promise<void> {
         isOver = !step();
       } catch (error) {
         isOver = true;
-        reject(error);
+        reject(error instanceof Error ? error : new Error("a step failed", { cause: error }));
       }
       if (isOver) resolve();
       else if (isLast) ask();

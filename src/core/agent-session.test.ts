@@ -87,7 +87,7 @@ describe("the agent's half of the session", () => {
     assert.deepEqual(onServerMessage(session, { ...welcome, attempts }, 0).filter(isAck), [acked]);
     onStreamClosed(session);
     const held = [...session.attempts.values()];
-    assert.deepEqual(onRunnerHello(session, held).filter(isAck), [acked]);
+    assert.deepEqual(onRunnerHello(session, { runnerId: "r-1", attempts: held }).filter(isAck), [acked]);
   });
 
   test("sends a result again until it is acknowledged, and then forgets the attempt", () => {
@@ -200,7 +200,7 @@ describe("the agent's half of the session", () => {
       result: null,
       logEnd: 70,
     };
-    const actions = onRunnerHello(session, [held]);
+    const actions = onRunnerHello(session, { runnerId: "r-1", attempts: [held] });
     assert.deepEqual(toServer(actions), ["accepted", "started"]);
     assert.deepEqual(actions[0], { to: "runner", message: { type: "forget", attemptId: "gone" } });
     assert.deepEqual([...session.attempts.keys()], ["kept"]);
@@ -256,6 +256,7 @@ describe("the agent's half of the session", () => {
       worker: sampleWorker,
       attempts: held,
       draining: false,
+      runnerId: "",
     });
     const [beat] = onHeartbeatDue(session, 0);
     assert.ok(beat?.to === "server" && beat.message.type === "heartbeat");

@@ -41,6 +41,7 @@ export interface AgentSession {
   online: boolean;
   /** The runner is connected; while it is not, its attempts are kept as they were. */
   runnerOnline: boolean;
+  runnerId: string;
   draining: boolean;
   attempts: Map<string, AgentAttempt>;
   logCreditBytes: number;
@@ -80,6 +81,7 @@ export function newAgentSession(): AgentSession {
   return {
     online: false,
     runnerOnline: false,
+    runnerId: "",
     draining: false,
     attempts: new Map(),
     logCreditBytes: LOG_CREDIT_BYTES,
@@ -93,7 +95,8 @@ export function newAgentSession(): AgentSession {
 /** The first message of a stream. Its welcome renews the lease from `nowMs` on. */
 export function helloMessage(session: AgentSession, worker: WorkerInfo, nowMs: number): WorkerMessage {
   session.heartbeatsSent.set(HELLO_SEQUENCE, nowMs);
-  return { type: "hello", worker, attempts: heldAttempts(session), draining: session.draining };
+  const { draining, runnerId } = session;
+  return { type: "hello", worker, attempts: heldAttempts(session), draining, runnerId };
 }
 
 export function onStreamClosed(session: AgentSession): void {
@@ -137,7 +140,7 @@ function heldAttempts(session: AgentSession): HeldAttempt[] {
 export function onServerMessage(session: AgentSession, message: ServerMessage, nowMs: number): AgentAction[] {
   switch (message.type) {
     case "welcome":
-      return onWelcome(session, message, nowMs);
+      return onWelcome(session, message);
     case "run_job":
       return onRunJob(session, message, nowMs);
     case "control":
@@ -147,7 +150,7 @@ export function onServerMessage(session: AgentSession, message: ServerMessage, n
     case "result_ack":
       return forget(session, message.attemptId);
     case "heartbeat_ack":
-      return onHeartbeatAck(session, message.sequence, nowMs);
+      return onHeartbeatAck(session, message.sequence);
     case "drain":
       session.draining = true;
       return [];
@@ -159,11 +162,10 @@ export function onServerMessage(session: AgentSession, message: ServerMessage, n
 function onWelcome(
   session: AgentSession,
   message: Extract<ServerMessage, { type: "welcome" }>,
-  nowMs: number,
 ): AgentAction[] {
   session.online = true;
   session.logCreditBytes = message.logCreditBytes;
-  const actions = onHeartbeatAck(session, HELLO_SEQUENCE, nowMs);
+  const actions = onHeartbeatAck(session, HELLO_SEQUENCE);
   for (const verdict of message.attempts) {
     const attempt = session.attempts.get(verdict.attemptId);
     if (!attempt) continue;
@@ -267,7 +269,7 @@ function forget(session: AgentSession, attemptId: string): AgentAction[] {
 }
 
 /** The lease counts from the moment the heartbeat was sent: the server cannot have heard it earlier. */
-function onHeartbeatAck(session: AgentSession, sequence: number, nowMs: number): AgentAction[] {
+function onHeartbeatAck(session: AgentSession, sequence: number): AgentAction[] {
   const sentAtMs = session.heartbeatsSent.get(sequence);
   if (sentAtMs === undefined) return [];
   for (const older of session.heartbeatsSent.keys()) {
@@ -285,12 +287,13 @@ function onHeartbeatAck(session: AgentSession, sequence: number, nowMs: number):
  */
 export function onRunnerHello(
   session: AgentSession,
-  held: readonly Omit<AgentAttempt, "logSent" | "logAcked">[],
+  hello: { runnerId: string; attempts: readonly Omit<AgentAttempt, "logSent" | "logAcked">[] },
 ): AgentAction[] {
   session.runnerOnline = true;
+  session.runnerId = hello.runnerId;
   const known = session.attempts;
   session.attempts = new Map();
-  for (const attempt of held) {
+  for (const attempt of hello.attempts) {
     const before = known.get(attempt.attemptId);
     session.attempts.set(attempt.attemptId, {
       ...attempt,

@@ -1,7 +1,8 @@
 /** Jobs in each state, for the tests of what inputs do to them. */
 
 import assert from "node:assert/strict";
-import { changeJob, type JobInput } from "./job-change.ts";
+import { changeJob } from "./job-change.ts";
+import type { JobInput } from "./job-input.ts";
 import {
   JOB_DEFAULTS,
   definitionWith,

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { NOW_MS, finish, pendingJob, type Held } from "./job-change-fixtures.ts";
-import { changeJob, type JobInput } from "./job-change.ts";
+import { changeJob } from "./job-change.ts";
+import type { JobInput } from "./job-input.ts";
 import { CAUSES, FINAL_JOB_STATES, isFinal, type Job } from "./job.ts";
 
 test("no sequence of inputs, however stale, late or repeated, breaks a rule of the contract", () => {

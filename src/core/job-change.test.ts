@@ -9,7 +9,8 @@ import {
   setup,
   withPolicy,
 } from "./job-change-fixtures.ts";
-import { changeJob, type ChangeRefusal, type JobInput } from "./job-change.ts";
+import { changeJob, type ChangeRefusal } from "./job-change.ts";
+import type { JobInput } from "./job-input.ts";
 import { FINAL_JOB_STATES, JOB_DEFAULTS, JOB_STATES, isFinal, type JobState } from "./job.ts";
 import {
   CANCEL_VERIFY_MS,
@@ -66,7 +67,7 @@ test("the same result twice counts once", () => {
 });
 
 test("deadlines are those of the design", () => {
-  const { timeoutMs, graceMs, queueTimeoutMs } = JOB_DEFAULTS;
+  const { timeoutMs, graceMs } = JOB_DEFAULTS;
   const expected: Partial<Record<JobState, number>> = {
     pending: NOW_MS + JOB_DEFAULTS.queueTimeoutMs,
     scheduled: NOW_MS + START_CONFIRM_MS,

@@ -6,17 +6,16 @@
  * harmless wherever it comes from.
  */
 
+import type { JobInput } from "./job-input.ts";
 import { nextJobState, type JobTransition } from "./job-state.ts";
 import {
   isFinal,
   type Attempt,
   type AttemptResult,
-  type CancelCause,
   type Cause,
   type FinalJobState,
   type Job,
   type JobEventRecord,
-  type Progress,
 } from "./job.ts";
 import {
   CANCEL_VERIFY_MS,
@@ -27,33 +26,6 @@ import {
   serverGivesUpAtMs,
 } from "./lease.ts";
 import { decideRetry } from "./retry.ts";
-
-/** Something that happened to a job. Whatever carries an `attemptId` is refused if it is stale. */
-export type JobInput =
-  | { type: "assign"; attemptId: string; workerId: string }
-  | { type: "start"; attemptId: string; startedAtMs: number }
-  /** Somebody wants its processes frozen; the worker is told as long as it has not done it. */
-  | { type: "request_pause" }
-  | { type: "request_resume" }
-  /** The worker says that the processes are frozen, or that they run again. */
-  | { type: "pause"; attemptId: string }
-  | { type: "resume"; attemptId: string }
-  /** The worker says that it cannot freeze them. */
-  | { type: "refuse_pause"; attemptId: string; message: string }
-  /** Its worker was last heard at `heardAtMs` and is silent. */
-  | { type: "disconnect"; attemptId: string; heardAtMs: number }
-  | { type: "progress"; attemptId: string; progress: Progress }
-  /** The worker reports the end, its processes verified gone. */
-  | { type: "finish"; attemptId: string; result: AttemptResult }
-  /**
-   * The attempt is given up: its lease ran out, or its provider says that the worker is gone. With
-   * `isFinal` there is no new attempt, because nobody knows that the old one is dead.
-   */
-  | { type: "lose"; attemptId: string; cause: Cause; message: string; isFinal?: boolean }
-  | { type: "cancel"; reason: string; cause?: CancelCause }
-  /** The job itself cannot go on while it waits: queue time-out, permanent provider error. */
-  | { type: "reject"; cause: Cause; message: string }
-  | { type: "retry"; force: boolean };
 
 export type ChangeRefusal = "stale_attempt" | "not_possible" | "already_final" | "succeeded";
 
@@ -117,6 +89,7 @@ function assign(job: Job, input: Extract<JobInput, { type: "assign" }>, context:
     jobId: job.id,
     number: job.attemptCount + 1,
     workerId: input.workerId,
+    runnerId: input.runnerId ?? "",
     state: "scheduled",
     cause: null,
     exitCode: null,

@@ -225,6 +225,8 @@ export interface Attempt {
   jobId: string;
   number: number;
   workerId: string;
+  /** The runner that it was sent to; empty if that is not known. */
+  runnerId: string;
   state: JobState;
   cause: Cause | null;
   exitCode: number | null;

@@ -22,7 +22,14 @@ export interface HeldAttempt {
 }
 
 export type WorkerMessage =
-  | { type: "hello"; worker: WorkerInfo; attempts: HeldAttempt[]; draining: boolean }
+  | {
+      type: "hello";
+      worker: WorkerInfo;
+      attempts: HeldAttempt[];
+      draining: boolean;
+      /** Tells one runner from the next: what an earlier one was sent, it may have begun. */
+      runnerId: string;
+    }
   | {
       type: "heartbeat";
       sequence: number;

@@ -18,7 +18,7 @@ import { sampleJob, sampleResult } from "./session-fixtures.ts";
 import type { AttemptPhase } from "./worker.ts";
 
 function view(changes: Partial<LiveAttemptView> = {}): LiveAttemptView {
-  return { attemptId: "a-1", attemptNumber: 1, job: sampleJob(), logDurable: 0, ...changes };
+  return { attemptId: "a-1", attemptNumber: 1, job: sampleJob(), logDurable: 0, runnerId: "r-1", ...changes };
 }
 
 /** A session whose worker holds `a-1` and has said so. */
@@ -54,7 +54,13 @@ describe("the server's half of the session", () => {
     const session = newServerSession("w-1", 0);
     const held = [{ attemptId: "a-1", phase: "running" as const, logEnd: 500 }];
     const running = view({ job: sampleJob({ state: "running", startedAtMs: 5 }), logDurable: 200 });
-    const [welcome, ...rest] = onHello(session, { held, live: [running], draining: false, nowMs: 9 });
+    const [welcome, ...rest] = onHello(session, {
+      held,
+      live: [running],
+      draining: false,
+      runnerId: "r-1",
+      nowMs: 9,
+    });
     assert.ok(welcome?.type === "send" && welcome.message.type === "welcome");
     assert.deepEqual(welcome.message.attempts, [{ attemptId: "a-1", proceed: true, logAcked: 200 }]);
     assert.deepEqual(rest, []);
@@ -64,7 +70,7 @@ describe("the server's half of the session", () => {
   test("tells the worker to kill what is not live any more", () => {
     const session = newServerSession("w-1", 0);
     const held = [{ attemptId: "old", phase: "running" as const, logEnd: 1 }];
-    const [welcome] = onHello(session, { held, live: [], draining: false, nowMs: 0 });
+    const [welcome] = onHello(session, { held, live: [], draining: false, runnerId: "r-1", nowMs: 0 });
     assert.ok(welcome?.type === "send" && welcome.message.type === "welcome");
     assert.deepEqual(welcome.message.attempts, [{ attemptId: "old", proceed: false, logAcked: 0 }]);
   });
@@ -74,6 +80,7 @@ describe("the server's half of the session", () => {
       held: [],
       live: [view()],
       draining: false,
+      runnerId: "r-1",
       nowMs: 0,
     });
     assert.deepEqual(sent(fresh), ["welcome", "run_job"]);
@@ -82,6 +89,7 @@ describe("the server's half of the session", () => {
       held: [],
       live: [started],
       draining: false,
+      runnerId: "r-1",
       nowMs: 0,
     });
     assert.deepEqual(inputs(lost), ["lose"]);
@@ -89,15 +97,38 @@ describe("the server's half of the session", () => {
 
   test("does not send an attempt again of which it has log, whatever the worker says", () => {
     const live = [view({ logDurable: 40 })];
-    const actions = onHello(newServerSession("w-1", 0), { held: [], live, draining: false, nowMs: 0 });
+    const actions = onHello(newServerSession("w-1", 0), {
+      held: [],
+      live,
+      draining: false,
+      runnerId: "r-1",
+      nowMs: 0,
+    });
     assert.deepEqual(inputs(actions), ["lose"]);
+  });
+
+  test("does not send an attempt again that an earlier runner was sent, and may have begun", () => {
+    const live = [view()];
+    const hello = { held: [], live, draining: false, nowMs: 0 };
+    const other = onHello(newServerSession("w-1", 0), { ...hello, runnerId: "r-2" });
+    assert.deepEqual(inputs(other), ["lose"]);
+    const same = onHello(newServerSession("w-1", 0), { ...hello, runnerId: "r-1" });
+    assert.deepEqual(sent(same), ["welcome", "run_job"]);
   });
 
   test("repeats a cancel to a worker that comes back", () => {
     const held = [{ attemptId: "a-1", phase: "running" as const, logEnd: 0 }];
     const cancelling = view({ job: sampleJob({ state: "cancelling", startedAtMs: 4 }) });
     assert.deepEqual(
-      sent(onHello(newServerSession("w-1", 0), { held, live: [cancelling], draining: false, nowMs: 0 })),
+      sent(
+        onHello(newServerSession("w-1", 0), {
+          held,
+          live: [cancelling],
+          draining: false,
+          runnerId: "r-1",
+          nowMs: 0,
+        }),
+      ),
       ["welcome", "control"],
     );
   });
@@ -213,7 +244,13 @@ describe("the server's half of the session", () => {
       const session = newServerSession("w-1", 0);
       const phase = job.state === "paused" ? "paused" : "running";
       const held = [{ attemptId: "a-1", phase, logEnd: 0 } as const];
-      const actions = onHello(session, { held, live: [view({ job })], draining: false, nowMs: 0 });
+      const actions = onHello(session, {
+        held,
+        live: [view({ job })],
+        draining: false,
+        runnerId: "r-1",
+        nowMs: 0,
+      });
       assert.deepEqual(controls(actions), expected);
     }
   });

@@ -11,7 +11,7 @@
  * arises, after each reconnect, and with each heartbeat until the job shows that it was done.
  */
 
-import type { JobInput } from "./job-change.ts";
+import type { JobInput } from "./job-input.ts";
 import { JOB_DEFAULTS, type AttemptResult, type Job, type JobDefinition, type JobState } from "./job.ts";
 import { HEARTBEAT_INTERVAL_MS } from "./lease.ts";
 import {
@@ -69,6 +69,8 @@ export interface LiveAttemptView {
   attemptNumber: number;
   job: Job;
   logDurable: number;
+  /** The runner that it was sent to; empty if that is not known. */
+  runnerId: string;
 }
 
 export function newServerSession(workerId: string, nowMs: number): ServerSession {
@@ -86,8 +88,8 @@ export function newServerSession(workerId: string, nowMs: number): ServerSession
  * Compares what the worker holds with what the database says it should.
  *
  * Held and live: goes on, from where the log ends here. Held but not live: stale, so the worker
- * kills and forgets it. Live but not held: if it never started it is sent (again); if it did, its
- * processes are gone with the worker's runner, and the attempt is lost.
+ * kills and forgets it. Live but not held: if it never came it is sent (again); if it may have begun,
+ * its processes are gone with the worker's runner, and the attempt is lost.
  */
 export function onHello(
   session: ServerSession,
@@ -95,6 +97,7 @@ export function onHello(
     held: readonly HeldAttempt[];
     live: readonly LiveAttemptView[];
     draining: boolean;
+    runnerId: string;
     nowMs: number;
   },
 ): ServerAction[] {
@@ -117,7 +120,9 @@ export function onHello(
   const actions: ServerAction[] = [{ type: "send", message: welcome }];
   for (const view of live.values()) {
     const holding = held.get(view.attemptId);
-    actions.push(...(holding ? takeUp(session, view, holding) : restartOrLose(session, view)));
+    actions.push(
+      ...(holding ? takeUp(session, view, holding) : restartOrLose(session, view, hello.runnerId)),
+    );
   }
   return actions;
 }
@@ -129,11 +134,12 @@ function takeUp(session: ServerSession, view: LiveAttemptView, held: HeldAttempt
   return [...sayWanted(attempt), ...takePhase(attempt, held)];
 }
 
-function restartOrLose(session: ServerSession, view: LiveAttemptView): ServerAction[] {
+function restartOrLose(session: ServerSession, view: LiveAttemptView, runnerId: string): ServerAction[] {
   const { job, attemptId } = view;
-  // Its start may not have been stored; a second one would write another log over the first.
-  const neverStarted = job.startedAtMs === null && view.logDurable === 0 && job.state !== "cancelling";
-  if (neverStarted) return onAssigned(session, view);
+  // Its start may not have been stored, and it must not begin twice: only the runner that it was sent
+  // to can say by not holding it that it never came.
+  const isKnown = job.startedAtMs !== null || view.logDurable > 0 || view.runnerId !== runnerId;
+  if (!isKnown && job.state !== "cancelling") return onAssigned(session, view);
   const input: JobInput = {
     type: "lose",
     attemptId,

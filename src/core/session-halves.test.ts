@@ -68,16 +68,19 @@ class Pair {
     this.disconnect();
     Object.assign(this.agent, newAgentSession());
     if (this.#phase === "none" || this.#isForgotten) return;
-    onRunnerHello(this.agent, [
-      {
-        attemptId: "a-1",
-        phase: this.#phase === "finished" ? "finished" : "running",
-        startedAtMs: 5,
-        progress: null,
-        result: this.#phase === "finished" ? sampleResult({ logEnd: LOG_BYTES }) : null,
-        logEnd: this.#logEnd,
-      },
-    ]);
+    onRunnerHello(this.agent, {
+      runnerId: "",
+      attempts: [
+        {
+          attemptId: "a-1",
+          phase: this.#phase === "finished" ? "finished" : "running",
+          startedAtMs: 5,
+          progress: null,
+          result: this.#phase === "finished" ? sampleResult({ logEnd: LOG_BYTES }) : null,
+          logEnd: this.#logEnd,
+        },
+      ],
+    });
   }
 
   deliverToServer(): void {
@@ -86,9 +89,11 @@ class Pair {
     if (message.type === "hello") {
       const isLive = this.job.finishedAtMs === null;
       const live = isLive
-        ? [{ attemptId: "a-1", attemptNumber: 1, job: this.job, logDurable: this.logLength }]
+        ? [{ attemptId: "a-1", attemptNumber: 1, job: this.job, logDurable: this.logLength, runnerId: "" }]
         : [];
-      this.#performServer(onHello(this.#server, { held: message.attempts, live, draining: false, nowMs: 0 }));
+      this.#performServer(
+        onHello(this.#server, { held: message.attempts, live, draining: false, runnerId: "", nowMs: 0 }),
+      );
     } else {
       this.#performServer(onWorkerMessage(this.#server, message, 0));
     }
@@ -178,7 +183,13 @@ class Pair {
     this.deliverToAgent();
     if (this.#server) {
       this.#performServer(
-        onAssigned(this.#server, { attemptId: "a-1", attemptNumber: 1, job: this.job, logDurable: 0 }),
+        onAssigned(this.#server, {
+          attemptId: "a-1",
+          attemptNumber: 1,
+          job: this.job,
+          logDurable: 0,
+          runnerId: "",
+        }),
       );
     }
   }

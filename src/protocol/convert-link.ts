@@ -61,6 +61,7 @@ function workerMessageBody(message: WorkerMessage): RequestBody {
         worker: workerInfoToWire(message.worker),
         attempts: heldToWire(message.attempts),
         draining: message.draining,
+        runnerId: message.runnerId,
       });
       return { case: "hello", value };
     }
@@ -114,13 +115,14 @@ export function workerMessageFromWire(request: pb.WorkerStreamRequest): WorkerMe
   const { message } = request;
   switch (message.case) {
     case "hello": {
-      const { worker, attempts, draining } = message.value;
+      const { worker, attempts, draining, runnerId } = message.value;
       if (!worker) return null;
       return {
         type: "hello",
         worker: workerInfoFromWire(worker),
         attempts: heldFromWire(attempts),
         draining,
+        runnerId,
       };
     }
     case "heartbeat": {

@@ -104,6 +104,9 @@ export function jobToWire(job: Job, attempts: readonly Attempt[]): pb.Job {
   });
 }
 
+/** What a client knows of an attempt. */
+export type AttemptView = Omit<Attempt, "jobId" | "runnerId">;
+
 /** What a client knows of a job: the parts of `Job` that are on the wire. */
 export interface JobView extends Pick<
   Job,
@@ -125,7 +128,7 @@ export interface JobView extends Pick<
   | "version"
   | "pauseWanted"
 > {
-  attempts: Omit<Attempt, "jobId">[];
+  attempts: AttemptView[];
 }
 
 export function jobFromWire(message: pb.Job): JobView {
@@ -169,7 +172,7 @@ function attemptToWire(attempt: Attempt): pb.Attempt {
   });
 }
 
-function attemptFromWire(message: pb.Attempt): Omit<Attempt, "jobId"> {
+function attemptFromWire(message: pb.Attempt): AttemptView {
   return {
     id: message.id,
     number: message.number,

@@ -44,7 +44,15 @@ export type AgentToRunner =
   | { type: "shutdown"; kill: boolean };
 
 export type RunnerToAgent =
-  | { type: "hello"; pid: number; version: string; capabilities: string[]; attempts: RunnerAttempt[] }
+  | {
+      type: "hello";
+      /** Of this runner alone, from its start to its end. */
+      runnerId: string;
+      pid: number;
+      version: string;
+      capabilities: string[];
+      attempts: RunnerAttempt[];
+    }
   | { type: "accepted"; attemptId: string }
   | { type: "started"; attemptId: string; startedAtMs: number }
   | { type: "phase"; attemptId: string; phase: AttemptPhase }

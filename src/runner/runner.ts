@@ -13,7 +13,7 @@ import { bootClock } from "../base/boot-clock.ts";
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../base/log.ts";
 import { identifyProcess } from "../base/process-identity.ts";
-import { sha256Hex, type Random } from "../base/random.ts";
+import { sha256Hex, uuidV4, type Random } from "../base/random.ts";
 import { removeRunnerMark, writeRunnerMark } from "../base/runner-mark.ts";
 import type { Service } from "../base/service.ts";
 import type { AgentToRunner, RunnerToAgent } from "../protocol/runner-link.ts";
@@ -123,6 +123,7 @@ async function endPast({ directory, clock, log }: RunnerOptions, socket: AgentSo
 class RunnerProcess implements Runner {
   readonly done: Promise<void>;
   readonly #options: RunnerOptions;
+  readonly #runnerId = uuidV4();
   readonly #attempts = new Map<string, Attempt>();
   readonly #trees: ProcessTrees;
   readonly #pipes: PipePool;
@@ -231,6 +232,7 @@ class RunnerProcess implements Runner {
   #greet(): void {
     this.#send({
       type: "hello",
+      runnerId: this.#runnerId,
       pid: process.pid,
       version: this.#options.version,
       capabilities: [

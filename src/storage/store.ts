@@ -10,8 +10,8 @@
  * has then either taken effect as a whole or not at all.
  */
 
-import type { JobInput } from "../core/job-change.ts";
 import type { ChangeRefusal } from "../core/job-change.ts";
+import type { JobInput } from "../core/job-input.ts";
 import type { Attempt, Cause, Job, JobDefinition, JobEventRecord, JobState, Resources } from "../core/job.ts";
 import type { Worker, WorkerInfo, WorkerState, WorkerUsage } from "../core/worker.ts";
 

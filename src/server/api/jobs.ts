@@ -110,16 +110,20 @@ export function jobsApi(deps: JobsApiDeps): JobsApi {
       return { job: await withAttempts(store, job) };
     },
 
-    async getJobEvents({ jobId, afterSequence }) {
-      const { id } = await findJob(store, jobId);
-      // A sequence beyond the safe integers is beyond every event, too.
-      const after = Math.min(Number(afterSequence), Number.MAX_SAFE_INTEGER);
-      const events = await store.listEvents(id, after);
-      return { events: events.map(eventToWire) };
-    },
-
+    getJobEvents: (request) => getJobEvents(deps, request),
     watchJob: (request, context) => watchJob(deps, request.jobId, context),
   };
+}
+
+async function getJobEvents(
+  { store }: JobsApiDeps,
+  { jobId, afterSequence }: pb.GetJobEventsRequest,
+): Promise<{ events: pb.JobEvent[] }> {
+  const { id } = await findJob(store, jobId);
+  // A sequence beyond the safe integers is beyond every event, too.
+  const after = Math.min(Number(afterSequence), Number.MAX_SAFE_INTEGER);
+  const events = await store.listEvents(id, after);
+  return { events: events.map(eventToWire) };
 }
 
 function newId(deps: JobsApiDeps): string {

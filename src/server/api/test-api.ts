@@ -18,7 +18,7 @@ import {
 import { systemClock, type Clock } from "../../base/clock.ts";
 import { silentLogger } from "../../base/log.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";
-import type { JobInput } from "../../core/job-change.ts";
+import type { JobInput } from "../../core/job-input.ts";
 import type { Job } from "../../core/job.ts";
 import { JobService } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogService } from "../../protocol/gen/hodei/v1/logs_pb.ts";
@@ -44,6 +44,11 @@ export interface TestApiOptions {
   logs?: (store: Store) => Promise<LogReader>;
   clock?: Clock;
 }
+
+const withToken: Interceptor = (next) => (request) => {
+  request.header.set("authorization", `Bearer ${TEST_TOKEN}`);
+  return next(request);
+};
 
 export async function startTestApi(t: TestContext, options: TestApiOptions = {}) {
   const store = createMemoryStore({ random: systemRandom });
@@ -85,12 +90,7 @@ export async function startTestApi(t: TestContext, options: TestApiOptions = {})
     sessionManager.abort();
     await Promise.all([web.stop(), grpc.stop()]);
   });
-  const interceptors: Interceptor[] = [
-    (next) => (request) => {
-      request.header.set("authorization", `Bearer ${TEST_TOKEN}`);
-      return next(request);
-    },
-  ];
+  const interceptors = [withToken];
   const http1 = { baseUrl: web.url, httpVersion: "1.1", interceptors } as const;
   const transports: Record<string, Transport> = {
     Connect: createConnectTransport(http1),

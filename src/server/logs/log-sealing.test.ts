@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { gunzipSync } from "node:zlib";
 import { AppError } from "../../base/errors.ts";
 import { systemRandom, uuidV4 } from "../../base/random.ts";
-import type { JobInput } from "../../core/job-change.ts";
+import type { JobInput } from "../../core/job-input.ts";
 import type { Attempt } from "../../core/job.ts";
 import { encodeRecord } from "../../core/log-record.ts";
 import type { BlobStore } from "../../storage/blob-store.ts";
@@ -311,6 +311,7 @@ function endedAttempt(id: string, fields: Partial<Attempt>): Attempt {
     jobId: uuidV4(),
     number: 1,
     workerId: uuidV4(),
+    runnerId: "",
     state: "failed",
     cause: "exit_code",
     exitCode: 1,

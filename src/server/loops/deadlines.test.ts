@@ -66,7 +66,7 @@ test("a running job whose worker does not keep the time-out is cancelled on the 
   const workerId = await addWorker();
   const { connection, messages } = connect(workerId);
   const { jobId, attemptId } = await running(workerId, { timeoutMs: 1_000 });
-  connection.assign({ attemptId, attemptNumber: 1, job: await job(jobId), logDurable: 0 });
+  connection.assign({ attemptId, attemptNumber: 1, job: await job(jobId), logDurable: 0, runnerId: "" });
   await after(1_000 + JOB_DEFAULTS.graceMs + TIMEOUT_SLACK_MS);
   assert.equal((await job(jobId)).state, "running");
   await after(1);
@@ -130,7 +130,7 @@ test("an attempt is not lost while its worker was heard within the lease, whatev
   const workerId = await addWorker();
   const { connection } = connect(workerId);
   const { jobId, attemptId } = await running(workerId, { leaseMs: 60_000 });
-  connection.assign({ attemptId, attemptNumber: 1, job: await job(jobId), logDurable: 0 });
+  connection.assign({ attemptId, attemptNumber: 1, job: await job(jobId), logDurable: 0, runnerId: "" });
   const storedAtMs = clock.nowMs();
   await after(50_000);
   // The last heartbeat came while the database was away.
@@ -190,7 +190,7 @@ test("a cancel that nobody has told the worker is told at its deadline, and brea
   const workerId = await addWorker();
   const { connection, messages } = connect(workerId);
   const { jobId, attemptId } = await running(workerId);
-  connection.assign({ attemptId, attemptNumber: 1, job: await job(jobId), logDurable: 0 });
+  connection.assign({ attemptId, attemptNumber: 1, job: await job(jobId), logDurable: 0, runnerId: "" });
   // The answer of the database was lost, and the one who asked has gone.
   await apply(jobId, { type: "cancel", reason: "" });
   await after(JOB_DEFAULTS.graceMs + CANCEL_VERIFY_MS);
@@ -211,7 +211,7 @@ test("after a time without the database, workers first get the time to say what 
   const id = await queue();
   const attemptId = newId();
   await apply(id, { type: "assign", attemptId, workerId });
-  connection.assign({ attemptId, attemptNumber: 1, job: await job(id), logDurable: 0 });
+  connection.assign({ attemptId, attemptNumber: 1, job: await job(id), logDurable: 0, runnerId: "" });
   const listDue = store.listDue.bind(store);
   store.listDue = () => Promise.reject(new AppError("unavailable", "no database"));
   await assert.rejects(deadlineRound(plane));

@@ -9,7 +9,7 @@
 
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
-import type { JobInput } from "../../core/job-change.ts";
+import type { JobInput } from "../../core/job-input.ts";
 import type { Job } from "../../core/job.ts";
 import {
   START_CONFIRM_MS,

@@ -3,7 +3,7 @@
 import { silentLogger } from "../../base/log.ts";
 import { ManualClock } from "../../base/manual-clock.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";
-import type { JobInput } from "../../core/job-change.ts";
+import type { JobInput } from "../../core/job-input.ts";
 import type { Attempt, Job, JobDefinition } from "../../core/job.ts";
 import type { ServerMessage } from "../../core/link.ts";
 import { sampleDefinition, sampleWorker } from "../../core/session-fixtures.ts";

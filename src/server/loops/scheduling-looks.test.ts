@@ -36,7 +36,7 @@ function setup(readCostMs: number) {
     connections: {
       schedulable: () => workers.map((worker) => ({ ...worker, free: { ...worker.free } })),
       async assign(workerId, write) {
-        const view = await write({ isClosed: false });
+        const view = await write({ isClosed: false, runnerId: "" });
         const worker = workers.find(({ id }) => id === workerId);
         if (view && worker) worker.free.jobs -= 1;
         if (view) assigned.push(view.job.id);

@@ -16,7 +16,7 @@ import { AppError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { uuidV7, type Random } from "../../base/random.ts";
 import type { Service } from "../../base/service.ts";
-import type { JobInput } from "../../core/job-change.ts";
+import type { JobInput } from "../../core/job-input.ts";
 import { isFinal, type Job } from "../../core/job.ts";
 import { plan, type Plan, type PlannedPool, type PlannedWorker } from "../../core/planner.ts";
 import type { PendingJob, Store } from "../../storage/store.ts";
@@ -163,11 +163,12 @@ async function assignOne(
   // A worker that loses its stream meanwhile finds the attempt in its next welcome.
   await connections.assign(workerId, async (connection) => {
     const attemptId = uuidV7(clock, random);
-    const input = { type: "assign", attemptId, workerId } as const;
+    const { runnerId } = connection;
+    const input = { type: "assign", attemptId, workerId, runnerId } as const;
     const job = await assignedJob({ jobId, input }, { ...deps, isGone: () => connection.isClosed });
     if (job === null) return null;
     onJobChanged(job);
-    return { attemptId, attemptNumber: job.attemptCount, job, logDurable: 0 };
+    return { attemptId, attemptNumber: job.attemptCount, job, logDurable: 0, runnerId };
   });
 }
 

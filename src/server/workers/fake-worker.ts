@@ -60,7 +60,7 @@ export class FakeWorker {
     const stream = new FakeWorkerStream((outbox, signal) =>
       this.#client.workerStream(toWire(outbox), { headers: this.#headers(), signal }),
     );
-    stream.send({ type: "hello", worker: this.info, attempts, draining: false });
+    stream.send({ type: "hello", worker: this.info, attempts, draining: false, runnerId: "" });
     return stream;
   }
 

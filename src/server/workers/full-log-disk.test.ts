@@ -90,7 +90,7 @@ async function setup(t: TestContext): Promise<Parts | null> {
     const input = { type: "assign", attemptId, workerId: WORKER_ID } as const;
     const applied = await store.applyInput({ jobId, input, nowMs });
     assert.ok(applied.ok);
-    connection.assign({ attemptId, attemptNumber: 1, job: applied.job, logDurable: 0 });
+    connection.assign({ attemptId, attemptNumber: 1, job: applied.job, logDurable: 0, runnerId: "" });
     await connection.receive({ type: "started", attemptId, startedAtMs: nowMs });
     return attemptId;
   };

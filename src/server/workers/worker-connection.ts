@@ -12,7 +12,7 @@ import { AppError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { Outbox } from "../../base/outbox.ts";
 import type { Random } from "../../base/random.ts";
-import type { JobInput } from "../../core/job-change.ts";
+import type { JobInput } from "../../core/job-input.ts";
 import type { Job } from "../../core/job.ts";
 import type { ServerMessage, WorkerMessage } from "../../core/link.ts";
 import {
@@ -59,6 +59,8 @@ export class WorkerConnection {
   readonly workerId: string;
   readonly pool: string;
   info: WorkerInfo;
+  /** Of the runner that the worker had when it connected. */
+  runnerId = "";
   readonly session: ServerSession;
   /** Takes no jobs yet: it is not known whether the worker may have any. */
   isHeldBack = false;
@@ -102,10 +104,12 @@ export class WorkerConnection {
     const views: LiveAttemptView[] = [];
     for (const { attempt, job } of live) {
       const logDurable = await logs.length(attempt.id);
-      views.push({ attemptId: attempt.id, attemptNumber: attempt.number, job, logDurable });
+      const { id: attemptId, number: attemptNumber, runnerId } = attempt;
+      views.push({ attemptId, attemptNumber, job, logDurable, runnerId });
     }
-    const { attempts: held, draining } = message;
-    this.#perform(onHello(this.session, { held, live: views, draining, nowMs: clock.nowMs() }));
+    const { attempts: held, draining, runnerId } = message;
+    this.runnerId = runnerId;
+    this.#perform(onHello(this.session, { held, live: views, draining, runnerId, nowMs: clock.nowMs() }));
     // Held or about to be: a worker for one job has had it.
     this.assignedCount = Math.max(views.length, message.attempts.length);
   }

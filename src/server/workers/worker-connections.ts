@@ -12,7 +12,9 @@ import type { WorkerConnection } from "./worker-connection.ts";
 const MAX_REMEMBERED = 10_000;
 
 /** Writes an attempt down for the worker of a connection; null if there is none to send. */
-type StoreAttempt = (connection: { readonly isClosed: boolean }) => Promise<LiveAttemptView | null>;
+type StoreAttempt = (
+  connection: Pick<WorkerConnection, "isClosed" | "runnerId">,
+) => Promise<LiveAttemptView | null>;
 
 export class WorkerConnections implements Service {
   readonly #connections = new Map<string, WorkerConnection>();

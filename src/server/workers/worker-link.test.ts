@@ -120,7 +120,13 @@ async function assign(
     const input = { type: "assign", attemptId, workerId } as const;
     const applied = await parts.store.applyInput({ jobId, input, nowMs: systemClock.nowMs() });
     if (!applied.ok) return null;
-    return { attemptId, attemptNumber: applied.job.attemptCount, job: applied.job, logDurable: 0 };
+    return {
+      attemptId,
+      attemptNumber: applied.job.attemptCount,
+      job: applied.job,
+      logDurable: 0,
+      runnerId: "",
+    };
   });
   return attemptId;
 }
@@ -291,7 +297,9 @@ describe("the worker stream", () => {
       await mayStore;
       const input = { type: "assign", attemptId, workerId: worker.workerId } as const;
       const applied = await parts.store.applyInput({ jobId, input, nowMs: systemClock.nowMs() });
-      return applied.ok ? { attemptId, attemptNumber: 1, job: applied.job, logDurable: 0 } : null;
+      return applied.ok
+        ? { attemptId, attemptNumber: 1, job: applied.job, logDurable: 0, runnerId: "" }
+        : null;
     });
     const second = worker.open();
     await first.ended();

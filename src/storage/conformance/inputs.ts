@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { JobInput } from "../../core/job-change.ts";
+import type { JobInput } from "../../core/job-input.ts";
 import { START_CONFIRM_MS } from "../../core/lease.ts";
 import type { Store } from "../store.ts";
 import { T0, newId, newJobOf, submit, apply, applyOk, startJob, resultOf } from "./samples.ts";

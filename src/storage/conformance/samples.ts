@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { systemClock } from "../../base/clock.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";
-import type { JobInput } from "../../core/job-change.ts";
+import type { JobInput } from "../../core/job-input.ts";
 import { definitionWith, type AttemptResult, type Job, type JobDefinition } from "../../core/job.ts";
 import type { AppliedInput, NewJob, Store } from "../store.ts";
 

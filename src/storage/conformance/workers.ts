@@ -26,6 +26,7 @@ export function workerTests(store: () => Store, second: () => Store): void {
   registrationTests(store);
   refusalTests(store, second);
   changeTests(store);
+  lastingStateTests(store);
   listTests(store);
 }
 
@@ -146,36 +147,6 @@ function refusalTests(store: () => Store, second: () => Store): void {
 }
 
 function changeTests(store: () => Store): void {
-  test("a worker that drains or is broken stays so until its end, with the reason", async () => {
-    const stateOf = async (id: string): Promise<[string, string]> => {
-      const worker = await store().getWorker(id);
-      return [worker?.state ?? "", worker?.message ?? ""];
-    };
-    const { id } = await insert(store());
-    const change = (state: WorkerState, message: string) =>
-      store().changeWorker({ workerId: id, state, message, lastHeartbeatAtMs: T0 });
-    await change("draining", "repairs");
-    await change("ready", "");
-    await change("unreachable", "no heartbeat");
-    assert.deepEqual(await stateOf(id), ["draining", "repairs"]);
-    assert.equal((await store().getWorker(id))?.lastHeartbeatAtMs, T0);
-    await change("broken", "cannot end a process");
-    await change("draining", "again");
-    assert.deepEqual(await stateOf(id), ["broken", "cannot end a process"]);
-    await Promise.all([change("ready", ""), change("terminated", "gone")]);
-    assert.deepEqual(await stateOf(id), ["terminated", "gone"]);
-  });
-
-  test("a drain and a reconnect that are stored together leave the worker draining", async () => {
-    const { id } = await insert(store());
-    await Promise.all([
-      store().changeWorker({ workerId: id, state: "draining", message: "repairs" }),
-      store().changeWorker({ workerId: id, state: "ready", message: "" }),
-    ]);
-    const { state, message } = (await store().getWorker(id)) ?? {};
-    assert.deepEqual([state, message], ["draining", "repairs"]);
-  });
-
   test("a change sets what it names and leaves the rest", async () => {
     const { id } = await insert(store());
     const usage = {
@@ -222,6 +193,38 @@ function changeTests(store: () => Store): void {
       assert.equal(worker?.message, index % 2 === 0 ? "last" : "");
       assert.equal(worker?.lastHeartbeatAtMs, T0 + index);
     }
+  });
+}
+
+function lastingStateTests(store: () => Store): void {
+  test("a worker that drains or is broken stays so until its end, with the reason", async () => {
+    const stateOf = async (id: string): Promise<[string, string]> => {
+      const worker = await store().getWorker(id);
+      return [worker?.state ?? "", worker?.message ?? ""];
+    };
+    const { id } = await insert(store());
+    const change = (state: WorkerState, message: string) =>
+      store().changeWorker({ workerId: id, state, message, lastHeartbeatAtMs: T0 });
+    await change("draining", "repairs");
+    await change("ready", "");
+    await change("unreachable", "no heartbeat");
+    assert.deepEqual(await stateOf(id), ["draining", "repairs"]);
+    assert.equal((await store().getWorker(id))?.lastHeartbeatAtMs, T0);
+    await change("broken", "cannot end a process");
+    await change("draining", "again");
+    assert.deepEqual(await stateOf(id), ["broken", "cannot end a process"]);
+    await Promise.all([change("ready", ""), change("terminated", "gone")]);
+    assert.deepEqual(await stateOf(id), ["terminated", "gone"]);
+  });
+
+  test("a drain and a reconnect that are stored together leave the worker draining", async () => {
+    const { id } = await insert(store());
+    await Promise.all([
+      store().changeWorker({ workerId: id, state: "draining", message: "repairs" }),
+      store().changeWorker({ workerId: id, state: "ready", message: "" }),
+    ]);
+    const { state, message } = (await store().getWorker(id)) ?? {};
+    assert.deepEqual([state, message], ["draining", "repairs"]);
   });
 }
 

@@ -125,6 +125,9 @@ export async function listEvents(db: Db, jobId: string, afterSequence: number): 
   return job ? [queuedEvent({ id: job.id, createdAtMs: job.created_at }), ...events] : [];
 }
 
+/** What an attempt of an earlier version lacks. */
+const BEFORE_RUNNER_ID: Partial<Attempt> = { runnerId: "" };
+
 export async function listLiveAttempts(db: Db, workerId: string): Promise<LiveAttempt[]> {
   if (!isUuid(workerId)) return [];
   const rows = await db
@@ -136,7 +139,10 @@ export async function listLiveAttempts(db: Db, workerId: string): Promise<LiveAt
     .where(sql<SqlBool>`NOT attempts.ended`)
     .orderBy("attempts.id")
     .execute();
-  return rows.map(({ attempt, ...row }) => ({ attempt, job: jobOfRow(row) }));
+  return rows.map(({ attempt, ...row }) => ({
+    attempt: { ...BEFORE_RUNNER_ID, ...attempt },
+    job: jobOfRow(row),
+  }));
 }
 
 export async function setSealedLog(db: Db, log: SealedLog): Promise<void> {
