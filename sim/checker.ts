@@ -3,7 +3,7 @@
  * every change, at the moment when it happens. The first violation ends the run.
  */
 
-import type { JobInput } from "../src/core/job-change.ts";
+import type { JobInput } from "../src/core/job-input.ts";
 import { isFinal, isInfrastructureCause, type Cause, type Job } from "../src/core/job.ts";
 import { newJob } from "../src/storage/store-rules.ts";
 import type {
@@ -56,6 +56,8 @@ export class Checker {
   durableLog: (attemptId: string) => number = () => 0;
   /** Whether anything may go wrong in this run. */
   hasFaults = true;
+  /** Whether a worker may be at something for long that cannot be called off, such as a fork. */
+  mayResist = false;
   readonly #time: VirtualTime;
   readonly #attempts = new Map<string, AttemptFacts>();
   readonly #trees: SimTree[] = [];
@@ -184,8 +186,16 @@ export class Checker {
   }
 
   workerChanged(change: WorkerChange): void {
+    if (change.state === "broken" && !this.mayResist && !this.#hasUnkillable(change.workerId)) {
+      this.fail("broken_for_nothing", this.trace.name(change.workerId, "w"));
+    }
     if (change.state)
       this.trace.add(`${this.trace.name(change.workerId, "w")} is ${change.state}: ${change.message ?? ""}`);
+  }
+
+  #hasUnkillable(workerId: string): boolean {
+    const name = this.trace.name(workerId, "w");
+    return this.livingTrees.some((tree) => tree.machineName === name && tree.isUnkillable);
   }
 
   // ── Processes ──────────────────────────────────────────────────────────────────────────────────
@@ -198,10 +208,7 @@ export class Checker {
     facts.exit = null;
     this.#trees.push(tree);
     this.trace.add(`${this.#jobName(tree.jobId)} runs on ${tree.machineName}`);
-    const { job } = this.jobs.get(tree.jobId) ?? { job: null };
-    const isKnown = job?.attemptId !== tree.attemptId || job.startedAtMs !== null;
-    if (facts.runs > 1 && isKnown)
-      this.fail("started_twice", `${this.#jobName(tree.jobId)} on ${tree.machineName}`);
+    if (facts.runs > 1) this.fail("started_twice", `${this.#jobName(tree.jobId)} on ${tree.machineName}`);
     this.#checkAlone(tree);
     return facts.runs;
   }
@@ -210,12 +217,12 @@ export class Checker {
   treeExited(tree: SimTree, exit: TreeExit): void {
     const facts = this.#facts(tree.attemptId);
     if (facts.tree === tree) facts.exit = exit;
-    facts.endedAtMs = this.#time.nowMs;
     const how = exit.signal ?? `exit ${exit.exitCode}`;
     this.trace.add(`${this.#jobName(tree.jobId)} ended on ${tree.machineName}: ${how}`);
   }
 
   treeEnded(tree: SimTree): void {
+    this.#facts(tree.attemptId).endedAtMs = this.#time.nowMs;
     this.trace.add(`${this.#jobName(tree.jobId)} has left no process on ${tree.machineName}`);
   }
 

@@ -73,6 +73,7 @@ export class Cluster {
     this.checker = new Checker(time, this.trace);
     const { checker } = this;
     checker.hasFaults = scenario.hasFaults;
+    checker.mayResist = scenario.machine.spawnHangRate > 0;
     const random = (name: string): SimRandom => new SimRandom(seed, name);
     this.serverHost = new SimHost(time, "server");
     this.serverHost.wallOffsetMs = random("skew").between(-1, 1) * scenario.clockSkewMs;

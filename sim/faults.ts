@@ -54,26 +54,21 @@ export class FaultInjector {
   }
 
   #inject(name: FaultName): void {
-    if (SERVER_FAULTS.has(name)) {
-      this.#breakServer(name);
-      return;
-    }
     const machines = this.#cluster.platform.all();
-    if (machines.length === 0) return;
-    this.#breakWorker(name, this.#random.pick(machines));
+    this.#break(name, machines.length > 0 ? this.#random.pick(machines) : null);
   }
 
   /** Troubles do not come alone: what happens right after another fault finds things half done. */
-  #breakWorker(name: FaultName, machine: SimMachine): void {
-    if (NETWORK_FAULTS.has(name)) this.#breakNetwork(name, machine);
+  #break(name: FaultName, machine: SimMachine | null): void {
+    if (SERVER_FAULTS.has(name)) this.#breakServer(name);
+    else if (machine === null || machine.isGone) return;
+    else if (NETWORK_FAULTS.has(name)) this.#breakNetwork(name, machine);
     else this.#breakMachine(name, machine);
     const { scenario, time } = this.#cluster;
     if (!this.#random.chance(scenario.echoRate)) return;
     const next = this.#random.pick([...scenario.faults.keys()]);
     time.schedule(this.#random.between(0, MAX_ECHO_MS), () => {
-      if (this.#isOver) return;
-      if (SERVER_FAULTS.has(next)) this.#breakServer(next);
-      else if (!machine.isGone) this.#breakWorker(next, machine);
+      if (!this.#isOver) this.#break(next, machine);
     });
   }
 
@@ -145,7 +140,10 @@ export class FaultInjector {
     this.#cluster.trace.add(`fault: ${name} of ${machine.name}`);
     switch (name) {
       case "agent_killed":
-        platform.killAgent(machine, random.between(500, maxAbsenceMs));
+        agent?.process.kill();
+        this.#mendAfter(random.between(500, maxAbsenceMs), () => {
+          if (machine.agent === null) machine.startAgent();
+        });
         break;
       case "agent_frozen":
         if (agent) this.#freeze(agent.process, random.between(100, maxAbsenceMs));

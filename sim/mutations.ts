@@ -86,10 +86,10 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: `if (false)\n        messages.push(`,
   },
   {
-    name: "the lease counts from the answer to a heartbeat",
+    name: "the lease is renewed by heartbeats that nobody has answered",
     file: "core/agent-session.ts",
-    find: "const sentAtMs = session.heartbeatsSent.get(sequence);",
-    replace: "const sentAtMs = session.heartbeatsSent.get(sequence) === undefined ? undefined : nowMs;",
+    find: `return [{ to: "server", message }];\n}\n/** True once`,
+    replace: `return [{ to: "server", message }, { to: "runner", message: { type: "lease_renewed", leaseFromMs: nowMs } }];\n}\n/** True once`,
   },
   {
     name: "the lease is never renewed on the worker",

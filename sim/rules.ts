@@ -2,12 +2,13 @@
 
 export const RULES = {
   two_live: "two attempts of one job never have processes that run at the same time",
-  started_twice: "an attempt whose start is stored does not start its command again",
+  started_twice: "an attempt starts its command at most once",
   stale_taken: "only the valid attempt of a job changes it",
   given_up_alive: "an attempt is given up for another only when none of its processes runs any more",
   ended_alive: "an attempt ends with another cause than worker_lost only when its processes are gone",
   false_success: "a job succeeds only if its attempt ran to exit code 0",
   lost_for_nothing: "without any fault no attempt is lost",
+  broken_for_nothing: "a worker is called broken only if it cannot end a process",
   early_timeout: "a job times out only after it has run that long, pauses not counted",
   log_changed: "a log holds the bytes that the command wrote, each once and in its place",
   log_lost: "a byte of log that was acknowledged is on the disk of the server",

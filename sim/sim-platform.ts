@@ -92,15 +92,6 @@ export class SimPlatform {
     return () => this.#listeners.delete(listener);
   }
 
-  /** kill -9 of an agent; it is started again after `delayMs`. */
-  killAgent(machine: SimMachine, delayMs: number): void {
-    if (!machine.agent) return;
-    machine.agent.process.kill();
-    this.time.schedule(delayMs, () => {
-      if (machine.agent === null) machine.startAgent();
-    });
-  }
-
   #onAgentExit(machine: SimMachine, code: number | null): void {
     if (machine.isGone) return;
     if (code === 0) {
