@@ -45,8 +45,14 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: "a worker that comes back without an attempt is sent it again, though it had started",
     file: "core/server-session.ts",
-    find: `job.startedAtMs === null && view.logDurable === 0 && job.state !== "cancelling"`,
-    replace: "true",
+    find: "const isKnown = job.startedAtMs !== null || view.logDurable > 0 || view.runnerId !== runnerId;",
+    replace: "const isKnown = false;",
+  },
+  {
+    name: "a new runner is sent again what the one before it had begun",
+    file: "core/server-session.ts",
+    find: " || view.runnerId !== runnerId;",
+    replace: ";",
   },
   {
     name: "a result counts without its whole log",
@@ -88,8 +94,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: "the lease is renewed by heartbeats that nobody has answered",
     file: "core/agent-session.ts",
-    find: `return [{ to: "server", message }];\n}\n/** True once`,
-    replace: `return [{ to: "server", message }, { to: "runner", message: { type: "lease_renewed", leaseFromMs: nowMs } }];\n}\n/** True once`,
+    find: `draining: session.draining,\n    };\n    return [{ to: "server", message }];`,
+    replace: `draining: session.draining,\n    };\n    return [{ to: "server", message }, { to: "runner", message: { type: "lease_renewed", leaseFromMs: nowMs } }];`,
   },
   {
     name: "the lease is never renewed on the worker",
@@ -106,8 +112,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: "what the runner does not hold any more is still believed in",
     file: "core/agent-session.ts",
-    find: "session.attempts = new Map();\n    for (const attempt of held)",
-    replace: "session.attempts = new Map(known);\n    for (const attempt of held)",
+    find: "session.attempts = new Map();\n    for (const attempt of hello.attempts)",
+    replace: "session.attempts = new Map(known);\n    for (const attempt of hello.attempts)",
   },
   {
     name: "a silent server is not left",
