@@ -26,5 +26,7 @@ const child = isIsolated
     })
   : spawn(words[0], words.slice(1), { stdio: "inherit", env });
 // The end of its first process ends everything in the namespace.
-for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => child.kill(isIsolated ? "SIGKILL" : signal));
+for (const signal of ["SIGINT", "SIGTERM"]) {
+  process.on(signal, () => child.kill(isIsolated ? "SIGKILL" : signal));
+}
 child.on("exit", (code) => process.exit(code ?? 1));
