@@ -88,7 +88,7 @@ export class FaultInjector {
         break;
       case "database_away":
         database.isAway = true;
-        this.#mendAfter(random.between(200, random.pick([5_000, 60_000])), () => (database.isAway = false));
+        this.#mendAfter(random.between(200, random.pick([5_000, 90_000])), () => (database.isAway = false));
         break;
       case "disk_full":
         disk.isFull = true;

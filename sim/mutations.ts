@@ -128,12 +128,6 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "return null;",
   },
   {
-    name: "a server that has just started counts silence from before",
-    file: "server/loops/liveness.ts",
-    find: "return storedMs > nowMs ? listeningSinceMs : Math.max(storedMs, listeningSinceMs);",
-    replace: "return storedMs;",
-  },
-  {
     name: "nobody asks the provider whether a silent worker is there",
     file: "server/loops/provisioning.ts",
     find: `(await worker.pool.provider.inspect(worker.workerId)) === "gone"`,

@@ -207,6 +207,14 @@ describe("the agent's half of the session", () => {
     assert.equal(nextLogRange(session, null)?.offset, 50);
   });
 
+  test("does not begin again what died with its runner, and says that it came", () => {
+    const session = setup("a-1");
+    onRunnerHello(session, { runnerId: "r-2", attempts: [] });
+    const actions = onServerMessage(session, runJob("a-1"), 5);
+    assert.deepEqual(actions, [{ to: "server", message: { type: "accepted", attemptId: "a-1" } }]);
+    assert.equal(session.attempts.size, 0);
+  });
+
   test("may leave only when it drains and holds nothing", () => {
     const session = setup("a");
     assert.equal(mayLeave(session), false);

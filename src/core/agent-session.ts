@@ -44,6 +44,8 @@ export interface AgentSession {
   runnerId: string;
   draining: boolean;
   attempts: Map<string, AgentAttempt>;
+  /** Attempts that died with their runner: an order that comes once more must not begin them again. */
+  gone: Set<string>;
   logCreditBytes: number;
   heartbeatSequence: number;
   /** When the unanswered heartbeats were sent, by sequence; the hello of the stream counts as number 0. */
@@ -54,6 +56,8 @@ export interface AgentSession {
 }
 
 const HELLO_SEQUENCE = 0;
+/** Orders are repeated for seconds; a runner holds fewer attempts than this. */
+const MAX_GONE = 2_000;
 
 /** What the agent shall do. Messages to the server go out before any log. */
 export type AgentAction =
@@ -84,6 +88,7 @@ export function newAgentSession(): AgentSession {
     runnerId: "",
     draining: false,
     attempts: new Map(),
+    gone: new Set(),
     logCreditBytes: LOG_CREDIT_BYTES,
     heartbeatSequence: 0,
     heartbeatsSent: new Map(),
@@ -215,6 +220,9 @@ function onRunJob(
 ): AgentAction[] {
   const known = session.attempts.get(message.attemptId);
   if (known) return session.online ? sayAgain(known) : [];
+  // Said that it came, it is missed in the next heartbeat: that is how the server learns of its end.
+  if (session.gone.has(message.attemptId))
+    return say(session, { type: "accepted", attemptId: message.attemptId });
   session.attempts.set(message.attemptId, {
     attemptId: message.attemptId,
     phase: "accepted",
@@ -301,13 +309,22 @@ export function onRunnerHello(
       logAcked: before?.logAcked ?? 0,
     });
   }
+  const goneIds = [...known.keys()].filter((attemptId) => !session.attempts.has(attemptId));
+  for (const attemptId of goneIds) noteGone(session, attemptId);
   // Harmless to a runner that does not know them; whoever reads their log may let go of it.
-  const gone: AgentAction[] = [...known.keys()]
-    .filter((attemptId) => !session.attempts.has(attemptId))
-    .map((attemptId) => ({ to: "runner", message: { type: "forget", attemptId } }));
+  const gone: AgentAction[] = goneIds.map((attemptId) => ({
+    to: "runner",
+    message: { type: "forget", attemptId },
+  }));
   const attempts = [...session.attempts.values()];
   const actions = [...gone, ...attempts.flatMap(tellAcked)];
   return session.online ? [...actions, ...attempts.flatMap(sayAgain)] : actions;
+}
+
+function noteGone({ gone }: AgentSession, attemptId: string): void {
+  gone.add(attemptId);
+  const [oldest] = gone;
+  if (gone.size > MAX_GONE && oldest !== undefined) gone.delete(oldest);
 }
 
 export function onAttemptAccepted(session: AgentSession, attemptId: string): AgentAction[] {

@@ -12,6 +12,7 @@ import type { Logger } from "../../base/log.ts";
 import type { JobInput } from "../../core/job-input.ts";
 import type { Job } from "../../core/job.ts";
 import {
+  HEARTBEAT_INTERVAL_MS,
   START_CONFIRM_MS,
   UNREACHABLE_AFTER_MS,
   attemptLeaseMs,
@@ -72,9 +73,7 @@ async function inputFor(due: DueJob, nowMs: number, deps: DeadlineDependencies):
     case "scheduled":
       return unconfirmed(live, nowMs, deps);
     case "running":
-      // One that is away may have kept it: what it says when it comes back counts, or its loss does.
-      if (deps.connections.get(workerId) === null) return silent(live, nowMs, deps);
-      return { type: "cancel", cause: "timeout", reason: "the worker did not keep the time-out" };
+      return outOfTime(live, nowMs, deps);
     case "paused":
       return { type: "cancel", reason: "paused for too long" };
     case "unreachable":
@@ -86,6 +85,17 @@ async function inputFor(due: DueJob, nowMs: number, deps: DeadlineDependencies):
 }
 
 type LiveDue = DueJob & { attemptId: string; workerId: string };
+
+/**
+ * The worker lets a job run on after its time. One that is away may have kept the time-out: what it
+ * says when it comes back counts, or its loss does. One that is just falling silent is waited for.
+ */
+async function outOfTime(due: LiveDue, nowMs: number, deps: DeadlineDependencies): Promise<JobInput | null> {
+  const connection = deps.connections.get(due.workerId);
+  if (connection === null) return silent(due, nowMs, deps);
+  if (nowMs - connection.session.heardAtMs > 2 * HEARTBEAT_INTERVAL_MS) return null;
+  return { type: "cancel", cause: "timeout", reason: "the worker did not keep the time-out" };
+}
 
 /**
  * The worker did not say that the attempt runs. It may run all the same, so it is not given to
