@@ -116,10 +116,22 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "session.attempts = new Map(known);\n    for (const attempt of hello.attempts)",
   },
   {
+    name: "an order that is repeated begins again what died with its runner",
+    file: "core/agent-session.ts",
+    find: "if (session.gone.has(message.attemptId))",
+    replace: "if (false)",
+  },
+  {
     name: "a silent server is not left",
     file: "agent/server-link.ts",
     find: `stream.abort(new Error("the server is silent"));`,
     replace: "return;",
+  },
+  {
+    name: "a job whose worker is away is held to its time-out",
+    file: "server/loops/deadlines.ts",
+    find: "return outOfTime(live, nowMs, deps);",
+    replace: `return { type: "cancel", cause: "timeout", reason: "planted" };`,
   },
   {
     name: "a job that nobody started has no deadline",
@@ -132,6 +144,12 @@ export const MUTATIONS: readonly Mutation[] = [
     file: "server/loops/provisioning.ts",
     find: `(await worker.pool.provider.inspect(worker.workerId)) === "gone"`,
     replace: "false",
+  },
+  {
+    name: "the stream of a worker that is gone may still be given jobs",
+    file: "server/workers/worker-connections.ts",
+    find: "this.get(workerId)?.close();\n        await this.assigned(workerId);",
+    replace: "",
   },
   {
     name: "what a lost worker held is not given up",
