@@ -197,7 +197,7 @@ function disconnect(
     ...job,
     state: change.state,
     deadlineAtMs: leaseEndsAtMs,
-    message: "no heartbeat from the worker; the job may still be running",
+    message: input.message ?? "no heartbeat from the worker; the job may still be running",
   };
   return accept(next, withAttempt(context, { state: change.state }), {
     type: "unreachable",

@@ -15,7 +15,7 @@ export type JobInput =
   /** The worker says that it cannot freeze them. */
   | { type: "refuse_pause"; attemptId: string; message: string }
   /** Its worker was last heard at `heardAtMs` and is silent. */
-  | { type: "disconnect"; attemptId: string; heardAtMs: number }
+  | { type: "disconnect"; attemptId: string; heardAtMs: number; message?: string }
   | { type: "progress"; attemptId: string; progress: Progress }
   /** The worker reports the end, its processes verified gone. */
   | { type: "finish"; attemptId: string; result: AttemptResult }

@@ -206,6 +206,28 @@ test("a cancel that nobody has told the worker is told at its deadline, and brea
   );
 });
 
+test("an attempt that has ended and whose log cannot be stored is waited for, and breaks nobody", async () => {
+  const { addWorker, connect, running, apply, job, after, store, clock } = await setup();
+  const workerId = await addWorker();
+  const { connection } = connect(workerId);
+  const { jobId, attemptId } = await running(workerId, { timeoutMs: 1_000 });
+  connection.assign({ attemptId, attemptNumber: 1, job: await job(jobId), logDurable: 0, runnerId: "" });
+  const result = sampleResult({ logEnd: 1_000 });
+  await connection.receive({ type: "result", attemptId, result });
+  for (let passedMs = 0; passedMs < 2 * JOB_DEFAULTS.leaseMs; passedMs += 5_000) {
+    connection.session.heardAtMs = clock.nowMs();
+    await after(5_000);
+  }
+  const waiting = await job(jobId);
+  assert.deepEqual(
+    [waiting.state, waiting.message],
+    ["unreachable", "the attempt has ended; its log is not stored yet"],
+  );
+  assert.equal((await store.getWorker(workerId))?.state, "ready");
+  await apply(jobId, { type: "finish", attemptId, result });
+  assert.equal((await job(jobId)).state, "succeeded");
+});
+
 test("after a time without the database, workers first get the time to say what they could not", async () => {
   const plane = await setup();
   const { addWorker, connect, queue, apply, job, newId, after, clock, store } = plane;

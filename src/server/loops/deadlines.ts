@@ -20,6 +20,7 @@ import {
   serverGivesUpAtMs,
 } from "../../core/lease.ts";
 import type { DueJob, Store } from "../../storage/store.ts";
+import type { WorkerConnection } from "../workers/worker-connection.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
 import { lastHeardAtMs } from "./liveness.ts";
 
@@ -93,8 +94,15 @@ type LiveDue = DueJob & { attemptId: string; workerId: string };
 async function outOfTime(due: LiveDue, nowMs: number, deps: DeadlineDependencies): Promise<JobInput | null> {
   const connection = deps.connections.get(due.workerId);
   if (connection === null) return silent(due, nowMs, deps);
+  if (connection.hasResult(due.attemptId)) return waitForLog(due, connection);
   if (nowMs - connection.session.heardAtMs > 2 * HEARTBEAT_INTERVAL_MS) return null;
   return { type: "cancel", cause: "timeout", reason: "the worker did not keep the time-out" };
+}
+
+/** Its processes are gone, and this server has not yet been able to store its log. */
+function waitForLog({ attemptId }: LiveDue, { session }: WorkerConnection): JobInput {
+  const message = "the attempt has ended; its log is not stored yet";
+  return { type: "disconnect", attemptId, heardAtMs: session.heardAtMs, message };
 }
 
 /**
@@ -127,6 +135,7 @@ async function overdue(due: LiveDue, nowMs: number, deps: DeadlineDependencies):
   if (connection && !isUnreachable(connection.session.heardAtMs, nowMs)) {
     // It has just come back, and says in a moment what became of the attempt.
     if (nowMs - connection.session.connectedAtMs < START_CONFIRM_MS) return null;
+    if (connection.hasResult(attemptId)) return waitForLog(due, connection);
     // The answer of the cancel was lost, and nobody has told the worker.
     if (due.state === "cancelling" && !connection.isTold(attemptId, "cancel")) {
       connection.jobSeen(job);

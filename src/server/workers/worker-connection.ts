@@ -132,6 +132,11 @@ export class WorkerConnection {
     this.#perform(onJobSeen(this.session, job));
   }
 
+  /** The worker has said how the attempt ended, and its end waits for its log or for the store. */
+  hasResult(attemptId: string): boolean {
+    return (this.session.attempts.get(attemptId)?.result ?? null) !== null;
+  }
+
   /** Also of an attempt that the worker does not hold: there is nothing to tell then. */
   isTold(attemptId: string, action: ControlAction): boolean {
     const attempt = this.session.attempts.get(attemptId);
