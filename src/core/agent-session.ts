@@ -298,6 +298,8 @@ export function onRunnerHello(
   hello: { runnerId: string; attempts: readonly Omit<AgentAttempt, "logSent" | "logAcked">[] },
 ): AgentAction[] {
   session.runnerOnline = true;
+  // What the same runner does not hold never reached it, and may be sent again.
+  const isOther = session.runnerId !== hello.runnerId;
   session.runnerId = hello.runnerId;
   const known = session.attempts;
   session.attempts = new Map();
@@ -310,7 +312,7 @@ export function onRunnerHello(
     });
   }
   const goneIds = [...known.keys()].filter((attemptId) => !session.attempts.has(attemptId));
-  for (const attemptId of goneIds) noteGone(session, attemptId);
+  if (isOther) for (const attemptId of goneIds) noteGone(session, attemptId);
   // Harmless to a runner that does not know them; whoever reads their log may let go of it.
   const gone: AgentAction[] = goneIds.map((attemptId) => ({
     to: "runner",

@@ -95,8 +95,13 @@ async function outOfTime(due: LiveDue, nowMs: number, deps: DeadlineDependencies
   const connection = deps.connections.get(due.workerId);
   if (connection === null) return silent(due, nowMs, deps);
   if (connection.hasResult(due.attemptId)) return waitForLog(due, connection);
-  if (nowMs - connection.session.heardAtMs > 2 * HEARTBEAT_INTERVAL_MS) return null;
+  if (isFallingSilent(connection, nowMs)) return null;
   return { type: "cancel", cause: "timeout", reason: "the worker did not keep the time-out" };
+}
+
+/** It has missed a heartbeat: in a moment it is heard again, or it is unreachable. */
+function isFallingSilent({ session }: WorkerConnection, nowMs: number): boolean {
+  return nowMs - session.heardAtMs > 2 * HEARTBEAT_INTERVAL_MS;
 }
 
 /** Its processes are gone, and this server has not yet been able to store its log. */
@@ -133,8 +138,9 @@ async function overdue(due: LiveDue, nowMs: number, deps: DeadlineDependencies):
   if (job === null) return null;
   const connection = deps.connections.get(workerId);
   if (connection && !isUnreachable(connection.session.heardAtMs, nowMs)) {
+    const { connectedAtMs, heardAtMs } = connection.session;
     // It has just come back, and says in a moment what became of the attempt.
-    if (nowMs - connection.session.connectedAtMs < START_CONFIRM_MS) return null;
+    if (heardAtMs - connectedAtMs < START_CONFIRM_MS || isFallingSilent(connection, nowMs)) return null;
     if (connection.hasResult(attemptId)) return waitForLog(due, connection);
     // The answer of the cancel was lost, and nobody has told the worker.
     if (due.state === "cancelling" && !connection.isTold(attemptId, "cancel")) {
