@@ -42,7 +42,6 @@ interface AttemptFacts {
 
 interface JobFacts {
   job: Job;
-  attemptIds: string[];
   userRetries: number;
   infrastructureRetries: number;
 }
@@ -99,7 +98,7 @@ export class Checker {
     }
     if (!inserted.created) return;
     const job = newJob(record);
-    this.jobs.set(job.id, { job, attemptIds: [], userRetries: 0, infrastructureRetries: 0 });
+    this.jobs.set(job.id, { job, userRetries: 0, infrastructureRetries: 0 });
     this.trace.add(`${this.#jobName(job.id)} queued`);
   }
 
@@ -126,7 +125,6 @@ export class Checker {
       this.fail("stale_taken", name);
     }
     if (after.version !== before.version + 1) this.fail("version_skipped", name);
-    if (input.type === "assign") facts.attemptIds.push(input.attemptId);
     if (input.type === "retry") Object.assign(facts, { userRetries: 0, infrastructureRetries: 0 });
     if (input.type === "finish" || input.type === "lose") this.#attemptEnded(facts, { input, before });
   }
@@ -195,7 +193,7 @@ export class Checker {
 
   #hasUnkillable(workerId: string): boolean {
     const name = this.trace.name(workerId, "w");
-    return this.livingTrees.some((tree) => tree.machineName === name && tree.isUnkillable);
+    return this.#trees.some((tree) => tree.machineName === name && tree.isUnkillable);
   }
 
   // ── Processes ──────────────────────────────────────────────────────────────────────────────────

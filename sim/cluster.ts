@@ -1,6 +1,5 @@
 /** A whole cluster from a seed: builds it, lets faults happen, lets it settle, and audits it. */
 
-import { silentLogger } from "../src/base/log.ts";
 import { isFinal } from "../src/core/job.ts";
 import type { WorkerSpec } from "../src/providers/provider.ts";
 import { auditRecords } from "./audit.ts";
@@ -259,6 +258,5 @@ export class Cluster {
       const names = this.platform.all().map(({ name }) => name);
       this.checker.fail("left_behind", names.join(", "));
     }
-    silentLogger.debug({ seed: this.scenario.seed }, "did not settle");
   }
 }

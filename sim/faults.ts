@@ -16,10 +16,9 @@ const MAX_RUNNER_FREEZE_MS = 10_000;
 const MAX_AGENT_ABSENCE_MS = 3_000;
 /**
  * What is stored was counted by the clock of an earlier start, so a step between two starts moves
- * every deadline: ahead by no more than the slack of a time-out, or jobs would time out early.
+ * every deadline: by no more than the slack of a time-out, or jobs would time out early.
  */
-const MAX_CLOCK_AHEAD_MS = 25_000;
-const MAX_CLOCK_BEHIND_MS = 60_000;
+const MAX_RESTART_STEP_MS = 25_000;
 const MAX_ECHO_MS = 4_000;
 const MAX_FREE_STEP_MS = 2 * 60 * 60_000;
 
@@ -112,7 +111,7 @@ export class FaultInjector {
     const restarts: FaultName[] = ["server_killed", "server_stopped", "database_away"];
     const mayRestart = restarts.some((name) => faults.has(name)) || store.errorRate > 0;
     if (!mayRestart) return this.#random.between(-MAX_FREE_STEP_MS, MAX_FREE_STEP_MS);
-    return this.#random.between(-MAX_CLOCK_BEHIND_MS, MAX_CLOCK_AHEAD_MS) / 2;
+    return this.#random.between(-MAX_RESTART_STEP_MS, MAX_RESTART_STEP_MS) / 2;
   }
 
   #breakNetwork(name: FaultName, machine: SimMachine): void {
