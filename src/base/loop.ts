@@ -8,6 +8,7 @@ import type { Clock } from "./clock.ts";
 import { errorMessage } from "./errors.ts";
 import type { Logger } from "./log.ts";
 import type { Service } from "./service.ts";
+import { sharedAbortController } from "./shared-abort.ts";
 
 export interface LoopOptions {
   name: string;
@@ -19,7 +20,7 @@ export interface LoopOptions {
 
 export class Loop implements Service {
   readonly #options: LoopOptions;
-  readonly #abort = new AbortController();
+  readonly #abort = sharedAbortController();
   readonly #done: Promise<void>;
   #hinted = false;
   /** Why the last round failed; null if it did not. */

@@ -12,16 +12,11 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { AppError } from "../../base/errors.ts";
 import type { Service } from "../../base/service.ts";
+import { sharedAbortController } from "../../base/shared-abort.ts";
 import { toConnectError } from "../../protocol/errors.ts";
 import { grpcHealthRoutes } from "./grpc-health.ts";
 import { grpcReflectionRoutes } from "./grpc-reflection.ts";
-import {
-  DRAIN_MS,
-  routerOptions,
-  shutdownController,
-  stopOnce,
-  type RpcServerOptions,
-} from "./rpc-options.ts";
+import { DRAIN_MS, routerOptions, stopOnce, type RpcServerOptions } from "./rpc-options.ts";
 import { refuseCall } from "./rpc-refusal.ts";
 
 export interface GrpcServer extends Service {
@@ -39,7 +34,7 @@ const SESSION_MEMORY_MEGABYTES = 128;
 
 /** @throws AppError if the address cannot be had. */
 export async function startGrpcServer(options: RpcServerOptions): Promise<GrpcServer> {
-  const shutdown = shutdownController();
+  const shutdown = sharedAbortController();
   const sessions = new Set<http2.ServerHttp2Session>();
   const sockets = new Set<Socket>();
   const server = http2.createServer(

@@ -14,15 +14,10 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { AppError, errorMessage } from "../../base/errors.ts";
 import type { Service } from "../../base/service.ts";
+import { sharedAbortController } from "../../base/shared-abort.ts";
 import { toConnectError } from "../../protocol/errors.ts";
 import type { RpcGuard } from "../auth/rpc-guard.ts";
-import {
-  DRAIN_MS,
-  routerOptions,
-  shutdownController,
-  stopOnce,
-  type RpcServerOptions,
-} from "./rpc-options.ts";
+import { DRAIN_MS, routerOptions, stopOnce, type RpcServerOptions } from "./rpc-options.ts";
 import { refuseCall } from "./rpc-refusal.ts";
 import type { RequestListener } from "./web-pages.ts";
 
@@ -39,7 +34,7 @@ const KEEP_ALIVE_TIMEOUT_MS = 72_000;
 
 /** @throws AppError if the address cannot be had. */
 export async function startHttpServer(options: RpcServerOptions): Promise<HttpServer> {
-  const shutdown = shutdownController();
+  const shutdown = sharedAbortController();
   const timeouts = { requestTimeout: REQUEST_TIMEOUT_MS, keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS };
   const server = createServer(timeouts, requestListener(options, shutdown.signal));
   const url = await listen(server, options);

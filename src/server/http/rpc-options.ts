@@ -1,6 +1,5 @@
 /** What the HTTP and the gRPC port have in common. */
 
-import { setMaxListeners } from "node:events";
 import type { ConnectRouter, ConnectRouterOptions, Interceptor } from "@connectrpc/connect";
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
@@ -45,13 +44,6 @@ export function routerOptions(options: RpcServerOptions, shutdownSignal: AbortSi
     jsonOptions: { ignoreUnknownFields: false },
     shutdownSignal,
   };
-}
-
-/** Every call under way listens to it: without this, Node.js takes the eleventh for a leak. */
-export function shutdownController(): AbortController {
-  const controller = new AbortController();
-  setMaxListeners(0, controller.signal);
-  return controller;
 }
 
 /** A second stop waits for the first one. */

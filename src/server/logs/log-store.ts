@@ -16,6 +16,7 @@ import type { Clock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Service } from "../../base/service.ts";
+import { sharedAbortController } from "../../base/shared-abort.ts";
 import type { Attempt } from "../../core/job.ts";
 import type { LogGap } from "../../core/log-gap.ts";
 import type { BlobStore } from "../../storage/blob-store.ts";
@@ -137,7 +138,7 @@ class DirectoryLogStore implements LogStore {
   readonly #options: LogStoreOptions;
   readonly #limits: LogStoreLimits;
   readonly #parts: AttemptLogParts;
-  readonly #stopping = new AbortController();
+  readonly #stopping = sharedAbortController();
   readonly #slots = new AttemptSlots((attemptId) => this.#load(attemptId));
   readonly #recovering = new Gate(MAX_PARALLEL_RECOVERIES);
   readonly #decompressing = new Gate(MAX_PARALLEL_DECOMPRESSIONS);

@@ -12,6 +12,7 @@ import { AppError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { Outbox } from "../../base/outbox.ts";
 import type { Random } from "../../base/random.ts";
+import { sharedAbortController } from "../../base/shared-abort.ts";
 import type { JobInput } from "../../core/job-input.ts";
 import type { Job } from "../../core/job.ts";
 import type { ServerMessage, WorkerMessage } from "../../core/link.ts";
@@ -69,7 +70,7 @@ export class WorkerConnection {
   readonly #deps: ConnectionDependencies;
   readonly #outbox: Outbox<ServerMessage>;
   readonly #durable = new Map<string, number>();
-  readonly #closed = new AbortController();
+  readonly #closed = sharedAbortController();
   readonly #intake: LogIntake;
   /** By job id, the last input that waits for the store to take it. */
   readonly #failing = new Map<string, Promise<unknown>>();
