@@ -5,6 +5,9 @@
  * After a crash of the server the database is late by at most `WRITE_INTERVAL_MS`, which makes the
  * next server give up a worker that much earlier: far less than the margin by which the worker
  * gives up before it (core/lease.ts).
+ *
+ * One write is under way at a time. While the database is away a write takes seconds, and more of
+ * them would only fill the store's queue, in which the changes of jobs wait as well.
  */
 
 import type { Clock } from "../../base/clock.ts";
@@ -18,8 +21,9 @@ export const WRITE_INTERVAL_MS = 500;
 export class HeartbeatWriter implements Service {
   readonly #deps: { store: Store; clock: Clock; log: Logger };
   #waiting = new Map<string, WorkerChange>();
-  #writing: Promise<void> = Promise.resolve();
+  #writing: Promise<void> | null = null;
   #callOff: (() => void) | null = null;
+  #isStopped = false;
   #hasFailed = false;
 
   constructor(deps: { store: Store; clock: Clock; log: Logger }) {
@@ -30,18 +34,27 @@ export class HeartbeatWriter implements Service {
   add(heartbeat: { workerId: string; heardAtMs: number; usage: WorkerUsage | null }): void {
     const { workerId, heardAtMs, usage } = heartbeat;
     this.#waiting.set(workerId, { workerId, lastHeartbeatAtMs: heardAtMs, usage });
-    this.#callOff ??= this.#deps.clock.schedule(WRITE_INTERVAL_MS, () => {
-      this.#callOff = null;
-      this.#writing = this.#write();
-    });
+    this.#plan();
   }
 
   /** Writes what waits. */
   async stop(): Promise<void> {
+    this.#isStopped = true;
     this.#callOff?.();
     this.#callOff = null;
     await this.#writing;
     await this.#write();
+  }
+
+  #plan(): void {
+    if (this.#writing !== null || this.#isStopped) return;
+    this.#callOff ??= this.#deps.clock.schedule(WRITE_INTERVAL_MS, () => {
+      this.#callOff = null;
+      this.#writing = this.#write().then(() => {
+        this.#writing = null;
+        if (this.#waiting.size > 0) this.#plan();
+      });
+    });
   }
 
   async #write(): Promise<void> {

@@ -53,6 +53,8 @@ export interface ConnectionDependencies {
   onIdle(): void;
 }
 
+type ApplyAction = Extract<ServerAction, { type: "apply" }>;
+
 /** Messages to one worker that may wait; a worker that reads so slowly is cut off and comes back. */
 const MAX_WAITING_MESSAGES = 20_000;
 
@@ -72,8 +74,8 @@ export class WorkerConnection {
   readonly #durable = new Map<string, number>();
   readonly #closed = sharedAbortController();
   readonly #intake: LogIntake;
-  /** By job id, the last input that waits for the store to take it. */
-  readonly #failing = new Map<string, Promise<unknown>>();
+  /** By job id, what waits for the store to take it, one after another. */
+  readonly #failing = new Map<string, { kinds: Set<string>; last: Promise<unknown> }>();
   #isToldToDrain = false;
 
   constructor(worker: { id: string; pool: string; info: WorkerInfo }, deps: ConnectionDependencies) {
@@ -228,8 +230,8 @@ export class WorkerConnection {
     });
   }
 
-  async #apply(action: Extract<ServerAction, { type: "apply" }>): Promise<void> {
-    const applied = await this.#applyUntilAnswered(action.jobId, action.input);
+  async #apply(action: ApplyAction): Promise<void> {
+    const applied = await this.#applyUntilAnswered(action);
     if (applied === null) return;
     const { attemptId, input } = action;
     // Also of a refused one: its first try may have been stored, and only the answer was lost.
@@ -266,20 +268,26 @@ export class WorkerConnection {
   /**
    * Null if the connection ended before the store answered: the worker then says it again. Inputs of
    * one job that the store could not take are tried again one after another, so that an end does not
-   * overtake its start; progress is not, because the next one says more.
+   * overtake its start; progress is not, because the next one says more. One of each kind waits:
+   * during an outage each heartbeat brings what the one before it brought, and what came out wrong
+   * in the end the next heartbeat puts right.
    */
-  async #applyUntilAnswered(jobId: string, input: JobInput): Promise<AppliedInput | null> {
-    const failing = this.#failing.get(jobId);
-    if (!failing) {
+  async #applyUntilAnswered(action: ApplyAction): Promise<AppliedInput | null> {
+    const { jobId, attemptId, input } = action;
+    if (!this.#failing.has(jobId)) {
       const applied = await this.#tryApply(jobId, input);
       if (applied !== null) return applied;
     }
-    if (input.type === "progress") return null;
-    const before = this.#failing.get(jobId) ?? Promise.resolve();
-    const answer = before.then(() => this.#applyAgain(jobId, input));
-    this.#failing.set(jobId, answer);
+    const waiting = this.#failing.get(jobId) ?? { kinds: new Set(), last: Promise.resolve() };
+    const kind = `${input.type} ${attemptId}`;
+    if (input.type === "progress" || waiting.kinds.has(kind)) return null;
+    this.#failing.set(jobId, waiting);
+    waiting.kinds.add(kind);
+    const answer = waiting.last.then(() => this.#applyAgain(jobId, input));
+    waiting.last = answer;
     const applied = await answer;
-    if (this.#failing.get(jobId) === answer) this.#failing.delete(jobId);
+    waiting.kinds.delete(kind);
+    if (waiting.kinds.size === 0) this.#failing.delete(jobId);
     return applied;
   }
 

@@ -342,6 +342,32 @@ describe("the worker stream", () => {
     assert.ok(!stream.heard.some(({ type }) => type === "control"));
   });
 
+  test("keeps what is said again and again once while the database is away", async (t) => {
+    const parts = await setup(t);
+    const worker = await parts.registered();
+    const stream = await worker.connect();
+    const attemptId = await assign(parts, worker.workerId, await parts.queue());
+    const apply = parts.store.applyInput.bind(parts.store);
+    const stored: string[] = [];
+    let isAway = true;
+    parts.store.applyInput = (input: JobInputRecord) => {
+      if (isAway) return Promise.reject(new AppError("unavailable", "no database"));
+      stored.push(input.input.type);
+      return apply(input);
+    };
+    stream.send({ type: "started", attemptId, startedAtMs: 5 });
+    for (let count = 0; count < 50; count += 1) {
+      stream.send({ type: "control_ack", attemptId, action: "pause", error: "" });
+    }
+    stream.send({ type: "result", attemptId, result: sampleResult() });
+    // What comes after all of it has been heard when this is answered.
+    stream.send({ type: "heartbeat", sequence: 7, usage: null, draining: false, attempts: [] });
+    await stream.next("heartbeat_ack", ({ sequence }) => sequence === 7);
+    isAway = false;
+    await stream.next("result_ack");
+    assert.deepEqual(stored, ["start", "pause", "finish"]);
+  });
+
   test("acknowledges an end that is stored and of which only the answer was lost", async (t) => {
     const parts = await setup(t);
     const worker = await parts.registered();
