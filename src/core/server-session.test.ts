@@ -49,6 +49,14 @@ function beat(phase: AttemptPhase) {
   return { type: "heartbeat", sequence: 1, usage: null, attempts, draining: false } as const;
 }
 
+const silentBeat: Extract<WorkerMessage, { type: "heartbeat" }> = {
+  type: "heartbeat",
+  sequence: 4,
+  usage: null,
+  attempts: [],
+  draining: false,
+};
+
 describe("the server's half of the session", () => {
   test("lets a held live attempt go on from where the log ends here", () => {
     const session = newServerSession("w-1", 0);
@@ -75,7 +83,7 @@ describe("the server's half of the session", () => {
     assert.deepEqual(welcome.message.attempts, [{ attemptId: "old", proceed: false, logAcked: 0 }]);
   });
 
-  test("sends a live attempt that never started again, and gives up one that did", () => {
+  test("sends a live attempt that never started again, and misses one that did", () => {
     const fresh = onHello(newServerSession("w-1", 0), {
       held: [],
       live: [view()],
@@ -85,33 +93,32 @@ describe("the server's half of the session", () => {
     });
     assert.deepEqual(sent(fresh), ["welcome", "run_job"]);
     const started = view({ job: sampleJob({ state: "running", startedAtMs: 4 }) });
-    const lost = onHello(newServerSession("w-1", 0), {
-      held: [],
-      live: [started],
-      draining: false,
-      runnerId: "r-1",
-      nowMs: 0,
-    });
-    assert.deepEqual(inputs(lost), ["lose"]);
+    const session = newServerSession("w-1", 0);
+    const hello = { held: [], live: [started], draining: false, runnerId: "r-1", nowMs: 0 };
+    assert.deepEqual(sent(onHello(session, hello)), ["welcome"]);
+    assert.deepEqual(inputs(onWorkerMessage(session, silentBeat, 1)), ["lose"]);
+  });
+
+  test("loses nothing by a hello alone, which may be of a stream that the worker has left", () => {
+    const started = view({ job: sampleJob({ state: "running", startedAtMs: 4 }) });
+    const hello = { held: [], live: [started], draining: false, runnerId: "r-1", nowMs: 0 };
+    assert.deepEqual(inputs(onHello(newServerSession("w-1", 0), hello)), []);
   });
 
   test("does not send an attempt again of which it has log, whatever the worker says", () => {
     const live = [view({ logDurable: 40 })];
-    const actions = onHello(newServerSession("w-1", 0), {
-      held: [],
-      live,
-      draining: false,
-      runnerId: "r-1",
-      nowMs: 0,
-    });
-    assert.deepEqual(inputs(actions), ["lose"]);
+    const session = newServerSession("w-1", 0);
+    const actions = onHello(session, { held: [], live, draining: false, runnerId: "r-1", nowMs: 0 });
+    assert.deepEqual(sent(actions), ["welcome"]);
+    assert.deepEqual(inputs(onWorkerMessage(session, silentBeat, 1)), ["lose"]);
   });
 
   test("does not send an attempt again that an earlier runner was sent, and may have begun", () => {
     const live = [view()];
     const hello = { held: [], live, draining: false, nowMs: 0 };
-    const other = onHello(newServerSession("w-1", 0), { ...hello, runnerId: "r-2" });
-    assert.deepEqual(inputs(other), ["lose"]);
+    const session = newServerSession("w-1", 0);
+    assert.deepEqual(sent(onHello(session, { ...hello, runnerId: "r-2" })), ["welcome"]);
+    assert.deepEqual(inputs(onWorkerMessage(session, silentBeat, 1)), ["lose"]);
     const same = onHello(newServerSession("w-1", 0), { ...hello, runnerId: "r-1" });
     assert.deepEqual(sent(same), ["welcome", "run_job"]);
   });
@@ -166,11 +173,7 @@ describe("the server's half of the session", () => {
   test("gives up a confirmed attempt that is missing in a heartbeat, and sends an unconfirmed one again", () => {
     const session = setup();
     onAssigned(session, view({ attemptId: "a-2", job: sampleJob({ id: "j-2", attemptId: "a-2" }) }));
-    const beat = onWorkerMessage(
-      session,
-      { type: "heartbeat", sequence: 4, usage: null, attempts: [], draining: false },
-      5,
-    );
+    const beat = onWorkerMessage(session, silentBeat, 5);
     assert.deepEqual(inputs(beat), ["lose"]);
     assert.deepEqual(sent(beat), ["heartbeat_ack", "run_job"]);
     assert.deepEqual([...session.attempts.keys()], ["a-2"]);
@@ -253,6 +256,14 @@ describe("the server's half of the session", () => {
       });
       assert.deepEqual(controls(actions), expected);
     }
+  });
+
+  test("takes no notice of a job that is older than the one it has seen", () => {
+    const session = setup();
+    const frozen = sampleJob({ state: "running", pauseWanted: true, version: 7 });
+    assert.deepEqual(controls(onJobSeen(session, frozen)), ["pause"]);
+    assert.deepEqual(onJobSeen(session, sampleJob({ state: "paused", version: 5 })), []);
+    assert.deepEqual(controls(onWorkerMessage(session, beat("running"), 1)), ["pause"]);
   });
 
   test("has an attempt killed that the worker holds and the session does not know", () => {

@@ -37,7 +37,8 @@ export interface ServerAttempt {
   result: AttemptResult | null;
   /** The result went to the store; its acknowledgement follows. */
   isEnding: boolean;
-  /** The state of the job when it was last seen. */
+  /** The job when it was last seen. */
+  jobVersion: number;
   jobState: JobState;
   pauseWanted: boolean;
   /** What the worker was told last; null if nothing is wanted. */
@@ -89,7 +90,8 @@ export function newServerSession(workerId: string, nowMs: number): ServerSession
  *
  * Held and live: goes on, from where the log ends here. Held but not live: stale, so the worker
  * kills and forgets it. Live but not held: if it never came it is sent (again); if it may have begun,
- * its processes are gone with the worker's runner, and the attempt is lost.
+ * its processes are gone with the worker's runner, and the next heartbeat, which does not list it
+ * either, loses it.
  */
 export function onHello(
   session: ServerSession,
@@ -121,7 +123,7 @@ export function onHello(
   for (const view of live.values()) {
     const holding = held.get(view.attemptId);
     actions.push(
-      ...(holding ? takeUp(session, view, holding) : restartOrLose(session, view, hello.runnerId)),
+      ...(holding ? takeUp(session, view, holding) : restartOrMiss(session, view, hello.runnerId)),
     );
   }
   return actions;
@@ -134,19 +136,16 @@ function takeUp(session: ServerSession, view: LiveAttemptView, held: HeldAttempt
   return [...sayWanted(attempt), ...takePhase(attempt, held)];
 }
 
-function restartOrLose(session: ServerSession, view: LiveAttemptView, runnerId: string): ServerAction[] {
-  const { job, attemptId } = view;
+function restartOrMiss(session: ServerSession, view: LiveAttemptView, runnerId: string): ServerAction[] {
+  const { job } = view;
   // Its start may not have been stored, and it must not begin twice: only the runner that it was sent
   // to can say by not holding it that it never came.
   const isKnown = job.startedAtMs !== null || view.logDurable > 0 || view.runnerId !== runnerId;
   if (!isKnown && job.state !== "cancelling") return onAssigned(session, view);
-  const input: JobInput = {
-    type: "lose",
-    attemptId,
-    cause: "worker_lost",
-    message: "the worker came back without this attempt: its runner had ended",
-  };
-  return [{ type: "apply", attemptId, jobId: job.id, input }];
+  // Not lost yet: this hello may be of a stream that the worker has left, and have been on its way while
+  // a newer one brought the attempt. Whoever says a heartbeat after it is still there.
+  session.attempts.set(view.attemptId, { ...newAttempt(view), confirmed: true });
+  return [];
 }
 
 /** An attempt was made for this worker in the database: send it. One that is known is not sent again. */
@@ -171,6 +170,7 @@ function newAttempt(view: LiveAttemptView): ServerAttempt {
     logDurable: view.logDurable,
     result: null,
     isEnding: false,
+    jobVersion: view.job.version,
     jobState: view.job.state,
     pauseWanted: view.job.pauseWanted,
     told: null,
@@ -180,7 +180,9 @@ function newAttempt(view: LiveAttemptView): ServerAttempt {
 /** The job as the store has it now: tells the worker what is wanted of it, if that is new. */
 export function onJobSeen(session: ServerSession, job: Job): ServerAction[] {
   const attempt = job.attemptId === null ? undefined : session.attempts.get(job.attemptId);
-  if (!attempt) return [];
+  // Answers of the store may overtake each other: an old wish must not come back.
+  if (!attempt || job.version < attempt.jobVersion) return [];
+  attempt.jobVersion = job.version;
   attempt.jobState = job.state;
   attempt.pauseWanted = job.pauseWanted;
   return sayWanted(attempt);

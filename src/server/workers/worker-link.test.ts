@@ -284,6 +284,25 @@ describe("the worker stream", () => {
     assert.ok(!first.heard.some(({ type }) => type === "run_job"));
   });
 
+  test("gives up no attempt for the hello of a stream that the worker has left", async (t) => {
+    const parts = await setup(t);
+    const worker = await parts.registered();
+    const jobId = await parts.queue();
+    const stream = await worker.connect();
+    await eventually(() => parts.connections.get(worker.workerId) !== null);
+    const attemptId = await assign(parts, worker.workerId, jobId);
+    stream.send({ type: "started", attemptId, startedAtMs: 5 });
+    await parts.jobIs(jobId, "running");
+    // Said before the attempt came, and on its way since then.
+    const late = await worker.connect([]);
+    await stream.ended();
+    late.cut();
+    const held = { attemptId, phase: "running", logEnd: 0 } as const;
+    const back = await worker.connect([held]);
+    assert.equal((await back.next("welcome")).attempts[0]?.proceed, true);
+    assert.equal((await parts.job(jobId)).attemptId, attemptId);
+  });
+
   test("brings an attempt to a worker that reconnects while it is being stored", async (t) => {
     const parts = await setup(t);
     const worker = await parts.registered();
