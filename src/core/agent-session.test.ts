@@ -70,7 +70,7 @@ describe("the agent's half of the session", () => {
       { ...welcome, attempts: [{ attemptId: "a", proceed: true, logAcked: 300 }] },
       0,
     );
-    assert.deepEqual(toServer(actions), ["accepted", "started"]);
+    assert.deepEqual(toServer(actions), ["accepted", "started", "heartbeat"]);
     assert.deepEqual(nextLogRange(session, null), { attemptId: "a", offset: 300, maxBytes: 600 });
   });
 
@@ -141,9 +141,10 @@ describe("the agent's half of the session", () => {
     const session = setup();
     onHeartbeatDue(session, 1_000);
     onHeartbeatDue(session, 6_000);
-    const actions = onServerMessage(session, { type: "heartbeat_ack", sequence: 1 }, 7_500);
+    // The first one was said right after the welcome.
+    const actions = onServerMessage(session, { type: "heartbeat_ack", sequence: 2 }, 7_500);
     assert.deepEqual(actions, [{ to: "runner", message: { type: "lease_renewed", leaseFromMs: 1_000 } }]);
-    assert.deepEqual(onServerMessage(session, { type: "heartbeat_ack", sequence: 1 }, 8_000), []);
+    assert.deepEqual(onServerMessage(session, { type: "heartbeat_ack", sequence: 2 }, 8_000), []);
   });
 
   test("stops sending log when the credit is used up, and goes on after an acknowledgement", () => {
@@ -227,14 +228,12 @@ describe("the agent's half of the session", () => {
   test("renews the lease from when the hello was sent, however late its welcome comes", () => {
     const session = newAgentSession();
     helloMessage(session, sampleWorker, 1_000);
-    const actions = onServerMessage(session, welcome, 19_000);
-    assert.deepEqual(actions, [{ to: "runner", message: { type: "lease_renewed", leaseFromMs: 1_000 } }]);
+    const [renewal, ...rest] = onServerMessage(session, welcome, 19_000);
+    assert.deepEqual(renewal, { to: "runner", message: { type: "lease_renewed", leaseFromMs: 1_000 } });
+    assert.deepEqual(toServer(rest), ["heartbeat"]);
     onStreamClosed(session);
-    assert.deepEqual(
-      onServerMessage(session, welcome, 20_000),
-      [],
-      "a welcome that no hello asked for renews nothing",
-    );
+    const unasked = onServerMessage(session, welcome, 20_000);
+    assert.deepEqual(toRunner(unasked), [], "a welcome that no hello asked for renews nothing");
   });
 
   test("says at once that it drains, and again with each hello and heartbeat", () => {

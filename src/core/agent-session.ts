@@ -145,7 +145,7 @@ function heldAttempts(session: AgentSession): HeldAttempt[] {
 export function onServerMessage(session: AgentSession, message: ServerMessage, nowMs: number): AgentAction[] {
   switch (message.type) {
     case "welcome":
-      return onWelcome(session, message);
+      return onWelcome(session, message, nowMs);
     case "run_job":
       return onRunJob(session, message, nowMs);
     case "control":
@@ -167,6 +167,7 @@ export function onServerMessage(session: AgentSession, message: ServerMessage, n
 function onWelcome(
   session: AgentSession,
   message: Extract<ServerMessage, { type: "welcome" }>,
+  nowMs: number,
 ): AgentAction[] {
   session.online = true;
   session.logCreditBytes = message.logCreditBytes;
@@ -185,7 +186,8 @@ function onWelcome(
     attempt.logSent = verdict.logAcked;
     actions.push(...tellAcked(attempt), ...sayAgain(attempt));
   }
-  return actions;
+  // Only a heartbeat shows that an attempt is gone: the hello before it may have been late.
+  return [...actions, ...onHeartbeatDue(session, nowMs)];
 }
 
 /**
