@@ -8,6 +8,7 @@ import { createConnectTransport } from "@connectrpc/connect-node";
 import { eventually } from "../src/base/eventually.ts";
 import { JobService, JobState } from "../src/protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogService, LogStream } from "../src/protocol/gen/hodei/v1/logs_pb.ts";
+import { isProcessAlive } from "../src/storage/embedded/postmaster.ts";
 import { finished, Place } from "./program.ts";
 
 const WORKERS = ["--max-workers", "2", "--worker-jobs", "8"];
@@ -131,26 +132,39 @@ describe("a server that is restarted, again and again", () => {
     );
   });
 
-  test("a server that cannot stop leaves all the same, and says what hung", { skip }, async () => {
-    assert.equal(await place.stopDev(), 0);
-    const child = place.start(["server", "--http-port", "0", "--grpc-port", "0", "--shutdown-timeout", "1s"]);
-    const end = finished(child);
-    await eventually(async () => (await place.server().catch(() => null))?.pid === child.pid, {
-      timeoutMs: 30_000,
-      what: "the start of the server",
-    });
-    const pidFile = join(place.dataDirectory, "postgres", "data", "postmaster.pid");
-    const database = Number.parseInt(await readFile(pidFile, "utf8"), 10);
-    process.kill(database, "SIGSTOP");
-    try {
-      child.kill("SIGTERM");
-      const { code, stderr } = await end;
-      assert.equal(code, 1);
-      assert.match(stderr, /"waitsFor":"[^"]+"/);
-    } finally {
-      process.kill(database, "SIGCONT");
-    }
-  });
+  test(
+    "a server that cannot stop leaves all the same, with its database, and says what hung",
+    { skip },
+    async () => {
+      assert.equal(await place.stopDev(), 0);
+      const child = place.start([
+        "server",
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "0",
+        "--shutdown-timeout",
+        "1s",
+      ]);
+      const end = finished(child);
+      await eventually(async () => (await place.server().catch(() => null))?.pid === child.pid, {
+        timeoutMs: 30_000,
+        what: "the start of the server",
+      });
+      const pidFile = join(place.dataDirectory, "postgres", "data", "postmaster.pid");
+      const database = Number.parseInt(await readFile(pidFile, "utf8"), 10);
+      process.kill(database, "SIGSTOP");
+      try {
+        child.kill("SIGTERM");
+        const { code, stderr } = await end;
+        assert.equal(code, 1);
+        assert.match(stderr, /"waitsFor":"[^"]+"/);
+        assert.ok(!isProcessAlive(database), "its database goes along");
+      } finally {
+        if (isProcessAlive(database)) process.kill(database, "SIGCONT");
+      }
+    },
+  );
 
   test("nothing is left behind at the end", async () => {
     assert.equal(await place.stopDev(), 0);

@@ -16,6 +16,7 @@ import { systemRandom } from "../base/random.ts";
 import { readSettings, type Flags, type SettingsValues } from "../base/settings.ts";
 import { listenForSignals } from "../base/signals.ts";
 import { steadyClock } from "../base/steady-clock.ts";
+import { abandonEmbeddedPostgres } from "../storage/embedded-postgres.ts";
 import { serverSettings } from "./settings.ts";
 import { checkAddress, startServer, type RunningServer, type ServerOptions } from "./start-server.ts";
 
@@ -28,8 +29,8 @@ export interface ServerProgram {
 export async function serverMain(program: ServerProgram & { flags: Flags }): Promise<number> {
   const settings = readSettings(serverSettings, { env: process.env, flags: program.flags });
   const options = optionsFrom(settings, program, settings.logLevel);
-  const start = () => startServer({ ...options, endWorkersOnStop: false });
-  return await runUntilSignal(start, { timeoutMs: settings.shutdownTimeout, log: options.log });
+  const start = (leaving: AbortSignal) => startServer({ ...options, endWorkersOnStop: false, leaving });
+  return await runUntilSignal(start, { ...options, timeoutMs: settings.shutdownTimeout });
 }
 
 /** `hodei dev`: everything in one command; nothing is left behind. */
@@ -39,12 +40,12 @@ export async function devMain(
   const isQuiet = program.flags["logLevel"] === undefined && process.env["HODEI_LOG_LEVEL"] === undefined;
   const settings = readSettings(serverSettings, { env: process.env, flags: program.flags });
   const options = optionsFrom(settings, program, isQuiet ? "warn" : settings.logLevel);
-  const start = async (): Promise<RunningServer> => {
-    const server = await startServer({ ...options, endWorkersOnStop: true });
+  const start = async (leaving: AbortSignal): Promise<RunningServer> => {
+    const server = await startServer({ ...options, endWorkersOnStop: true, leaving });
     program.onStarted(server);
     return server;
   };
-  return await runUntilSignal(start, { timeoutMs: settings.shutdownTimeout, log: options.log });
+  return await runUntilSignal(start, { ...options, timeoutMs: settings.shutdownTimeout });
 }
 
 /** A server inside the process of one command. */
@@ -149,24 +150,35 @@ function optionsFrom(
 
 /**
  * A signal asks for a good end also during the start. One that hangs must not keep the next server
- * waiting: what it would still have done is safe to be left.
+ * waiting: what it would still have done is safe to be left. The private PostgreSQL goes along, as
+ * with a stop: nobody would know of it.
  */
 async function runUntilSignal(
-  start: () => Promise<RunningServer>,
-  { timeoutMs, log }: { timeoutMs: number; log: Logger },
+  start: (leaving: AbortSignal) => Promise<RunningServer>,
+  options: { timeoutMs: number; log: Logger; dataDirectory: string; databaseUrl: string | null },
 ): Promise<number> {
+  const { timeoutMs, log, dataDirectory, databaseUrl } = options;
+  const leaving = new AbortController();
   let server: RunningServer | null = null;
   let callOff = (): void => {};
-  const leave = (): void => {
+  const leave = async (): Promise<void> => {
     const waitsFor = server === null ? "start" : server.stopsNow();
     log.error({ waitsFor, timeoutMs }, "could not stop in time, leaving all the same");
+    leaving.abort();
+    try {
+      if (databaseUrl === null) {
+        await abandonEmbeddedPostgres({ directory: dataDirectory, clock: systemClock });
+      }
+    } catch (error) {
+      log.error({ err: error }, "could not end the embedded database");
+    }
     process.exit(1);
   };
   const asked = untilSignal().then(() => {
-    callOff = systemClock.schedule(timeoutMs, leave);
+    callOff = systemClock.schedule(timeoutMs, () => void leave());
   });
   try {
-    server = await start();
+    server = await start(leaving.signal);
     await asked;
     await server.stop();
     return 0;

@@ -30,6 +30,8 @@ export interface ServerOptions {
   expectsJob: boolean;
   workerProgram: string;
   environment: Record<string, string | undefined>;
+  /** Aborts when the process is about to leave without a stop. */
+  leaving?: AbortSignal;
   version: string;
   clock: Clock;
   random: Random;
@@ -74,9 +76,15 @@ export interface DatabaseServer {
 
 /** One of our own is started again whenever it ends, until `started` is stopped. */
 async function openDatabaseServer(options: ServerOptions, started: StartedServices): Promise<DatabaseServer> {
-  const { dataDirectory, databaseUrl, clock, random, log } = options;
+  const { dataDirectory, databaseUrl, clock, random, log, leaving } = options;
   if (databaseUrl !== null) return { connection: { connectionString: databaseUrl }, problem: () => null };
-  const postgres = await startEmbeddedPostgres({ directory: dataDirectory, clock, random, log });
+  const postgres = await startEmbeddedPostgres({
+    directory: dataDirectory,
+    clock,
+    random,
+    log,
+    ...(leaving ? { leaving } : {}),
+  });
   started.add("private PostgreSQL", postgres);
   return postgres;
 }

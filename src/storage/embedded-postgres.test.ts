@@ -24,7 +24,11 @@ import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
 import { silentLogger } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
-import { startEmbeddedPostgres, type EmbeddedPostgres } from "./embedded-postgres.ts";
+import {
+  abandonEmbeddedPostgres,
+  startEmbeddedPostgres,
+  type EmbeddedPostgres,
+} from "./embedded-postgres.ts";
 import { isProcessAlive, readPidFile } from "./embedded/postmaster.ts";
 
 const isRoot = process.getuid?.() === 0;
@@ -45,9 +49,11 @@ after(async () => {
   rmSync(root, { recursive: true, force: true });
 });
 
+const common = { clock: systemClock, random: systemRandom, log: silentLogger };
+
 function start(directory: string): Promise<EmbeddedPostgres> {
   running.add(directory);
-  return startEmbeddedPostgres({ directory, clock: systemClock, random: systemRandom, log: silentLogger });
+  return startEmbeddedPostgres({ directory, ...common });
 }
 
 function dataOf(directory: string): string {
@@ -198,6 +204,31 @@ test("Ctrl-C in the terminal of the server does not reach the database", async (
 function sessionOf(pid: number): string {
   return spawnSync("ps", ["-o", "sid=", "-p", String(pid)], { encoding: "utf8" }).stdout.trim();
 }
+
+test("a server that leaves in a hurry ends a database that hangs, but not one that others use", async () => {
+  const leaving = new AbortController();
+  const postgres = await startEmbeddedPostgres({ directory: shared, ...common, leaving: leaving.signal });
+  const pid = pidOf(shared);
+  const other = startOther(shared);
+  assert.equal((await other.ready).adopted, true);
+  leaving.abort();
+  await abandonEmbeddedPostgres({ directory: shared, clock: systemClock });
+  assert.equal(isProcessAlive(pid), true);
+  other.child.stdin?.end();
+  await ended(other.child);
+  // The other one was the last: it has ended the database, and nobody here starts it again.
+  await eventually(() => !isProcessAlive(pid), { what: "end of the database" });
+
+  const second = new AbortController();
+  const hanging = await startEmbeddedPostgres({ directory: shared, ...common, leaving: second.signal });
+  const hangingPid = pidOf(shared);
+  process.kill(hangingPid, "SIGSTOP");
+  second.abort();
+  await abandonEmbeddedPostgres({ directory: shared, clock: systemClock });
+  assert.equal(isProcessAlive(hangingPid), false);
+  await hanging.stop();
+  await postgres.stop();
+});
 
 test("after a crash of everything the database recovers what was committed", async () => {
   const { child, ready } = startOther(shared);

@@ -19,11 +19,11 @@ import { locatePackage, provideBinaries, removeOldCopies, type Binaries } from "
 import { ensureCluster, type ClusterPaths } from "./embedded/cluster.ts";
 import { fileFailure, logTail, postgresFailure } from "./embedded/failure.ts";
 import { removeAbandoned } from "./embedded/partial.ts";
-import { endPostmaster, readPidFile, SOCKET_PORT, SUPERUSER } from "./embedded/postmaster.ts";
+import { AT_ONCE, endPostmaster, readPidFile, SOCKET_PORT, SUPERUSER } from "./embedded/postmaster.ts";
 import { runDirectoryOf } from "./embedded/run-directory.ts";
 import { startOrAdopt, type Prepared, type Running } from "./embedded/start-postmaster.ts";
 import { PostgresSupervisor } from "./embedded/supervisor.ts";
-import { beginUse, type Use } from "./embedded/users.ts";
+import { beginUse, endOwnUses, type Use } from "./embedded/users.ts";
 
 export interface EmbeddedPostgresOptions {
   /** Hodei's data directory; the database lies in its `postgres`. Made if it is missing. */
@@ -31,6 +31,8 @@ export interface EmbeddedPostgresOptions {
   clock: Clock;
   random: Random;
   log: Logger;
+  /** Aborts when this process is about to leave without `stop`: from then on it starts nothing. */
+  leaving?: AbortSignal;
 }
 
 export interface EmbeddedPostgres extends Service {
@@ -52,7 +54,7 @@ export interface EmbeddedPostgres extends Service {
  * with `unavailable` and the last lines of the log if PostgreSQL does not start.
  */
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
-  const { directory, clock, random, log } = options;
+  const { directory, clock, random, log, leaving } = options;
   const found = locatePackage();
   let prepared: Prepared;
   try {
@@ -62,7 +64,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   }
   const { paths } = prepared;
   const use = beginUse(paths.home, random);
-  const running = await firstStart(prepared, { use, clock });
+  const running = await firstStart(prepared, { use, clock, leaving });
   if (!running.adopted) tidy(paths, found.version, log);
   log.info(
     { directory, pid: running.pid, version: running.version, adopted: running.adopted },
@@ -70,6 +72,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   );
 
   const supervisor = new PostgresSupervisor(running, { prepared, clock, random, log });
+  leaving?.addEventListener("abort", () => void supervisor.stop(), { once: true });
   let stopped: Promise<void> | null = null;
   const stop = async () => {
     await supervisor.stop();
@@ -86,9 +89,28 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   };
 }
 
-async function firstStart(prepared: Prepared, options: { use: Use; clock: Clock }): Promise<Running> {
+/** For a start that is under way when a process leaves: by then it has its pid file, or has failed. */
+const LAST_START_MS = 100;
+
+/**
+ * Ends the database of `directory` within some two seconds, whatever hangs, for a process that leaves
+ * without `stop`; not if others use it as well. `leaving` must have been aborted.
+ */
+export async function abandonEmbeddedPostgres(options: { directory: string; clock: Clock }): Promise<void> {
+  const { clock } = options;
+  await clock.sleep(LAST_START_MS);
+  const home = join(realpathSync(options.directory), "postgres");
+  const data = join(home, "data");
+  const pid = readPidFile(data)?.pid;
+  if (endOwnUses(home) && pid !== undefined) await endPostmaster(pid, { data, clock, steps: AT_ONCE });
+}
+
+async function firstStart(
+  prepared: Prepared,
+  options: { use: Use; clock: Clock; leaving: AbortSignal | undefined },
+): Promise<Running> {
   try {
-    return await startOrAdopt(prepared, options.clock);
+    return await startOrAdopt(prepared, options.clock, options.leaving);
   } catch (error) {
     options.use.end();
     throw fileFailure("start the embedded database", prepared.paths.directory, error);

@@ -120,22 +120,35 @@ export async function askVersion(socketDirectory: string): Promise<string> {
 }
 
 const POLL_MS = 5;
-/** Long enough to write out all that memory holds on a slow disk. */
-const FAST_SHUTDOWN_MS = 30_000;
-const IMMEDIATE_SHUTDOWN_MS = 5_000;
+
+interface EndStep {
+  signal: NodeJS.Signals;
+  waitMs: number;
+}
 
 /**
- * Ends PostgreSQL: clients are disconnected and everything is written (SIGINT); if that takes too
- * long, at once (SIGQUIT), which costs a recovery at the next start, but loses nothing.
+ * Clients are disconnected and everything is written (SIGINT), which on a slow disk takes long; then
+ * as in `AT_ONCE`.
  */
-export async function endPostmaster(pid: number, options: { data: string; clock: Clock }): Promise<boolean> {
-  const { data, clock } = options;
-  const signals = [
-    { signal: "SIGINT", waitMs: FAST_SHUTDOWN_MS },
-    { signal: "SIGQUIT", waitMs: IMMEDIATE_SHUTDOWN_MS },
-    { signal: "SIGKILL", waitMs: IMMEDIATE_SHUTDOWN_MS },
-  ] as const;
-  for (const { signal, waitMs } of signals) {
+const IN_ORDER: readonly EndStep[] = [
+  { signal: "SIGINT", waitMs: 30_000 },
+  { signal: "SIGQUIT", waitMs: 5_000 },
+  { signal: "SIGKILL", waitMs: 5_000 },
+];
+
+/** Costs a recovery at the next start, but loses nothing. A postmaster that hangs heeds only SIGKILL. */
+export const AT_ONCE: readonly EndStep[] = [
+  { signal: "SIGQUIT", waitMs: 1_000 },
+  { signal: "SIGKILL", waitMs: 1_000 },
+];
+
+/** Ends PostgreSQL; false if it is still there after all steps. */
+export async function endPostmaster(
+  pid: number,
+  options: { data: string; clock: Clock; steps?: readonly EndStep[] },
+): Promise<boolean> {
+  const { data, clock, steps = IN_ORDER } = options;
+  for (const { signal, waitMs } of steps) {
     if (!isPostmaster(pid, data)) return true;
     try {
       process.kill(pid, signal);

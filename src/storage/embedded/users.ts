@@ -41,6 +41,17 @@ function removeDead(directory: string): void {
   }
 }
 
+/** Takes all uses of this process away, as when it had been killed; true if they were the last ones. */
+export function endOwnUses(home: string): boolean {
+  const directory = join(home, "users");
+  if (!existsSync(directory)) return true;
+  for (const name of readdirSync(directory)) {
+    if (name.startsWith(`${ownMark()}-`) || !isMarkAlive(name))
+      rmSync(join(directory, name), { force: true });
+  }
+  return readdirSync(directory).length === 0;
+}
+
 /** Whether every process that used the database was killed: one that stopped takes its file along. */
 export function isAbandoned(home: string): boolean {
   const directory = join(home, "users");
