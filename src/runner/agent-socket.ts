@@ -6,16 +6,19 @@
  * everything.
  */
 
-import { chmod, unlink } from "node:fs/promises";
+import { chmod, link, rename, rm } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
+import { dirname, join } from "node:path";
 import type { Clock } from "../base/clock.ts";
-import { AppError, systemErrorCode } from "../base/errors.ts";
+import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { Service } from "../base/service.ts";
 import { LineSplitter, type AgentToRunner, type RunnerToAgent } from "../protocol/runner-link.ts";
 
 /** Bytes that may wait for an agent that does not read; then it is cut off. */
 const MAX_UNSENT_BYTES = 64 * 1024 * 1024;
+/** Two runners that find the socket of a dead one at the same moment settle it within a few tries. */
+const MAX_LISTEN_TRIES = 10;
 
 export interface AgentSocketOptions {
   path: string;
@@ -48,18 +51,10 @@ export class AgentSocket implements Service {
     const agentSocket = new AgentSocket(options);
     try {
       await agentSocket.#listen();
-    } catch (cause) {
-      if (systemErrorCode(cause) !== "EADDRINUSE") {
-        throw new AppError("internal", `listen on ${options.path}`, { cause });
-      }
-      if (await answers(options.path)) {
-        throw new AppError("already_exists", `listen on ${options.path}: another runner is there`, { cause });
-      }
-      // Left by a runner that was killed.
-      await unlink(options.path);
-      await agentSocket.#listen();
+    } catch (error) {
+      await agentSocket.#close();
+      throw error;
     }
-    await chmod(options.path, 0o600);
     return agentSocket;
   }
 
@@ -86,17 +81,50 @@ export class AgentSocket implements Service {
     this.#current?.end();
     this.#current?.unref();
     this.#current = null;
-    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    // As long as this runner answers, nobody else takes the place.
+    await rm(this.#options.path, { force: true });
+    await this.#close();
   }
 
-  #listen(): Promise<void> {
+  /**
+   * Listens under a name of its own first: a socket that is in its place but does not answer is that of
+   * a runner that was killed, and is removed.
+   */
+  async #listen(): Promise<void> {
+    const { path } = this.#options;
+    const mine = join(dirname(path), `s${process.pid}`);
+    await rm(mine, { force: true });
+    try {
+      await this.#bind(mine);
+      await chmod(mine, 0o600);
+      for (let tries = 0; tries < MAX_LISTEN_TRIES; tries += 1) {
+        if (await tryLink(mine, path)) return;
+        if (await answers(path)) {
+          throw new AppError("already_exists", `listen on ${path}: another runner is there`);
+        }
+        await removeDead(path);
+      }
+      throw new AppError("unavailable", `listen on ${path}: others take it all the time`);
+    } finally {
+      await rm(mine, { force: true });
+    }
+  }
+
+  #bind(path: string): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#server.once("error", reject);
-      this.#server.listen(this.#options.path, () => {
-        this.#server.off("error", reject);
+      const onError = (cause: Error): void => {
+        reject(new AppError("internal", `listen on ${path}: ${errorMessage(cause)}`, { cause }));
+      };
+      this.#server.once("error", onError);
+      this.#server.listen(path, () => {
+        this.#server.off("error", onError);
         resolve();
       });
     });
+  }
+
+  #close(): Promise<void> {
+    return new Promise((resolve) => this.#server.close(() => resolve()));
   }
 
   #accept(socket: Socket): void {
@@ -137,6 +165,33 @@ export class AgentSocket implements Service {
       socket.destroy();
     }
   }
+}
+
+async function tryLink(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to);
+    return true;
+  } catch (error) {
+    if (systemErrorCode(error) === "EEXIST") return false;
+    throw error;
+  }
+}
+
+/**
+ * Another runner may have put its own socket in the place of the dead one since that was asked, so what
+ * was taken is asked again, and put back if it answers.
+ */
+async function removeDead(path: string): Promise<void> {
+  const aside = join(dirname(path), `d${process.pid}`);
+  try {
+    await rename(path, aside);
+  } catch (error) {
+    // Another runner was faster.
+    if (systemErrorCode(error) === "ENOENT") return;
+    throw error;
+  }
+  if (await answers(aside)) await tryLink(aside, path);
+  await rm(aside, { force: true });
 }
 
 async function answers(path: string): Promise<boolean> {
