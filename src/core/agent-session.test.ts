@@ -174,12 +174,33 @@ describe("the agent's half of the session", () => {
     assert.deepEqual(turns, ["a", "b", "c", "a", "b", "c"]);
   });
 
-  test("gives up an attempt whose log cannot be read, and goes on with the others", () => {
+  test("ends an attempt whose log cannot be read before it gives it up, and goes on with the others", () => {
     const session = setup("bad", "good");
     for (const attemptId of ["bad", "good"]) onLogGrown(session, { attemptId, logEnd: 10 });
-    assert.deepEqual(toRunner(onLogUnreadable(session, "bad")), ["control", "forget"]);
-    assert.equal(nextLogRange(session, "bad")?.attemptId, "good");
+    assert.deepEqual(toRunner(onLogUnreadable(session, "bad")), ["control"]);
+    assert.equal(nextLogRange(session, "good")?.attemptId, "good");
+    assert.ok(session.attempts.has("bad"), "its processes may still run");
+    const end = onAttemptResult(session, { attemptId: "bad", result: sampleResult() });
+    assert.deepEqual([toServer(end), toRunner(end)], [[], ["forget"]]);
+    assert.deepEqual([...session.attempts.keys()], ["good"]);
     assert.deepEqual(onLogUnreadable(session, "bad"), []);
+  });
+
+  test("ends an attempt whose log cannot be read once more when the runner says what it holds", () => {
+    const session = setup("bad");
+    onLogGrown(session, { attemptId: "bad", logEnd: 10 });
+    onLogUnreadable(session, "bad");
+    assert.equal(nextLogRange(session, null), null);
+    onRunnerHello(session, { runnerId: "r-1", attempts: [...session.attempts.values()] });
+    assert.equal(nextLogRange(session, null)?.attemptId, "bad");
+    assert.deepEqual(toRunner(onLogUnreadable(session, "bad")), ["control"]);
+  });
+
+  test("gives up an attempt at once that has ended and whose log cannot be read", () => {
+    const session = setup("bad");
+    onAttemptResult(session, { attemptId: "bad", result: sampleResult() });
+    assert.deepEqual(toRunner(onLogUnreadable(session, "bad")), ["forget"]);
+    assert.equal(session.attempts.size, 0);
   });
 
   test("answers a control for an attempt that it does not hold", () => {

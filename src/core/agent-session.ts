@@ -46,6 +46,8 @@ export interface AgentSession {
   attempts: Map<string, AgentAttempt>;
   /** Attempts that died with their runner: an order that comes once more must not begin them again. */
   gone: Set<string>;
+  /** Attempts whose log cannot be read, while their processes are being ended. */
+  unreadable: Set<string>;
   logCreditBytes: number;
   heartbeatSequence: number;
   /** When the unanswered heartbeats were sent, by sequence; the hello of the stream counts as number 0. */
@@ -89,6 +91,7 @@ export function newAgentSession(): AgentSession {
     draining: false,
     attempts: new Map(),
     gone: new Set(),
+    unreadable: new Set(),
     logCreditBytes: LOG_CREDIT_BYTES,
     heartbeatSequence: 0,
     heartbeatsSent: new Map(),
@@ -274,6 +277,7 @@ function onLogAck(
 }
 
 function forget(session: AgentSession, attemptId: string): AgentAction[] {
+  session.unreadable.delete(attemptId);
   if (!session.attempts.delete(attemptId)) return [];
   return [{ to: "runner", message: { type: "forget", attemptId } }];
 }
@@ -303,6 +307,8 @@ export function onRunnerHello(
   // What the same runner does not hold never reached it, and may be sent again.
   const isOther = session.runnerId !== hello.runnerId;
   session.runnerId = hello.runnerId;
+  // Is found out again: the runner may not have heard that it shall end them.
+  session.unreadable.clear();
   const known = session.attempts;
   session.attempts = new Map();
   for (const attempt of hello.attempts) {
@@ -378,6 +384,7 @@ export function onAttemptResult(
   attempt.phase = "finished";
   attempt.result = end.result;
   attempt.logEnd = Math.max(attempt.logEnd, end.result.logEnd);
+  if (session.unreadable.has(end.attemptId)) return forget(session, end.attemptId);
   return say(session, { type: "result", ...end });
 }
 
@@ -404,7 +411,9 @@ export function nextLogRange(
   lastAttemptId: string | null,
 ): { attemptId: string; offset: number; maxBytes: number } | null {
   if (!session.online || unacknowledgedBytes(session) >= session.logCreditBytes) return null;
-  const waiting = [...session.attempts.values()].filter((attempt) => attempt.logSent < attempt.logEnd);
+  const waiting = [...session.attempts.values()].filter(
+    ({ attemptId, logSent, logEnd }) => logSent < logEnd && !session.unreadable.has(attemptId),
+  );
   const last = waiting.findIndex((attempt) => attempt.attemptId === lastAttemptId);
   const next = waiting[(last + 1) % Math.max(1, waiting.length)];
   if (!next) return null;
@@ -420,12 +429,15 @@ export function onLogSent(session: AgentSession, sent: { attemptId: string; logS
 
 /**
  * The log of an attempt cannot be read any more, so its result would wait for ever and nothing would
- * be said of the others meanwhile. It is given up: the next heartbeat shows that it is not held.
+ * be said of the others meanwhile. It is ended and then given up: a heartbeat that does not list it
+ * frees its job, so it must be listed until nothing of it runs.
  */
 export function onLogUnreadable(session: AgentSession, attemptId: string): AgentAction[] {
-  if (!session.attempts.has(attemptId)) return [];
-  const kill: AgentAction = { to: "runner", message: { type: "control", attemptId, action: "kill" } };
-  return [kill, ...forget(session, attemptId)];
+  const attempt = session.attempts.get(attemptId);
+  if (!attempt) return [];
+  if (attempt.phase === "finished") return forget(session, attemptId);
+  session.unreadable.add(attemptId);
+  return [{ to: "runner", message: { type: "control", attemptId, action: "kill" } }];
 }
 
 function unacknowledgedBytes(session: AgentSession): number {
