@@ -31,7 +31,9 @@ export async function runSeeds(run: SeedsRun): Promise<boolean> {
         const from = next;
         const count = Math.min(BATCH_SEEDS, run.from + run.count - from);
         next += count;
-        add(total, await batch.run({ from, count, stopAtFirst: false }, BATCH_TIMEOUT_MS));
+        const result = await batch.run({ from, count, stopAtFirst: false }, BATCH_TIMEOUT_MS);
+        for (const failure of result.failures) report(failure);
+        add(total, result);
         const nowMs = systemClock.monotonicMs();
         if (nowMs - shownMs < PROGRESS_MS) continue;
         shownMs = nowMs;
@@ -42,7 +44,6 @@ export async function runSeeds(run: SeedsRun): Promise<boolean> {
     }
   };
   await Promise.all(Array.from({ length: run.processes }, work));
-  for (const failure of total.failures) report(failure);
   const seconds = (systemClock.monotonicMs() - startMs) / 1_000;
   const hours = total.virtualMs / 3_600_000;
   console.log(
