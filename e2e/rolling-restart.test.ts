@@ -132,39 +132,49 @@ describe("a server that is restarted, again and again", () => {
     );
   });
 
-  test(
-    "a server that cannot stop leaves all the same, with its database, and says what hung",
-    { skip },
-    async () => {
-      assert.equal(await place.stopDev(), 0);
-      const child = place.start([
-        "server",
-        "--http-port",
-        "0",
-        "--grpc-port",
-        "0",
-        "--shutdown-timeout",
-        "1s",
-      ]);
-      const end = finished(child);
-      await eventually(async () => (await place.server().catch(() => null))?.pid === child.pid, {
-        timeoutMs: 30_000,
-        what: "the start of the server",
-      });
-      const pidFile = join(place.dataDirectory, "postgres", "data", "postmaster.pid");
-      const database = Number.parseInt(await readFile(pidFile, "utf8"), 10);
-      process.kill(database, "SIGSTOP");
-      try {
-        child.kill("SIGTERM");
-        const { code, stderr } = await end;
-        assert.equal(code, 1);
-        assert.match(stderr, /"waitsFor":"[^"]+"/);
-        assert.ok(!isProcessAlive(database), "its database goes along");
-      } finally {
-        if (isProcessAlive(database)) process.kill(database, "SIGCONT");
-      }
-    },
-  );
+  test("a command that reads while the server is away gives way to it, and goes on with it", async () => {
+    const script = 'for i in $(seq 40); do echo "line $i"; sleep 0.2; done';
+    const [id = ""] = await submit(["--", "bash", "-c", script]);
+    await eventually(async () => (await place.run(["logs", id])).stdout.includes("line 3\n"), {
+      what: "the first lines",
+    });
+    assert.equal(await place.stopDev(), 0);
+    const follower = place.start(["logs", "--follow", id]);
+    let said = "";
+    follower.stdout?.on("data", (chunk: Buffer) => (said += chunk.toString()));
+    const end = finished(follower);
+    await eventually(() => said.includes("line 3\n"), { what: "the log without the server" });
+    assert.equal((await place.server()).pid, follower.pid);
+    const refused = await place.run(["submit", "--", "true"]);
+    assert.match(refused.stderr, /no server is running/);
+    await place.startServer(WORKERS);
+    const { code, stdout, stderr } = await end;
+    assert.equal(code, 0, stderr);
+    const lines = Array.from({ length: 40 }, (_, index) => `line ${index + 1}\n`).join("");
+    assert.equal(stdout.toString(), lines);
+  });
+
+  test("a server that cannot stop leaves with its database, and says what hung", { skip }, async () => {
+    assert.equal(await place.stopDev(), 0);
+    const child = place.start(["server", "--http-port", "0", "--grpc-port", "0", "--shutdown-timeout", "1s"]);
+    const end = finished(child);
+    await eventually(async () => (await place.server().catch(() => null))?.pid === child.pid, {
+      timeoutMs: 30_000,
+      what: "the start of the server",
+    });
+    const pidFile = join(place.dataDirectory, "postgres", "data", "postmaster.pid");
+    const database = Number.parseInt(await readFile(pidFile, "utf8"), 10);
+    process.kill(database, "SIGSTOP");
+    try {
+      child.kill("SIGTERM");
+      const { code, stderr } = await end;
+      assert.equal(code, 1);
+      assert.match(stderr, /"waitsFor":"[^"]+"/);
+      assert.ok(!isProcessAlive(database), "its database goes along");
+    } finally {
+      if (isProcessAlive(database)) process.kill(database, "SIGCONT");
+    }
+  });
 
   test("nothing is left behind at the end", async () => {
     assert.equal(await place.stopDev(), 0);

@@ -25,6 +25,8 @@ export interface ServerFile {
   url: string;
   pid: number;
   instanceId: string;
+  /** It serves what is stored and runs nothing. */
+  readOnly: boolean;
 }
 
 export function serverFilePath(dataDirectory: string): string {

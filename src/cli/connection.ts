@@ -40,7 +40,7 @@ export interface Connection {
   logs: Client<typeof LogService>;
   workers: Client<typeof WorkerService>;
   server: Client<typeof ServerService>;
-  /** The server is in this process, and its jobs end with it. */
+  /** The server and its jobs end with this process. */
   isEmbedded: boolean;
   /** How long a command goes on without the server before it gives up. */
   reconnectTimeoutMs: number;
@@ -66,12 +66,13 @@ export async function connect(
   }
 
   const dataDirectory = chosenDataDirectory(environment, options);
-  const local = await findLocalServer(dataDirectory);
+  const findLocal = () => findLocalServer(dataDirectory, need);
+  const findAgain = async (): Promise<string | null> => (await findLocal())?.url ?? null;
+  const local = await findLocal();
   if (local) {
     const token =
       (await chosenToken(environment, options)) ??
       (await readToken(apiTokenPath(dataDirectory), environment));
-    const findAgain = async (): Promise<string | null> => (await findLocalServer(dataDirectory))?.url ?? null;
     return open({ url: local.url, token, reconnectTimeoutMs, findAgain });
   }
   if (need === "running_server") {
@@ -84,7 +85,10 @@ export async function connect(
     dataDirectory,
   });
   const stopServer = embedded.stop.bind(embedded);
-  return open({ url: embedded.url, token: embedded.token, reconnectTimeoutMs, stopServer });
+  const { url, token } = embedded;
+  // A server that only reads gives way to one that stays, and the command goes on with that.
+  const next = need === "embedded_to_read" ? { findAgain } : {};
+  return open({ url, token, reconnectTimeoutMs, stopServer, ...next });
 }
 
 function chosenReconnectTimeoutMs(environment: CliEnvironment, options: ConnectionOptions): number {
@@ -163,7 +167,7 @@ function checkToken(token: string, source: string): string {
 
 const HEALTH_TIMEOUT_MS = 2_000;
 
-async function findLocalServer(dataDirectory: string): Promise<ServerFile | null> {
+async function findLocalServer(dataDirectory: string, need: ConnectionNeed): Promise<ServerFile | null> {
   let file: Partial<ServerFile>;
   try {
     file = JSON.parse(await readFile(serverFilePath(dataDirectory), "utf8")) as Partial<ServerFile>;
@@ -178,6 +182,7 @@ async function findLocalServer(dataDirectory: string): Promise<ServerFile | null
     return null;
   }
   if (typeof file?.url !== "string" || !URL.canParse(file.url)) return null;
+  if (file.readOnly === true && need !== "embedded_to_read") return null;
   return (await isHealthy(file.url)) ? (file as ServerFile) : null;
 }
 
@@ -230,7 +235,7 @@ function open(options: OpenOptions): Connection {
     logs: createClient(LogService, transport),
     workers: createClient(WorkerService, transport),
     server: createClient(ServerService, transport),
-    isEmbedded: stopServer !== undefined,
+    isEmbedded: stopServer !== undefined && findAgain === undefined,
     reconnectTimeoutMs,
     hasAnswered: () => hasAnswered,
     async relocate() {

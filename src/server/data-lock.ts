@@ -14,12 +14,19 @@ import type { Service } from "../base/service.ts";
 /** Two servers that find a dead owner at the same moment settle it within a few tries. */
 const MAX_TRIES = 10;
 
-/** @throws AppError `already_exists` if another server owns the directory. */
-export async function lockDataDirectory(directory: string): Promise<Service> {
+/** What an owner is there for: to stay, or for one command, which may only read. */
+export type LockHolder = "server" | "command" | "reading_command";
+
+export interface DirectoryOwner extends ProcessIdentity {
+  holder: LockHolder;
+}
+
+/** @throws AppError `already_exists` with `details.owner` if another server owns the directory. */
+export async function lockDataDirectory(directory: string, holder: LockHolder): Promise<Service> {
   await makeDirectory(directory);
   const path = join(directory, "server.lock");
   const mine = join(directory, `server.lock.${process.pid}`);
-  const text = JSON.stringify(identifyProcess(process.pid));
+  const text = JSON.stringify({ ...identifyProcess(process.pid), holder } satisfies DirectoryOwner);
   await writeOwn(directory, mine, text);
   try {
     for (let tries = 0; tries < MAX_TRIES; tries += 1) {
@@ -29,7 +36,7 @@ export async function lockDataDirectory(directory: string): Promise<Service> {
         throw new AppError(
           "already_exists",
           `lock data directory ${directory}: the server with process id ${owner.pid} uses it`,
-          { details: { pid: owner.pid } },
+          { details: { owner } },
         );
       }
       await removeDead(path, owner);
@@ -94,9 +101,9 @@ async function tryLink(from: string, to: string): Promise<boolean> {
   }
 }
 
-async function readOwner(path: string): Promise<ProcessIdentity | null> {
+async function readOwner(path: string): Promise<DirectoryOwner | null> {
   try {
-    return JSON.parse(await readFile(path, "utf8")) as ProcessIdentity;
+    return JSON.parse(await readFile(path, "utf8")) as DirectoryOwner;
   } catch {
     // Just released, or not written by us: nobody to wait for.
     return null;

@@ -17,8 +17,15 @@ import { readSettings, type Flags, type SettingsValues } from "../base/settings.
 import { listenForSignals } from "../base/signals.ts";
 import { steadyClock } from "../base/steady-clock.ts";
 import { abandonEmbeddedPostgres } from "../storage/embedded-postgres.ts";
+import { dockerPoolSettings } from "./docker-settings.ts";
 import { serverSettings } from "./settings.ts";
-import { checkAddress, startServer, type RunningServer, type ServerOptions } from "./start-server.ts";
+import {
+  checkAddress,
+  GIVE_WAY_SIGNAL,
+  startServer,
+  type RunningServer,
+  type ServerOptions,
+} from "./start-server.ts";
 
 export interface ServerProgram {
   version: string;
@@ -60,34 +67,45 @@ const OTHER_START_TIMEOUT_MS = 30_000;
 
 /**
  * A server for one command, on free ports. If another command starts one on the same data directory
- * at the same moment, it is shared; the owner's `stop` waits for the calls of its guests.
+ * at the same moment, it is shared; the owner's `stop` waits for the calls of its guests. One that only
+ * reads ends at once when a server wants the directory that stays; the command then goes on with that.
  */
-export async function startEmbeddedServer(
-  program: ServerProgram & { readOnly: boolean; dataDirectory: string },
-): Promise<EmbeddedServer> {
-  const found = await eventually(
-    async () => (await tryStartEmbedded(program)) ?? (await findServer(program.dataDirectory)),
+export async function startEmbeddedServer(program: EmbeddedProgram): Promise<EmbeddedServer> {
+  const wanted = new AbortController();
+  // Heard to the end of the process: unheard, the signal would end it.
+  if (program.readOnly) process.on(GIVE_WAY_SIGNAL, () => wanted.abort());
+  return await eventually(
+    async () => (await tryStartEmbedded(program, wanted.signal)) ?? (await findServer(program)),
     { timeoutMs: OTHER_START_TIMEOUT_MS, intervalMs: 50, what: `a server on ${program.dataDirectory}` },
   );
-  return found;
 }
+
+type EmbeddedProgram = ServerProgram & { readOnly: boolean; dataDirectory: string };
 
 /** Null if another process owns the data directory. */
 async function tryStartEmbedded(
-  program: ServerProgram & { readOnly: boolean; dataDirectory: string },
+  program: EmbeddedProgram,
+  wanted: AbortSignal,
 ): Promise<EmbeddedServer | null> {
   const settings = readSettings(serverSettings, {
     env: process.env,
     flags: { dataDir: program.dataDirectory, httpPort: "0", grpcPort: "0", host: "127.0.0.1" },
   });
   const isTold = process.env["HODEI_LOG_LEVEL"] !== undefined;
+  const options = optionsFrom(settings, program, isTold ? settings.logLevel : "error");
   try {
     const server = await startServer({
-      ...optionsFrom(settings, program, isTold ? settings.logLevel : "error"),
+      ...options,
+      holder: program.readOnly ? "reading_command" : "command",
       readOnly: program.readOnly,
       expectsJob: true,
       endWorkersOnStop: true,
     });
+    const giveWay = (): void => {
+      server.stop().catch((error: unknown) => options.log.error({ err: error }, "could not give way"));
+    };
+    wanted.addEventListener("abort", giveWay, { once: true });
+    if (wanted.aborted) giveWay();
     return { url: server.url, token: server.apiToken, stop: () => stopAfterGuests(server) };
   } catch (error) {
     if (error instanceof AppError && error.code === "already_exists") return null;
@@ -103,9 +121,11 @@ async function stopAfterGuests(server: RunningServer): Promise<void> {
 }
 
 /** The server that another process runs on this data directory, if it answers already. */
-async function findServer(dataDirectory: string): Promise<EmbeddedServer | null> {
+async function findServer({ dataDirectory, readOnly }: EmbeddedProgram): Promise<EmbeddedServer | null> {
   try {
-    const { url } = JSON.parse(await readFile(serverFilePath(dataDirectory), "utf8")) as ServerFile;
+    const file = JSON.parse(await readFile(serverFilePath(dataDirectory), "utf8")) as ServerFile;
+    if (file.readOnly && !readOnly) return null;
+    const { url } = file;
     const health = await fetch(`${url}/healthz`);
     if (!health.ok) return null;
     const token = (await readFile(apiTokenPath(dataDirectory), "utf8")).trim();
@@ -127,6 +147,7 @@ function optionsFrom(
   const log = createLogger({ level: logLevel, fields: { process: "server" } });
   return {
     dataDirectory: resolve(settings.dataDirectory ?? defaultDataDirectory(process.env, process.getuid?.())),
+    holder: "server",
     databaseUrl: settings.databaseUrl,
     host: settings.host,
     httpPort: settings.httpPort,
@@ -137,6 +158,7 @@ function optionsFrom(
       workerIdleTimeoutMs: settings.workerIdleTimeout,
       ephemeral: settings.ephemeralWorkers,
     },
+    docker: dockerPoolSettings(settings),
     readOnly: false,
     expectsJob: false,
     workerProgram: program.workerProgram,

@@ -6,22 +6,27 @@
 import type { Clock } from "../base/clock.ts";
 import { AppError } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
+import { signalProcess } from "../base/process-identity.ts";
 import type { Random } from "../base/random.ts";
 import type { Service } from "../base/service.ts";
 import { StartedServices } from "../base/started-services.ts";
 import { startEmbeddedPostgres } from "../storage/embedded-postgres.ts";
 import type { PostgresConnection } from "../storage/postgres/database.ts";
-import { lockDataDirectory } from "./data-lock.ts";
+import { lockDataDirectory, type DirectoryOwner, type LockHolder } from "./data-lock.ts";
+import type { DockerPoolSettings } from "./docker-settings.ts";
 import type { LocalPoolSettings } from "./local-pool.ts";
 
 export interface ServerOptions {
   dataDirectory: string;
+  holder: LockHolder;
   /** Null: a private PostgreSQL in the data directory. */
   databaseUrl: string | null;
   host: string;
   httpPort: number;
   grpcPort: number;
   localWorkers: LocalPoolSettings;
+  /** Null: no workers in containers. */
+  docker: DockerPoolSettings | null;
   /** On stop, end the local workers too; else they wait for the next server. */
   endWorkersOnStop: boolean;
   /** Serves what is stored and runs nothing. */
@@ -56,7 +61,7 @@ export interface RunningServer extends Service {
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const started = new StartedServices();
   try {
-    started.add("lock of the data directory", await lockDataDirectory(options.dataDirectory));
+    started.add("lock of the data directory", await lockWhenFree(options));
     const [database, { startControlPlane }] = await Promise.all([
       openDatabaseServer(options, started),
       import("./wiring.ts"),
@@ -66,6 +71,37 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     await started.stop();
     throw error;
   }
+}
+
+/** Tells a server that only reads for a command that another one wants its data directory. */
+export const GIVE_WAY_SIGNAL = "SIGUSR2";
+/** For the end of what the command has under way. */
+const COMMAND_TIMEOUT_MS = 30_000;
+const LOOK_INTERVAL_MS = 100;
+
+/**
+ * While a server restarts, a command may have begun to look after itself: a server that stays must
+ * not fail because of that, nor may one that is to run a job because of one that reads.
+ */
+async function lockWhenFree(options: ServerOptions): Promise<Service> {
+  const { dataDirectory, holder, clock, log } = options;
+  const endMs = clock.monotonicMs() + COMMAND_TIMEOUT_MS;
+  for (let isTold = false; ; isTold = true) {
+    try {
+      return await lockDataDirectory(dataDirectory, holder);
+    } catch (error) {
+      const owner = error instanceof AppError ? (error.details["owner"] as DirectoryOwner | undefined) : null;
+      if (!owner || !goesBefore(holder, owner.holder) || clock.monotonicMs() >= endMs) throw error;
+      if (!isTold) log.warn({ pid: owner.pid }, "a command uses the data directory, waiting for it");
+      if (owner.holder === "reading_command") signalProcess(owner, GIVE_WAY_SIGNAL);
+    }
+    await clock.sleep(LOOK_INTERVAL_MS);
+  }
+}
+
+function goesBefore(one: LockHolder, other: LockHolder): boolean {
+  const order: LockHolder[] = ["reading_command", "command", "server"];
+  return order.indexOf(one) > order.indexOf(other);
 }
 
 export interface DatabaseServer {
