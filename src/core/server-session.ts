@@ -59,7 +59,7 @@ export interface ServerSession {
 /** What the server shall do. */
 export type ServerAction =
   | { type: "send"; message: ServerMessage }
-  /** Answer with `onInputApplied` if it was a `finish`. */
+  /** Answer with `onEndStored` if it was a `finish`. */
   | { type: "apply"; attemptId: string; jobId: string; input: JobInput }
   | { type: "append_log"; attemptId: string; offset: number; data: Uint8Array }
   | { type: "renew_lease"; usage: WorkerUsage | null };
