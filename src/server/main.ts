@@ -17,7 +17,6 @@ import { readSettings, type Flags, type SettingsValues } from "../base/settings.
 import { listenForSignals } from "../base/signals.ts";
 import { steadyClock } from "../base/steady-clock.ts";
 import { abandonEmbeddedPostgres } from "../storage/embedded-postgres.ts";
-import { dockerPoolSettings } from "./docker-settings.ts";
 import { serverSettings } from "./settings.ts";
 import {
   checkAddress,
@@ -158,7 +157,6 @@ function optionsFrom(
       workerIdleTimeoutMs: settings.workerIdleTimeout,
       ephemeral: settings.ephemeralWorkers,
     },
-    docker: dockerPoolSettings(settings),
     readOnly: false,
     expectsJob: false,
     workerProgram: program.workerProgram,

@@ -13,7 +13,6 @@ import { StartedServices } from "../base/started-services.ts";
 import { startEmbeddedPostgres } from "../storage/embedded-postgres.ts";
 import type { PostgresConnection } from "../storage/postgres/database.ts";
 import { lockDataDirectory, type DirectoryOwner, type LockHolder } from "./data-lock.ts";
-import type { DockerPoolSettings } from "./docker-settings.ts";
 import type { LocalPoolSettings } from "./local-pool.ts";
 
 export interface ServerOptions {
@@ -25,8 +24,6 @@ export interface ServerOptions {
   httpPort: number;
   grpcPort: number;
   localWorkers: LocalPoolSettings;
-  /** Null: no workers in containers. */
-  docker: DockerPoolSettings | null;
   /** On stop, end the local workers too; else they wait for the next server. */
   endWorkersOnStop: boolean;
   /** Serves what is stored and runs nothing. */

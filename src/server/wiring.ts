@@ -17,6 +17,7 @@ import { LogService } from "../protocol/gen/hodei/v1/logs_pb.ts";
 import { ServerService } from "../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
 import { ProcessProvider } from "../providers/process/process-provider.ts";
+import type { Provider } from "../providers/provider.ts";
 import { openDirectoryBlobStore } from "../storage/directory-blob-store.ts";
 import type { PostgresConnection } from "../storage/postgres/database.ts";
 import { openPostgresStore } from "../storage/postgres/open-postgres-store.ts";
@@ -77,6 +78,7 @@ export async function startControlPlane(
   if (!options.readOnly) {
     const provisioner = new Provisioner({
       ...parts,
+      pools: [parts.pool],
       clock,
       random,
       log,
@@ -87,7 +89,7 @@ export async function startControlPlane(
     const loops = startLoops(options, parts, provisioner);
     // Workers that shall end are not told to look for another server first.
     started.add("worker connections", connections);
-    started.add("workers", { stop: () => endWorkers(options, provisioner, parts.pools) });
+    started.add("workers", { stop: () => endWorkers(options, provisioner, parts.pool.provider) });
     started.add("background loops", loops);
   }
   const http = await startHttpServer({ ...rpc, port: options.httpPort });
@@ -121,7 +123,7 @@ interface Parts {
   heartbeats: HeartbeatWriter;
   jobs: JobBus;
   calls: ActiveCalls;
-  pools: Pool[];
+  pool: Pool;
   connections: WorkerConnections;
   /** Wake-ups of the loops; they do nothing while no loop runs. */
   hints: { scheduling(): void; provisioning(): void; sealing(): void };
@@ -149,7 +151,14 @@ async function openParts(
   const heartbeats = new HeartbeatWriter({ store, clock, log });
   started.add("heartbeats", heartbeats);
   started.add("logs", logs);
-  const pools = await openPools(options);
+  const provider = new ProcessProvider({
+    directory: join(dataDirectory, "workers"),
+    workerProgram: options.workerProgram,
+    environment: options.environment,
+    clock,
+    log,
+  });
+  const pool = localPool(options.localWorkers, provider);
   const jobs = new JobBus();
   const nothing = (): void => {};
   const hints = { scheduling: nothing, provisioning: nothing, sealing: nothing };
@@ -161,8 +170,8 @@ async function openParts(
     heartbeats,
     jobs,
     calls: new ActiveCalls(),
-    pools,
-    connections: new WorkerConnections((name) => pools.some((pool) => pool.name === name && pool.ephemeral)),
+    pool,
+    connections: new WorkerConnections((name) => name === pool.name && pool.ephemeral),
     hints,
     onJobChanged(job) {
       jobs.publish(job);
@@ -174,22 +183,6 @@ async function openParts(
     onRoom: () => hints.scheduling(),
     onIdle: () => hints.provisioning(),
   };
-}
-
-/** A job that asks for no pool goes to the first one that has room for it. */
-async function openPools(options: ServerOptions): Promise<Pool[]> {
-  const { dataDirectory, docker, clock, log } = options;
-  const processes = new ProcessProvider({
-    directory: join(dataDirectory, "workers"),
-    workerProgram: options.workerProgram,
-    environment: options.environment,
-    clock,
-    log,
-  });
-  const local = localPool(options.localWorkers, processes);
-  if (docker === null) return [local];
-  const { dockerPool } = await import("./docker-pool.ts");
-  return [local, await dockerPool(docker, options)];
 }
 
 function addRoutes(router: ConnectRouter, options: ServerOptions, parts: Parts): void {
@@ -282,12 +275,12 @@ function makeFirstWorker(provisioner: Provisioner): void {
 async function endWorkers(
   options: ServerOptions,
   provisioner: Provisioner,
-  pools: readonly Pool[],
+  provider: Provider,
 ): Promise<void> {
   if (options.endWorkersOnStop) await provisioner.destroyAll();
   else provisioner.stopListening();
   // An agent that dies from here on is the next server's to start again.
-  for (const { provider } of pools) await provider.close();
+  await provider.close();
 }
 
 /** Leaves word for the command line on this machine. Removed once: the next word is another server's. */
