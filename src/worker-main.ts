@@ -1,6 +1,9 @@
 /** Entry of the one-file worker program: all that a worker needs besides Node.js. */
 
+import { useBroughtPrograms } from "./base/brought-programs.ts";
 import { VERSION } from "./base/version.ts";
+
+useBroughtPrograms(process.env["HODEI_PROGRAMS"] ?? "");
 
 const workerProgram = process.argv[1] ?? "";
 const part = process.argv[2];

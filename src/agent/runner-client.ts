@@ -8,6 +8,7 @@ import { closeSync, openSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createConnection, type Socket } from "node:net";
 import { join } from "node:path";
+import { commandOf } from "../base/brought-programs.ts";
 import type { Clock } from "../base/clock.ts";
 import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
@@ -155,7 +156,8 @@ export class RunnerClient implements Service {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     const logFile = openSync(join(directory, "runner.log"), "a", 0o600);
     const { HODEI_TOKEN: _token, HODEI_TOKEN_FILE: _tokenFile, ...inherited } = environment;
-    const child = spawn(process.execPath, [workerProgram, "runner"], {
+    const node = commandOf("node");
+    const child = spawn(node.file, [...node.args, workerProgram, "runner"], {
       cwd: directory,
       env: { ...inherited, HODEI_WORKER_DIR: directory },
       detached: true,

@@ -2,6 +2,7 @@
 
 import { LOG_LEVELS } from "../base/log.ts";
 import { defineSettings, setting } from "../base/settings.ts";
+import { dockerSettings } from "./docker-settings.ts";
 
 export const serverSettings = defineSettings({
   dataDirectory: setting.path({
@@ -81,6 +82,7 @@ export const serverSettings = defineSettings({
     default: false,
     description: "A local worker takes one job and leaves; sets --worker-jobs to 1.",
   }),
+  ...dockerSettings,
   shutdownTimeout: setting.durationMs({
     env: "HODEI_SHUTDOWN_TIMEOUT",
     flag: "--shutdown-timeout",

@@ -16,7 +16,9 @@ export type Environment = Record<string, string>;
 
 export function inheritedEnvironment(own: Readonly<Record<string, string | undefined>>): Environment {
   const result: Environment = { PATH: DEFAULT_PATH };
-  for (const name of INHERITED) {
+  // A provider adds what the image of a container sets for whatever runs in it.
+  const added = (own["HODEI_INHERIT"] ?? "").split(",");
+  for (const name of [...INHERITED, ...added]) {
     const value = own[name];
     if (value !== undefined && value !== "") result[name] = value;
   }

@@ -13,6 +13,7 @@ import { mkdir, rm, unlink } from "node:fs/promises";
 import { Socket, type SocketConstructorOpts } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { commandOf } from "../../base/brought-programs.ts";
 import { AppError, systemErrorCode } from "../../base/errors.ts";
 import { MAX_RECORD_DATA_BYTES } from "../../core/log-record.ts";
 
@@ -81,7 +82,8 @@ export class PipePool {
     );
     try {
       await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-      await promisify(execFile)("mkfifo", ["-m", "600", ...paths]);
+      const mkfifo = commandOf("mkfifo");
+      await promisify(execFile)(mkfifo.file, [...mkfifo.args, "-m", "600", ...paths]);
     } catch (cause) {
       throw new AppError("internal", `make named pipes in ${this.#directory} with mkfifo`, { cause });
     }

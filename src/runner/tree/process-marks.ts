@@ -9,6 +9,7 @@
  */
 
 import { spawnSync } from "node:child_process";
+import { commandOf } from "../../base/brought-programs.ts";
 import { sha256Hex } from "../../base/random.ts";
 import { readOrEmpty } from "./cgroup-files.ts";
 
@@ -24,7 +25,8 @@ let ownLimit = "";
 export function markOwnLimit(attemptId: string): void {
   const limit = limitOf(attemptId);
   if (!hasPrlimit || ownLimit === limit) return;
-  const { status } = spawnSync("prlimit", ["--pid", String(process.pid), `--locks=${limit}:`], {
+  const { file, args } = commandOf("prlimit");
+  const { status } = spawnSync(file, [...args, "--pid", String(process.pid), `--locks=${limit}:`], {
     stdio: "ignore",
     timeout: PRLIMIT_TIMEOUT_MS,
   });

@@ -30,6 +30,8 @@ export interface Pool {
   idleTimeoutMs: number;
   /** A worker leaves after its first job. */
   ephemeral: boolean;
+  /** Where its agents dial, if it is not where all do. */
+  serverUrl?: string | null;
 }
 
 export interface ProvisionerDependencies {
@@ -122,15 +124,19 @@ export class Provisioner {
     }
   }
 
-  /** Compares the three facts and mends what differs. */
+  /** Compares the three facts and mends what differs. A provider that fails holds up no other one. */
   async round(): Promise<void> {
+    const providers = new Set(this.#deps.pools.map((pool) => pool.provider));
+    const rounds = await Promise.allSettled([...providers].map((provider) => this.#roundOf(provider)));
+    for (const round of rounds) if (round.status === "rejected") throw round.reason;
+  }
+
+  async #roundOf(provider: Provider): Promise<void> {
     for (const worker of this.#owned.values()) {
-      if (!worker.isLeaving) await this.#look(worker);
+      if (worker.pool.provider === provider && !worker.isLeaving) await this.#look(worker);
     }
-    for (const provider of new Set(this.#deps.pools.map((pool) => pool.provider))) {
-      for (const { workerId } of await provider.list()) {
-        if (!this.#owned.has(workerId)) await this.#removeUnowned(provider, workerId);
-      }
+    for (const { workerId } of await provider.list()) {
+      if (!this.#owned.has(workerId)) await this.#removeUnowned(provider, workerId);
     }
   }
 
@@ -174,7 +180,7 @@ export class Provisioner {
         workerId,
         name,
         pool: pool.name,
-        serverUrl: this.#deps.serverUrl(),
+        serverUrl: pool.serverUrl ?? this.#deps.serverUrl(),
         token,
         labels: pool.labels,
         capacity: pool.capacity,

@@ -1,0 +1,59 @@
+/** Why a container has ended, in words for whoever finds a job that was lost with it. */
+
+import { errorMessage } from "../../base/errors.ts";
+import type { Engine } from "./engine.ts";
+
+export interface EndedState {
+  ExitCode: number;
+  OOMKilled: boolean;
+  /** The engine's own word, mostly empty. */
+  Error: string;
+}
+
+/** How much of what a container has said is of interest. */
+const LAST_LINES = "5";
+const MAX_WORDS = 500;
+
+export async function describeEnd(
+  engine: Engine,
+  container: { name: string; state: EndedState },
+): Promise<string> {
+  const { state, name } = container;
+  const reasons = [`its container ended with ${exitText(state.ExitCode)}`];
+  if (state.OOMKilled) reasons.push("the kernel killed for want of memory in it");
+  if (state.Error !== "") reasons.push(state.Error);
+  // What is killed from outside has no last words, only old ones.
+  if (state.ExitCode !== 0 && state.ExitCode < 128) reasons.push(await lastWords(engine, name));
+  return reasons.filter((reason) => reason !== "").join(": ");
+}
+
+/** As a shell counts: 128+n for signal n. */
+function exitText(code: number): string {
+  const signal = { 137: "SIGKILL", 139: "SIGSEGV", 134: "SIGABRT", 143: "SIGTERM" }[code];
+  return signal === undefined ? `code ${code}` : `${signal} (code ${code})`;
+}
+
+async function lastWords(engine: Engine, name: string): Promise<string> {
+  try {
+    const bytes = await engine.bytes({
+      method: "GET",
+      path: `/containers/${name}/logs`,
+      query: { stdout: "true", stderr: "true", tail: LAST_LINES },
+      what: `read what container ${name} said`,
+    });
+    return readFrames(bytes).trimEnd().split("\n").at(-1)?.slice(0, MAX_WORDS) ?? "";
+  } catch (error) {
+    return `(${errorMessage(error)})`;
+  }
+}
+
+/** Pieces of output, each after 8 bytes: its stream, three zeros, and its length. */
+function readFrames(bytes: Buffer): string {
+  const pieces: Buffer[] = [];
+  for (let at = 0; at + 8 <= bytes.length;) {
+    const end = at + 8 + bytes.readUInt32BE(at + 4);
+    pieces.push(bytes.subarray(at + 8, end));
+    at = end;
+  }
+  return Buffer.concat(pieces).toString("utf8");
+}

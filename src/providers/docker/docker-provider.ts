@@ -1,0 +1,354 @@
+/**
+ * Makes workers as containers of a Docker engine.
+ *
+ * Any image will do: the agent, its Node.js and its libraries come in a volume (worker-runtime.ts).
+ * The container is the worker: when it ends, by itself or by whatever hand, every process of its jobs
+ * has ended with it, so its end frees the jobs at once. Containers carry labels with the owner (the
+ * server's data directory) and the worker, and a name made of the worker's id, by which a server that
+ * comes back finds them, and by which a repeated `create` makes no second one.
+ */
+
+import type { Clock } from "../../base/clock.ts";
+import { AppError, errorMessage } from "../../base/errors.ts";
+import { eventually } from "../../base/eventually.ts";
+import type { Logger } from "../../base/log.ts";
+import type {
+  InstanceState,
+  Provider,
+  ProviderEvent,
+  ProviderHealth,
+  WorkerHandle,
+  WorkerSpec,
+} from "../provider.ts";
+import { describeEnd, type EndedState } from "./container-end.ts";
+import { ContainerEvents } from "./container-events.ts";
+import {
+  containerBody,
+  containerName,
+  OWNER_LABEL,
+  TOKEN_FILE,
+  WORK_VOLUME,
+  WORKER_LABEL,
+  type ContainerOptions,
+} from "./container.ts";
+import { Engine, isConflict, isNotFound } from "./engine.ts";
+import { ImageStore, type PullPolicy } from "./image-store.ts";
+import { tarArchive } from "./tar-archive.ts";
+import { ensureRuntimeVolume, readRuntimeFiles, type RuntimeFiles } from "./worker-runtime.ts";
+
+export interface DockerProviderOptions extends ContainerOptions {
+  /** Whose containers these are; another owner's are never touched. */
+  owner: string;
+  /** `unix:///path/of/socket` or `tcp://host:port`. */
+  host: string;
+  tlsDirectory: string | null;
+  pull: PullPolicy;
+  authFile: string | null;
+  /** The one-file worker program; run by this process's own Node.js. */
+  workerProgram: string;
+  clock: Clock;
+  log: Logger;
+}
+
+/** How long the engine may take to answer whether it is well. */
+const HEALTH_TIMEOUT_MS = 3_000;
+/** What an engine says of its init program if it cannot run it. */
+const NO_INIT = "N/A";
+/** Events may come late, but not by so many workers. */
+const MAX_SETTLED = 10_000;
+/** How long a container that is being removed by somebody may take to be gone. */
+const REMOVE_TIMEOUT_MS = 30_000;
+
+interface ContainerState extends EndedState {
+  Status: string;
+  Running: boolean;
+  Paused: boolean;
+}
+
+/** What is the same for all containers and found out with the first. */
+interface Prepared {
+  runtime: RuntimeFiles;
+  hasInit: boolean;
+}
+
+export class DockerProvider implements Provider {
+  readonly name = "docker";
+  readonly capabilities = { events: true };
+  readonly #options: DockerProviderOptions;
+  readonly #engine: Engine;
+  readonly #images: ImageStore;
+  readonly #listeners = new Set<(event: ProviderEvent) => void>();
+  readonly #busy = new Map<string, Promise<unknown>>();
+  /** Workers that are destroyed on purpose, or of whose end the listeners know. */
+  readonly #settled = new Set<string>();
+  /** Workers that this process is making: a container that was only created belongs to one of them. */
+  readonly #creating = new Set<string>();
+  #prepared: Promise<Prepared> | null = null;
+  #events: ContainerEvents | null = null;
+  #isClosed = false;
+
+  /** @throws AppError `invalid_argument` if the address of the engine or its TLS files are wrong. */
+  constructor(options: DockerProviderOptions) {
+    this.#options = options;
+    this.#engine = new Engine(options);
+    this.#images = new ImageStore(this.#engine, options);
+  }
+
+  async create(spec: WorkerSpec): Promise<WorkerHandle> {
+    const { workerId } = spec;
+    const name = nameOf(workerId);
+    return this.#alone(workerId, async () => {
+      this.#creating.add(workerId);
+      try {
+        const found = await this.#inspect(name);
+        if (found?.State.Running === true) return { workerId, instanceId: found.Id };
+        // What an earlier server began and did not end.
+        if (found) await this.#remove(workerId);
+        return { workerId, instanceId: await this.#make(spec) };
+      } catch (error) {
+        this.#settle(workerId);
+        await this.#remove(workerId).catch((cleanUpError: unknown) => {
+          this.#options.log.error({ err: cleanUpError, workerId }, "could not remove a worker");
+        });
+        const code = error instanceof AppError ? error.code : "internal";
+        throw new AppError(code, `make worker ${workerId} in a container: ${errorMessage(error)}`, {
+          cause: error,
+        });
+      } finally {
+        this.#creating.delete(workerId);
+      }
+    });
+  }
+
+  async destroy(workerId: string): Promise<void> {
+    nameOf(workerId);
+    this.#settle(workerId);
+    await this.#alone(workerId, () => this.#remove(workerId));
+  }
+
+  async inspect(workerId: string): Promise<InstanceState> {
+    const state = (await this.#inspect(nameOf(workerId)))?.State;
+    if (!state) return "gone";
+    if (state.Running || state.Paused) return "running";
+    // One that a server has made and not started before it ended will never start.
+    return this.#creating.has(workerId) ? "starting" : "gone";
+  }
+
+  /** Containers that have ended are listed too: they still take room. */
+  async list(): Promise<WorkerHandle[]> {
+    const containers = await this.#containers({});
+    return containers.map(({ Id: instanceId, Labels: labels }) => ({
+      workerId: labels[WORKER_LABEL] ?? "",
+      instanceId,
+    }));
+  }
+
+  async healthCheck(): Promise<ProviderHealth> {
+    const { image, pull } = this.#options;
+    try {
+      await this.#engine.bytes({
+        method: "GET",
+        path: "/_ping",
+        what: "ask the container engine how it is",
+        timeoutMs: HEALTH_TIMEOUT_MS,
+      });
+      const isMissing = pull === "never" && (await this.#images.variables()) === null;
+      if (!isMissing) return { status: "healthy" };
+      return { status: "degraded", reason: `image ${image} is not there, and pulling is set to never` };
+    } catch (error) {
+      return { status: "unhealthy", reason: errorMessage(error) };
+    }
+  }
+
+  onEvent(listener: (event: ProviderEvent) => void): () => void {
+    this.#listeners.add(listener);
+    if (!this.#isClosed) this.#events ??= this.#follow();
+    return () => this.#listeners.delete(listener);
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#listeners.clear();
+    await this.#events?.stop();
+    this.#engine.close();
+  }
+
+  /** One verb at a time for each worker: a removal must see what a creation has made. */
+  async #alone<T>(workerId: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#busy.get(workerId) ?? Promise.resolve();
+    const done = before.then(work, work);
+    this.#busy.set(workerId, done);
+    try {
+      return await done;
+    } finally {
+      if (this.#busy.get(workerId) === done) this.#busy.delete(workerId);
+    }
+  }
+
+  async #make(spec: WorkerSpec): Promise<string> {
+    const imageVariables = await this.#images.ensure();
+    const prepared = await this.#prepare();
+    const name = containerName(spec.workerId);
+    const { Id: id } = await this.#engine.call<{ Id: string }>({
+      method: "POST",
+      path: "/containers/create",
+      query: { name },
+      body: containerBody(spec, {
+        ...prepared,
+        options: this.#options,
+        owner: this.#options.owner,
+        imageVariables,
+      }),
+      what: "create the container",
+    });
+    await this.#giveToken(name, spec.token);
+    try {
+      await this.#engine.call({
+        method: "POST",
+        path: `/containers/${name}/start`,
+        what: "start the container",
+      });
+    } catch (error) {
+      // The volume with the program may have been removed behind our back: it is filled again.
+      this.#prepared = null;
+      throw error;
+    }
+    return id;
+  }
+
+  /** In a file, since everybody who may look at the container sees its variables and arguments. */
+  async #giveToken(container: string, token: string): Promise<void> {
+    const directory = TOKEN_FILE.slice(WORK_VOLUME.length + 1, TOKEN_FILE.lastIndexOf("/") + 1);
+    const name = TOKEN_FILE.slice(WORK_VOLUME.length + 1);
+    await this.#engine.call({
+      method: "PUT",
+      path: `/containers/${container}/archive`,
+      query: { path: WORK_VOLUME },
+      // Nobody but the worker is in there, as whatever user the image or the operator has chosen.
+      body: tarArchive([
+        { type: "directory", name: directory, mode: 0o777 },
+        { type: "file", name, mode: 0o666, content: Buffer.from(token) },
+      ]),
+      what: "give the container its token",
+    });
+  }
+
+  /** The volume and what the engine can do; forgotten when it fails, so that the next worker tries anew. */
+  #prepare(): Promise<Prepared> {
+    if (this.#prepared) return this.#prepared;
+    const preparing = this.#prepareOnce();
+    this.#prepared = preparing;
+    preparing.catch(() => {
+      if (this.#prepared === preparing) this.#prepared = null;
+    });
+    return preparing;
+  }
+
+  async #prepareOnce(): Promise<Prepared> {
+    const { image, owner, workerProgram } = this.#options;
+    const runtime = await readRuntimeFiles(workerProgram);
+    await ensureRuntimeVolume(this.#engine, runtime, { image, owner });
+    const info = await this.#engine.call<{ InitCommit?: { ID?: string } }>({
+      method: "GET",
+      path: "/info",
+      what: "ask the container engine what it can do",
+    });
+    return { runtime, hasInit: info.InitCommit?.ID !== NO_INIT };
+  }
+
+  async #inspect(name: string): Promise<{ Id: string; State: ContainerState } | null> {
+    try {
+      return await this.#engine.call({
+        method: "GET",
+        path: `/containers/${name}/json`,
+        what: `look at container ${name}`,
+      });
+    } catch (error) {
+      if (isNotFound(error)) return null;
+      throw error;
+    }
+  }
+
+  #containers(filters: Record<string, string[]>): Promise<{ Id: string; Labels: Record<string, string> }[]> {
+    const label = [`${OWNER_LABEL}=${this.#options.owner}`, WORKER_LABEL];
+    return this.#engine.call({
+      method: "GET",
+      path: "/containers/json",
+      query: { all: "true", filters: JSON.stringify({ ...filters, label }) },
+      what: "list the containers of workers",
+    });
+  }
+
+  /** With everything that runs in it, and its volume; resolves when it is gone. */
+  async #remove(workerId: string): Promise<void> {
+    const name = nameOf(workerId);
+    try {
+      await this.#engine.call({
+        method: "DELETE",
+        path: `/containers/${name}`,
+        query: { force: "true", v: "true" },
+        what: `remove container ${name}`,
+      });
+    } catch (error) {
+      if (isNotFound(error)) return;
+      if (!isConflict(error)) throw error;
+      // Somebody else is removing it.
+      await eventually(async () => (await this.#inspect(name)) === null, {
+        timeoutMs: REMOVE_TIMEOUT_MS,
+        intervalMs: 50,
+        what: `the removal of container ${name}`,
+      });
+    }
+  }
+
+  #follow(): ContainerEvents {
+    const { owner, clock, log } = this.#options;
+    return new ContainerEvents({
+      engine: this.#engine,
+      owner,
+      clock,
+      log,
+      onConnected: async () => {
+        for (const { Labels: labels } of await this.#containers({ status: ["exited", "dead"] })) {
+          this.#reportEnd(labels[WORKER_LABEL] ?? "");
+        }
+      },
+      onEnded: (workerId) => this.#reportEnd(workerId),
+    });
+  }
+
+  #settle(workerId: string): void {
+    this.#settled.add(workerId);
+    const [oldest] = this.#settled;
+    if (this.#settled.size > MAX_SETTLED && oldest !== undefined) this.#settled.delete(oldest);
+  }
+
+  /** After what is being done with the worker: a container that was just made is started there. */
+  #reportEnd(workerId: string): void {
+    if (this.#settled.has(workerId)) return;
+    this.#alone(workerId, () => this.#report(workerId)).catch((error: unknown) => {
+      // Whoever inspects the worker next finds it gone.
+      this.#options.log.warn({ err: error, workerId }, "could not find out why a container ended");
+    });
+  }
+
+  async #report(workerId: string): Promise<void> {
+    const name = containerName(workerId);
+    const found = await this.#inspect(name);
+    // A removal may have begun while the engine answered.
+    if (found?.State.Running === true || this.#settled.has(workerId)) return;
+    this.#settle(workerId);
+    const message = found
+      ? await describeEnd(this.#engine, { name, state: found.State })
+      : "its container was removed";
+    for (const listener of this.#listeners) listener({ type: "gone", workerId, message });
+  }
+}
+
+/** @throws AppError `invalid_argument`: the id becomes part of a path. */
+function nameOf(workerId: string): string {
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(workerId)) {
+    throw new AppError("invalid_argument", `worker id ${JSON.stringify(workerId)} is no UUID`);
+  }
+  return containerName(workerId);
+}

@@ -1,0 +1,149 @@
+/** Sees to it that the engine has an image, by the pull policy, and says what the image brings along. */
+
+import { readFile } from "node:fs/promises";
+import { AppError, errorMessage } from "../../base/errors.ts";
+import type { Logger } from "../../base/log.ts";
+import { isNotFound, type Engine } from "./engine.ts";
+
+export const PULL_POLICIES = ["missing", "always", "never"] as const;
+export type PullPolicy = (typeof PULL_POLICIES)[number];
+
+export interface ImageOptions {
+  image: string;
+  pull: PullPolicy;
+  /** As `docker login` writes it (`config.json`); null for registries that need no login. */
+  authFile: string | null;
+  log: Logger;
+}
+
+/** How long a download may take in all. */
+const PULL_TIMEOUT_MS = 15 * 60_000;
+
+/** Pulls that several workers ask for at once are one. */
+export class ImageStore {
+  readonly #engine: Engine;
+  readonly #options: ImageOptions;
+  #pulling: Promise<void> | null = null;
+
+  constructor(engine: Engine, options: ImageOptions) {
+    this.#engine = engine;
+    this.#options = options;
+  }
+
+  /** The names of the variables that the image sets, once the engine has it. */
+  async ensure(): Promise<string[]> {
+    const { pull, image } = this.#options;
+    if (pull === "always") await this.#pullOnce();
+    const found = await this.variables();
+    if (found !== null) return found;
+    if (pull === "never") {
+      throw new AppError(
+        "not_found",
+        `image ${image}: the engine does not have it, and pulling is set to never`,
+      );
+    }
+    await this.#pullOnce();
+    const pulled = await this.variables();
+    if (pulled === null) throw new AppError("unavailable", `image ${image}: pulled, and not there`);
+    return pulled;
+  }
+
+  /** Null if the engine does not have the image. */
+  async variables(): Promise<string[] | null> {
+    const { image } = this.#options;
+    try {
+      const { Config: config } = await this.#engine.call<{ Config: { Env?: string[] | null } | null }>({
+        method: "GET",
+        path: `/images/${image}/json`,
+        what: `look for image ${image}`,
+      });
+      return (config?.Env ?? []).map((entry) => entry.slice(0, entry.indexOf("=")));
+    } catch (error) {
+      if (isNotFound(error)) return null;
+      throw error;
+    }
+  }
+
+  #pullOnce(): Promise<void> {
+    this.#pulling ??= this.#pull().finally(() => {
+      this.#pulling = null;
+    });
+    return this.#pulling;
+  }
+
+  async #pull(): Promise<void> {
+    const { image, log } = this.#options;
+    const what = `pull image ${image}`;
+    log.info({ image }, "pulling an image");
+    const headers = await this.#authHeaders(image);
+    // Without a tag the engine would pull every tag there is.
+    const query = { fromImage: image, ...(hasVersion(image) ? {} : { tag: "latest" }) };
+    const lines = await this.#engine.bytes({
+      method: "POST",
+      path: "/images/create",
+      query,
+      headers,
+      what,
+      timeoutMs: PULL_TIMEOUT_MS,
+    });
+    // The status was sent before the download began, so the outcome stands in the last lines.
+    const problem = pullProblem(lines.toString("utf8"));
+    if (problem === null) return;
+    throw new AppError(isPermanent(problem) ? "not_found" : "unavailable", `${what}: ${problem}`);
+  }
+
+  async #authHeaders(image: string): Promise<Record<string, string>> {
+    const { authFile } = this.#options;
+    if (authFile === null) return {};
+    const credentials = await readCredentials(authFile, registryOf(image));
+    if (credentials === null) return {};
+    return { "x-registry-auth": Buffer.from(JSON.stringify(credentials)).toString("base64url") };
+  }
+}
+
+/** The registry of an image by the rules of Docker: what comes before the first slash, if it is a host. */
+export function registryOf(image: string): string {
+  const [first = "", ...rest] = image.split("/");
+  const isHost = rest.length > 0 && (first.includes(".") || first.includes(":") || first === "localhost");
+  return isHost ? first : "docker.io";
+}
+
+function hasVersion(image: string): boolean {
+  return /@|:[^/]*$/.test(image);
+}
+
+/** Null if the file holds none for this registry. Docker's own is there under an old name. */
+async function readCredentials(
+  path: string,
+  registry: string,
+): Promise<{ username: string; password: string; serveraddress: string } | null> {
+  try {
+    const { auths = {} } = JSON.parse(await readFile(path, "utf8")) as {
+      auths?: Record<string, { auth?: string }>;
+    };
+    const names = registry === "docker.io" ? ["https://index.docker.io/v1/", registry] : [registry];
+    const key = names.find((name) => auths[name] !== undefined);
+    if (key === undefined) return null;
+    const login = Buffer.from(auths[key]?.auth ?? "", "base64").toString("utf8");
+    const colon = login.indexOf(":");
+    if (colon < 1) throw new Error(`the login for ${key} is not there (a credential helper is not asked)`);
+    return { username: login.slice(0, colon), password: login.slice(colon + 1), serveraddress: key };
+  } catch (cause) {
+    throw new AppError("failed_precondition", `read registry logins from ${path}: ${errorMessage(cause)}`, {
+      cause,
+    });
+  }
+}
+
+function pullProblem(lines: string): string | null {
+  for (const line of lines.split("\n")) {
+    if (line.trim() === "") continue;
+    const { error } = JSON.parse(line) as { error?: string };
+    if (error !== undefined) return error;
+  }
+  return null;
+}
+
+function isPermanent(problem: string): boolean {
+  return /not found|manifest unknown|denied|unauthorized|no basic auth|invalid reference/i.test(problem);
+}
