@@ -35,6 +35,41 @@ export async function* watchJob(jobId: string, follow: FollowContext): AsyncGene
   }
 }
 
+export interface PresentLogRequest {
+  jobId: string;
+  attempt: number;
+  streams: LogStream[];
+  sinceMs: number | null;
+  tailLines: number;
+}
+
+/** What is in the log of one attempt now. Ends quietly when `signal` aborts. */
+export async function* readPresentLog(
+  request: PresentLogRequest,
+  follow: FollowContext,
+): AsyncGenerator<ReadLogResponse> {
+  const { jobId, attempt, streams, tailLines } = request;
+  const reconnect = new Reconnect(follow, { attempted: `read the log of job ${jobId}`, hint: "" });
+  const { connection, signal } = follow;
+  const since = timeToWire(request.sinceMs);
+  let place = { attempt, offset: 0n, tailLines };
+  while (!signal.aborted) {
+    try {
+      const wire = { jobId, streams, ...place, ...(since ? { since } : {}) };
+      for await (const response of connection.logs.readLog(wire, { signal })) {
+        reconnect.succeeded();
+        if (response.attempt !== 0) {
+          place = { attempt: response.attempt, offset: response.nextOffset, tailLines: 0 };
+        }
+        yield response;
+      }
+      return;
+    } catch (error) {
+      await reconnect.wait(error);
+    }
+  }
+}
+
 export interface LogRequest {
   jobId: string;
   attempt: number;

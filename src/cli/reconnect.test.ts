@@ -66,6 +66,35 @@ for (const argv of [
   });
 }
 
+for (const tail of [[], ["--tail", "3"]]) {
+  test(`hodei logs ${tail.join(" ")} goes on where it was when the connection breaks`, async (t) => {
+    const bytes = Buffer.from("one\ntwo\nthree\n");
+    const asked: { attempt: number; offset: bigint; tailLines: number }[] = [];
+    const server = await startFakeServer({
+      logs: {
+        async *readLog({ attempt, offset, tailLines }) {
+          asked.push({ attempt, offset, tailLines });
+          const isFirst = asked.length === 1;
+          const data = bytes.subarray(Number(offset), isFirst ? 8 : bytes.length);
+          const nextOffset = offset + BigInt(data.length);
+          yield {
+            attempt: 2,
+            nextOffset,
+            entries: [{ stream: LogStream.STDOUT, time, data }],
+            complete: !isFirst,
+          };
+          if (isFirst) throw new ConnectError("the server is stopping", Code.Unavailable);
+        },
+      },
+    });
+    t.after(server.close);
+    const { exitCode, stdout, stderr } = await cli(["logs", JOB_ID, ...tail], { url: server.url });
+    assert.equal(exitCode, 0, stderr.text);
+    assert.equal(stdout.text, bytes.toString());
+    assert.deepEqual(asked.slice(1), [{ attempt: 2, offset: 8n, tailLines: 0 }]);
+  });
+}
+
 test("a server of the data directory is found again on another port", async (t) => {
   const directory = await mkdtemp(join(tmpdir(), "hodei-reconnect-"));
   t.after(() => rm(directory, { recursive: true, force: true }));

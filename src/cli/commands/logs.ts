@@ -2,12 +2,12 @@
 
 import { isFinal } from "../../core/job.ts";
 import { LOG_STREAMS, type LogStreamName } from "../../core/log-record.ts";
-import { jobFromWire, timeToWire } from "../../protocol/convert.ts";
-import { call, explain } from "../call.ts";
+import { jobFromWire } from "../../protocol/convert.ts";
+import { call } from "../call.ts";
 import type { CliCommand, CommandCall, CommandContext } from "../command.ts";
 import type { Connection } from "../connection.ts";
 import { EXIT, exitCodeOfJob } from "../exit-codes.ts";
-import { followLog, watchJob } from "../follow.ts";
+import { followLog, readPresentLog, watchJob } from "../follow.ts";
 import { createJsonPrinter, createTextPrinter, piecesFromWire, type LogPrinter } from "../log-printer.ts";
 import { LogTail } from "../log-tail.ts";
 import {
@@ -21,7 +21,7 @@ import {
   textsOption,
   wholeNumberOption,
 } from "../option-values.ts";
-import { followContext } from "../reconnect.ts";
+import { followContext, type FollowContext } from "../reconnect.ts";
 
 export const logsCommand: CliCommand = {
   configure(command) {
@@ -119,13 +119,13 @@ interface LogRun {
 async function printLog(wish: LogWish, run: LogRun): Promise<void> {
   const { connection, context, printer } = run;
   const streams = wish.streams.map((stream) => LOG_STREAMS.indexOf(stream) + 1);
+  const follow = followContext(connection, context);
   let place = { attempt: wish.attempt, offset: 0n };
   if (!wish.follow || wish.tailLines !== undefined) {
-    const present = await printPresent(wish, streams, run);
+    const present = await printPresent(wish, streams, { ...run, follow });
     if (!wish.follow || present.complete) return;
     place = { attempt: present.attempt, offset: present.nextOffset };
   }
-  const follow = followContext(connection, context);
   // Reading on from a place needs the number of its attempt, but later attempts are wanted too.
   const request = {
     jobId: wish.jobId,
@@ -142,37 +142,20 @@ async function printLog(wish: LogWish, run: LogRun): Promise<void> {
 async function printPresent(
   wish: LogWish,
   streams: number[],
-  { connection, printer }: LogRun,
+  { follow, printer }: LogRun & { follow: FollowContext },
 ): Promise<{ attempt: number; nextOffset: bigint; complete: boolean }> {
   const tail = wish.tailLines === undefined ? null : new LogTail(wish.tailLines);
-  const since = timeToWire(wish.sinceMs);
-  const request = {
-    jobId: wish.jobId,
-    attempt: wish.attempt,
-    streams,
-    tailLines: wish.tailLines ?? 0,
-    ...(since ? { since } : {}),
-  };
+  const { jobId, attempt, sinceMs, tailLines = 0 } = wish;
   const seen = { attempt: wish.attempt, nextOffset: 0n, complete: false };
-  try {
-    for await (const response of connection.logs.readLog(request)) {
-      Object.assign(seen, { nextOffset: response.nextOffset, complete: response.complete });
-      if (response.attempt !== 0) seen.attempt = response.attempt;
-      const pieces = piecesFromWire(response.entries);
-      if (tail) for (const piece of pieces) tail.push(piece);
-      else await printer.print(pieces, response.attempt);
-    }
-  } catch (error) {
-    throw asReadFailure(error, wish.jobId);
+  for await (const response of readPresentLog({ jobId, attempt, streams, sinceMs, tailLines }, follow)) {
+    Object.assign(seen, { nextOffset: response.nextOffset, complete: response.complete });
+    if (response.attempt !== 0) seen.attempt = response.attempt;
+    const pieces = piecesFromWire(response.entries);
+    if (tail) for (const piece of pieces) tail.push(piece);
+    else await printer.print(pieces, response.attempt);
   }
   if (tail && wish.tailLines !== 0) await printer.print(tail.pieces(), seen.attempt);
   return seen;
-}
-
-function asReadFailure(error: unknown, jobId: string): unknown {
-  return error instanceof Error && error.name === "BrokenPipe"
-    ? error
-    : explain(error, `read the log of job ${jobId}`);
 }
 
 async function jobExitCode(wish: LogWish, connection: Connection, context: CommandContext): Promise<number> {
