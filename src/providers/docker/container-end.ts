@@ -11,7 +11,7 @@ export interface EndedState {
 }
 
 /** How much of what a container has said is of interest. */
-const LAST_LINES = "5";
+const LAST_LINES = "50";
 const MAX_WORDS = 500;
 
 export async function describeEnd(
@@ -25,6 +25,11 @@ export async function describeEnd(
   // What is killed from outside has no last words, only old ones.
   if (state.ExitCode !== 0 && state.ExitCode < 128) reasons.push(await lastWords(engine, name));
   return reasons.filter((reason) => reason !== "").join(": ");
+}
+
+/** The program could not be started: its files are not there, or are not for this machine. */
+export function hasNotStarted(state: EndedState): boolean {
+  return state.ExitCode === 126 || state.ExitCode === 127;
 }
 
 /** As a shell counts: 128+n for signal n. */
@@ -41,10 +46,16 @@ async function lastWords(engine: Engine, name: string): Promise<string> {
       query: { stdout: "true", stderr: "true", tail: LAST_LINES },
       what: `read what container ${name} said`,
     });
-    return readFrames(bytes).trimEnd().split("\n").at(-1)?.slice(0, MAX_WORDS) ?? "";
+    return whatMatters(readFrames(bytes)).slice(0, MAX_WORDS);
   } catch (error) {
     return `(${errorMessage(error)})`;
   }
+}
+
+/** Of a program that Node.js has ended the error without its stack, else the last line. */
+function whatMatters(text: string): string {
+  const [error] = /^\w*Error: [^]*?(?=\n +at )/m.exec(text) ?? [];
+  return error?.replaceAll(/\s+/g, " ") ?? text.trimEnd().split("\n").at(-1) ?? "";
 }
 
 /** Pieces of output, each after 8 bytes: its stream, three zeros, and its length. */

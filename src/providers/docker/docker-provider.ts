@@ -20,7 +20,7 @@ import type {
   WorkerHandle,
   WorkerSpec,
 } from "../provider.ts";
-import { describeEnd, type EndedState } from "./container-end.ts";
+import { describeEnd, hasNotStarted, type EndedState } from "./container-end.ts";
 import { ContainerEvents } from "./container-events.ts";
 import {
   containerBody,
@@ -209,7 +209,7 @@ export class DockerProvider implements Provider {
         what: "start the container",
       });
     } catch (error) {
-      // The volume with the program may have been removed behind our back: it is filled again.
+      // As in `#report`, where the engine has no init program that hides it.
       this.#prepared = null;
       throw error;
     }
@@ -338,6 +338,8 @@ export class DockerProvider implements Provider {
     // A removal may have begun while the engine answered.
     if (found?.State.Running === true || this.#settled.has(workerId)) return;
     this.#settle(workerId);
+    // Somebody may have removed the volume with the program: it is filled again.
+    if (found && hasNotStarted(found.State)) this.#prepared = null;
     const message = found
       ? await describeEnd(this.#engine, { name, state: found.State })
       : "its container was removed";

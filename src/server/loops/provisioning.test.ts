@@ -2,69 +2,14 @@ import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { AppError } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
-import type {
-  InstanceState,
-  Provider,
-  ProviderEvent,
-  WorkerHandle,
-  WorkerSpec,
-} from "../../providers/provider.ts";
+import { FakeProvider } from "../../providers/fake/fake-provider.ts";
 import { makeControlPlane } from "./loop-fixtures.ts";
 import { Provisioner, type Pool } from "./provisioning.ts";
 import { Scheduler } from "./scheduling.ts";
 
-/** Instances that are names in a set. */
-class MemoryProvider implements Provider {
-  readonly name = "memory";
-  readonly capabilities = { events: true };
-  readonly instances = new Set<string>();
-  readonly specs: WorkerSpec[] = [];
-  failure: Error | null = null;
-  /** A create waits for it. */
-  delay: Promise<void> = Promise.resolve();
-  #listener: (event: ProviderEvent) => void = () => {};
-
-  async create(spec: WorkerSpec): Promise<WorkerHandle> {
-    this.specs.push(spec);
-    await this.delay;
-    if (this.failure) throw this.failure;
-    this.instances.add(spec.workerId);
-    return { workerId: spec.workerId, instanceId: spec.workerId };
-  }
-
-  async destroy(workerId: string): Promise<void> {
-    this.instances.delete(workerId);
-  }
-
-  async inspect(workerId: string): Promise<InstanceState> {
-    return this.instances.has(workerId) ? "running" : "gone";
-  }
-
-  async list(): Promise<WorkerHandle[]> {
-    return [...this.instances].map((workerId) => ({ workerId, instanceId: workerId }));
-  }
-
-  async healthCheck() {
-    return { status: "healthy" } as const;
-  }
-
-  onEvent(listener: (event: ProviderEvent) => void): () => void {
-    this.#listener = listener;
-    return () => (this.#listener = () => {});
-  }
-
-  async close(): Promise<void> {}
-
-  /** The instance ends by itself. */
-  lose(workerId: string): void {
-    this.instances.delete(workerId);
-    this.#listener({ type: "gone", workerId, message: "it fell over" });
-  }
-}
-
 function setup(t: TestContext, changes: Partial<Pool> = {}) {
   const plane = makeControlPlane({ takesOneJob: changes.ephemeral ?? false });
-  const provider = new MemoryProvider();
+  const provider = new FakeProvider();
   const pool: Pool = {
     name: "local",
     provider,
@@ -106,14 +51,14 @@ test("makes as many workers as jobs wait, up to the maximum, however often it is
 
 test("backs off after a failed create and shows its reason to the jobs that wait", async (t) => {
   const { queue, schedule, job, provider, clock, made, workerState } = setup(t, { maxWorkers: 1 });
-  provider.failure = new AppError("unavailable", "no such image");
+  provider.misbehaviour.createFailure = new AppError("unavailable", "no such image");
   const id = await queue();
   await schedule();
   await eventually(async () => (await workerState(provider.specs[0]?.workerId ?? "")) === "terminated");
   await schedule();
   assert.equal(provider.specs.length, 1);
   assert.match((await job(id)).message, /cannot make a worker: .*no such image/);
-  provider.failure = null;
+  provider.misbehaviour.createFailure = null;
   clock.advance(60_000);
   await schedule();
   await made(1);
@@ -293,7 +238,7 @@ test("leaves nothing behind at a stop, neither a worker that is being made nor a
   connect(only(), { capacity: { jobs: 1 } });
   await schedule();
   let create = (): void => {};
-  provider.delay = new Promise((resolve) => (create = resolve));
+  provider.misbehaviour.createDelay = new Promise((resolve) => (create = resolve));
   await queue();
   await schedule();
   await eventually(() => provider.specs.length === 2);
@@ -304,4 +249,28 @@ test("leaves nothing behind at a stop, neither a worker that is being made nor a
   assert.equal((await job(id)).state, "pending");
   provisioner.provision([{ pool: "local", count: 1 }]);
   assert.equal(provider.specs.length, 2);
+});
+
+test("goes on with the workers of one provider while another one is away", async (t) => {
+  const plane = makeControlPlane({ takesOneJob: false });
+  const away = new FakeProvider({ outage: new Error("no socket") });
+  const here = new FakeProvider();
+  const pool = (name: string, provider: FakeProvider): Pool => ({
+    name,
+    provider,
+    labels: {},
+    capacity: { cpuMillis: 1_000, memoryBytes: 1, diskBytes: 1, gpu: 0, jobs: 1 },
+    maxWorkers: 1,
+    idleTimeoutMs: 60_000,
+    ephemeral: false,
+  });
+  const provisioner = new Provisioner({
+    ...plane,
+    pools: [pool("a", away), pool("b", here)],
+    serverUrl: () => "http://127.0.0.1:1",
+  });
+  t.after(() => provisioner.stopListening());
+  here.instances.add("01a1ff9a-0000-7000-8000-000000000000");
+  await assert.rejects(provisioner.round(), /no socket/);
+  assert.deepEqual([...here.instances], []);
 });

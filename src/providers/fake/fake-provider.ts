@@ -1,0 +1,112 @@
+/**
+ * A provider for tests: its workers are names in a set, and it misbehaves as it is told to.
+ *
+ * Nothing runs, so no agent ever connects; whoever wants workers that do makes them itself.
+ */
+
+import { AppError } from "../../base/errors.ts";
+import type {
+  InstanceState,
+  Provider,
+  ProviderEvent,
+  ProviderHealth,
+  WorkerHandle,
+  WorkerSpec,
+} from "../provider.ts";
+
+export interface Misbehaviour {
+  /** `create` fails with it. */
+  createFailure: Error | null;
+  /** A failing `create` has made the instance all the same: its answer was lost. */
+  losesAnswers: boolean;
+  /** `create` waits for it. */
+  createDelay: Promise<void>;
+  /** `destroy`, `inspect` and `list` fail with it. */
+  outage: Error | null;
+  /** Nobody is told of instances that are gone. */
+  isSilent: boolean;
+  health: ProviderHealth;
+}
+
+export class FakeProvider implements Provider {
+  readonly name = "fake";
+  readonly capabilities = { events: true };
+  /** Worker ids; they outlive a provider that is closed. */
+  readonly instances: Set<string>;
+  /** What was asked of it, in order. */
+  readonly specs: WorkerSpec[] = [];
+  readonly misbehaviour: Misbehaviour;
+  readonly #listeners = new Set<(event: ProviderEvent) => void>();
+  /** By worker id, so that a `destroy` meets what a `create` makes. */
+  readonly #creating = new Map<string, Promise<unknown>>();
+
+  constructor(misbehaviour: Partial<Misbehaviour> = {}, instances = new Set<string>()) {
+    this.instances = instances;
+    this.misbehaviour = {
+      createFailure: null,
+      losesAnswers: false,
+      createDelay: Promise.resolve(),
+      outage: null,
+      isSilent: false,
+      health: { status: "healthy" },
+      ...misbehaviour,
+    };
+  }
+
+  create(spec: WorkerSpec): Promise<WorkerHandle> {
+    const creation = this.#create(spec);
+    this.#creating.set(spec.workerId, creation);
+    return creation;
+  }
+
+  async destroy(workerId: string): Promise<void> {
+    await Promise.allSettled([this.#creating.get(workerId)]);
+    this.#failIfOut("destroy", workerId);
+    this.instances.delete(workerId);
+  }
+
+  async inspect(workerId: string): Promise<InstanceState> {
+    this.#failIfOut("inspect", workerId);
+    return this.instances.has(workerId) ? "running" : "gone";
+  }
+
+  async list(): Promise<WorkerHandle[]> {
+    this.#failIfOut("list", "all workers");
+    return [...this.instances].map((workerId) => ({ workerId, instanceId: workerId }));
+  }
+
+  async healthCheck(): Promise<ProviderHealth> {
+    return this.misbehaviour.health;
+  }
+
+  onEvent(listener: (event: ProviderEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async close(): Promise<void> {
+    this.#listeners.clear();
+  }
+
+  /** The instance ends by itself. */
+  lose(workerId: string): void {
+    this.instances.delete(workerId);
+    if (this.misbehaviour.isSilent) return;
+    for (const listener of this.#listeners) listener({ type: "gone", workerId, message: "it fell over" });
+  }
+
+  async #create(spec: WorkerSpec): Promise<WorkerHandle> {
+    const { workerId } = spec;
+    this.specs.push(spec);
+    await this.misbehaviour.createDelay;
+    const { createFailure, losesAnswers } = this.misbehaviour;
+    if (createFailure === null || losesAnswers) this.instances.add(workerId);
+    if (createFailure) throw createFailure;
+    return { workerId, instanceId: workerId };
+  }
+
+  #failIfOut(verb: string, what: string): void {
+    const { outage } = this.misbehaviour;
+    if (outage) throw new AppError("unavailable", `${verb} ${what}: ${outage.message}`, { cause: outage });
+  }
+}
