@@ -61,6 +61,7 @@ export class Cluster {
   calmSinceMs: number | null = null;
   readonly #faults: FaultInjector;
   #serverStarts = 0;
+  #serverStartedAtMs = 0;
   #isSettled = false;
   readonly #wishes = new Map<string, number>();
 
@@ -140,6 +141,7 @@ export class Cluster {
   startServer(): void {
     const { serverHost: host, network, database, disk, platform, scenario } = this;
     this.#serverStarts += 1;
+    this.#serverStartedAtMs = this.time.nowMs;
     const random = new SimRandom(scenario.seed, `server ${this.#serverStarts}`);
     this.trace.add(`server starts (${this.#serverStarts})`);
     const { capacity, ...pool } = scenario.pool;
@@ -215,7 +217,7 @@ export class Cluster {
   #checkDeadlines(): void {
     const { server } = this;
     if (!server?.isServing || this.calmSinceMs === null) return;
-    const calmMs = this.time.nowMs - this.calmSinceMs;
+    const calmMs = this.time.nowMs - Math.max(this.calmSinceMs, this.#serverStartedAtMs);
     for (const { job } of this.checker.jobs.values()) {
       if (isFinal(job.state)) continue;
       if (job.deadlineAtMs === null) {
@@ -235,7 +237,8 @@ export class Cluster {
     for (const tree of this.checker.livingTrees) {
       const job = this.checker.jobs.get(tree.jobId)?.job;
       if (!job || job.attemptId !== tree.attemptId || isFinal(job.state)) continue;
-      const isRight = job.state === "cancelling" || tree.isFrozen === job.pauseWanted;
+      // Nothing can be said to a runner that waits for the end of what cannot be ended.
+      const isRight = tree.isUnkillable || job.state === "cancelling" || tree.isFrozen === job.pauseWanted;
       const sinceMs = Math.max(this.calmSinceMs ?? 0, this.#wishes.get(tree.attemptId) ?? this.time.nowMs);
       if (isRight) this.#wishes.delete(tree.attemptId);
       else if (this.time.nowMs - sinceMs > WISH_SLACK_MS) {
