@@ -35,7 +35,7 @@ export interface ServerProgram {
 export async function serverMain(program: ServerProgram & { flags: Flags }): Promise<number> {
   const settings = readSettings(serverSettings, { env: process.env, flags: program.flags });
   const options = optionsFrom(settings, program, settings.logLevel);
-  const start = (leaving: AbortSignal) => startServer({ ...options, endWorkersOnStop: false, leaving });
+  const start = (leaving: AbortSignal) => startServer({ ...options, endWorkersOnStop: "none", leaving });
   return await runUntilSignal(start, { ...options, timeoutMs: settings.shutdownTimeout });
 }
 
@@ -47,7 +47,7 @@ export async function devMain(
   const settings = readSettings(serverSettings, { env: process.env, flags: program.flags });
   const options = optionsFrom(settings, program, isQuiet ? "warn" : settings.logLevel);
   const start = async (leaving: AbortSignal): Promise<RunningServer> => {
-    const server = await startServer({ ...options, endWorkersOnStop: true, leaving });
+    const server = await startServer({ ...options, endWorkersOnStop: "all", leaving });
     program.onStarted(server);
     return server;
   };
@@ -98,7 +98,8 @@ async function tryStartEmbedded(
       holder: program.readOnly ? "reading_command" : "command",
       readOnly: program.readOnly,
       expectsJob: true,
-      endWorkersOnStop: true,
+      // A server that is away for a moment has left its own workers here, with their jobs.
+      endWorkersOnStop: "own",
     });
     const giveWay = (): void => {
       server.stop().catch((error: unknown) => options.log.error({ err: error }, "could not give way"));
@@ -156,6 +157,10 @@ function optionsFrom(
       workerJobs: settings.workerJobs,
       workerIdleTimeoutMs: settings.workerIdleTimeout,
       ephemeral: settings.ephemeralWorkers,
+    },
+    onFatal(error) {
+      log.error({ err: error }, "the server cannot go on");
+      process.exit(1);
     },
     readOnly: false,
     expectsJob: false,

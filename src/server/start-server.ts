@@ -12,6 +12,7 @@ import type { Service } from "../base/service.ts";
 import { StartedServices } from "../base/started-services.ts";
 import { startEmbeddedPostgres } from "../storage/embedded-postgres.ts";
 import type { PostgresConnection } from "../storage/postgres/database.ts";
+import { takeServingLock } from "../storage/postgres/serving-lock.ts";
 import { lockDataDirectory, type DirectoryOwner, type LockHolder } from "./data-lock.ts";
 import type { LocalPoolSettings } from "./local-pool.ts";
 
@@ -24,14 +25,16 @@ export interface ServerOptions {
   httpPort: number;
   grpcPort: number;
   localWorkers: LocalPoolSettings;
-  /** On stop, end the local workers too; else they wait for the next server. */
-  endWorkersOnStop: boolean;
+  /** On stop, which workers end too: all, those that this server made, or none: they wait for the next. */
+  endWorkersOnStop: "all" | "own" | "none";
   /** Serves what is stored and runs nothing. */
   readOnly: boolean;
   /** A job will come at once: makes a worker for it at the start. */
   expectsJob: boolean;
   workerProgram: string;
   environment: Record<string, string | undefined>;
+  /** This server must not go on: the process shall end at once. */
+  onFatal(error: AppError): void;
   /** Aborts when the process is about to leave without a stop. */
   leaving?: AbortSignal;
   version: string;
@@ -63,11 +66,23 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       openDatabaseServer(options, started),
       import("./wiring.ts"),
     ]);
+    if (mustLockDatabase(options)) {
+      const { connection } = database;
+      started.add(
+        "lock of the database",
+        await takeServingLock({ ...options, connection, onLost: options.onFatal }),
+      );
+    }
     return await startControlPlane(options, database, started);
   } catch (error) {
     await started.stop();
     throw error;
   }
+}
+
+/** A private database is locked with its data directory. */
+function mustLockDatabase({ databaseUrl, readOnly }: ServerOptions): boolean {
+  return databaseUrl !== null && !readOnly;
 }
 
 /** Tells a server that only reads for a command that another one wants its data directory. */

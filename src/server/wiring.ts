@@ -277,8 +277,9 @@ async function endWorkers(
   provisioner: Provisioner,
   provider: Provider,
 ): Promise<void> {
-  if (options.endWorkersOnStop) await provisioner.destroyAll();
-  else provisioner.stopListening();
+  const { endWorkersOnStop } = options;
+  if (endWorkersOnStop === "none") provisioner.stopListening();
+  else await provisioner.destroyWorkers(endWorkersOnStop);
   // An agent that dies from here on is the next server's to start again.
   await provider.close();
 }

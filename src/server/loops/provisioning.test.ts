@@ -213,6 +213,26 @@ test("destroys an instance that nobody owns, and takes over those of the server 
   assert.deepEqual([...provider.instances], [owned]);
 });
 
+test("a command's server ends its own workers and idle ones, and leaves those of a server that are at work", async (t) => {
+  const plane = setup(t);
+  const { queue, schedule, made, only, provider, connect, provisioner, makeProvisioner, job } = plane;
+  const id = await queue();
+  await schedule();
+  await made(1);
+  const atWork = only();
+  connect(atWork, { capacity: { jobs: 1 } });
+  await schedule();
+  assert.equal((await job(id)).workerId, atWork);
+  provisioner.stopListening();
+  const command = makeProvisioner();
+  await command.adopt();
+  command.provision([{ pool: "local", count: 1 }]);
+  await made(2);
+  await command.destroyWorkers("own");
+  assert.deepEqual([...provider.instances], [atWork]);
+  assert.equal((await job(id)).state, "scheduled");
+});
+
 test("gives up a worker at once that the server before began to make and never did", async (t) => {
   const { queue, schedule, made, only, provider, makeProvisioner, provisioner, workerState } = setup(t);
   await queue();
@@ -242,7 +262,7 @@ test("leaves nothing behind at a stop, neither a worker that is being made nor a
   await queue();
   await schedule();
   await eventually(() => provider.specs.length === 2);
-  const stopping = provisioner.destroyAll();
+  const stopping = provisioner.destroyWorkers("all");
   create();
   await stopping;
   await made(0);

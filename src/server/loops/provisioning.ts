@@ -59,6 +59,8 @@ interface OwnedWorker {
   hasConnected: boolean;
   idleSinceMs: number | null;
   isLeaving: boolean;
+  /** An earlier server made it. */
+  isAdopted: boolean;
 }
 
 export class Provisioner {
@@ -88,7 +90,13 @@ export class Provisioner {
         const pool = pools.find(({ name }) => name === worker.pool);
         if (!pool) continue;
         const hasConnected = worker.registeredAtMs !== null;
-        this.#own({ workerId: worker.id, pool, createdAtMs: worker.createdAtMs, hasConnected });
+        this.#own({
+          workerId: worker.id,
+          pool,
+          createdAtMs: worker.createdAtMs,
+          hasConnected,
+          isAdopted: true,
+        });
         if (!hasConnected) this.#arrivingAtStart.add(worker.id);
       }
       cursor = page.nextCursor;
@@ -140,12 +148,24 @@ export class Provisioner {
     }
   }
 
-  /** Destroys every worker and waits until they are gone. For a server that leaves nothing behind. */
-  async destroyAll(): Promise<void> {
+  /**
+   * Destroys every worker and waits until they are gone, for a server that leaves nothing behind. With
+   * `own`, workers of an earlier server that still run a job are left to the next one.
+   */
+  async destroyWorkers(which: "all" | "own"): Promise<void> {
     this.stopListening();
     // A worker that is just being made is there only after that.
     await Promise.all(this.#creating);
-    await Promise.all([...this.#owned.values()].map((worker) => this.#remove(worker, "the server stops")));
+    await Promise.all(
+      [...this.#owned.values()].map(async (worker) => {
+        if (which === "own" && worker.isAdopted && (await this.#isAtWork(worker))) return;
+        await this.#remove(worker, "the server stops");
+      }),
+    );
+  }
+
+  async #isAtWork({ workerId }: OwnedWorker): Promise<boolean> {
+    return (await this.#deps.store.listLiveAttempts(workerId)).length > 0;
   }
 
   /** Makes no more workers, and hears of none; those that are there stay. */
@@ -165,7 +185,7 @@ export class Provisioner {
     const workerId = uuidV7(clock, random);
     const name = `${pool.name}-${workerId.slice(-8)}`;
     const createdAtMs = clock.nowMs();
-    const owned = this.#own({ workerId, pool, createdAtMs, hasConnected: false });
+    const owned = this.#own({ workerId, pool, createdAtMs, hasConnected: false, isAdopted: false });
     const token = uuidV4();
     try {
       await store.insertWorker({
