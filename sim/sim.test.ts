@@ -23,7 +23,14 @@ async function assertPasses(seed: number): Promise<void> {
 
 describe("the simulated cluster", () => {
   test(`keeps its promises with ${SEEDS} seeds`, async () => {
-    for (let seed = 1; seed <= SEEDS; seed += 1) await assertPasses(seed);
+    const { stackTraceLimit } = Error;
+    // Errors are normal in there, and their stacks take a tenth of the time.
+    Error.stackTraceLimit = 0;
+    try {
+      for (let seed = 1; seed <= SEEDS; seed += 1) await assertPasses(seed);
+    } finally {
+      Error.stackTraceLimit = stackTraceLimit;
+    }
   });
 
   test("keeps them where it once did not: an order repeated to a new runner, a time-out while away", async () => {
