@@ -294,3 +294,43 @@ test("goes on with the workers of one provider while another one is away", async
   await assert.rejects(provisioner.round(), /no socket/);
   assert.deepEqual([...here.instances], []);
 });
+
+test("says what is wrong with a provider that is away, and goes on when it is back", async (t) => {
+  const { queue, schedule, job, provider, provisioner, made } = setup(t);
+  const outage = new Error("no socket");
+  provider.misbehaviour.createFailure = outage;
+  provider.misbehaviour.outage = outage;
+  const id = await queue();
+  await schedule();
+  await eventually(() => provisioner.plannedPools()[0]?.problem !== null);
+  for (let rounds = 0; rounds < 3; rounds += 1) {
+    await assert.rejects(provisioner.round(), /no socket/);
+    await schedule();
+    assert.match((await job(id)).message, /pool local cannot make a worker: .*no socket/);
+  }
+  assert.equal(provider.specs.length, 1);
+  provider.misbehaviour.createFailure = null;
+  provider.misbehaviour.outage = null;
+  await provisioner.round();
+  await schedule();
+  await made(1);
+});
+
+test("leaves a worker alone while it is being made", async (t) => {
+  const { queue, schedule, store, provider, provisioner, made } = setup(t);
+  const insert = store.insertWorker.bind(store);
+  let insertNow = (): void => {};
+  const gate = new Promise<void>((resolve) => (insertNow = resolve));
+  store.insertWorker = async (worker) => {
+    await gate;
+    return await insert(worker);
+  };
+  await queue();
+  await schedule();
+  // The database does not know it yet, which says nothing of whether it is wanted.
+  await provisioner.round();
+  insertNow();
+  await made(1);
+  await provisioner.round();
+  assert.equal(provider.instances.size, 1);
+});

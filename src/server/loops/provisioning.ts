@@ -59,6 +59,10 @@ interface OwnedWorker {
   hasConnected: boolean;
   idleSinceMs: number | null;
   isLeaving: boolean;
+  /** `#create` is at work: what there is of it and what is not says nothing yet. */
+  isBeingMade: boolean;
+  /** Why it could not be made; it stays for as long as it cannot be removed for certain. */
+  failure: string | null;
   /** An earlier server made it. */
   isAdopted: boolean;
 }
@@ -115,7 +119,9 @@ export class Provisioner {
         labels: pool.labels,
         capacity: pool.capacity,
         room: isBlocked ? 0 : Math.max(0, pool.maxWorkers - owned.length),
-        arriving: owned.filter((worker) => !worker.hasConnected && !connections.get(worker.workerId)).length,
+        arriving: owned.filter(
+          (worker) => !worker.hasConnected && worker.failure === null && !connections.get(worker.workerId),
+        ).length,
         problem: isBlocked ? problem.message : null,
       };
     });
@@ -141,7 +147,8 @@ export class Provisioner {
 
   async #roundOf(provider: Provider): Promise<void> {
     for (const worker of this.#owned.values()) {
-      if (worker.pool.provider === provider && !worker.isLeaving) await this.#look(worker);
+      const isChanging = worker.isLeaving || worker.isBeingMade;
+      if (worker.pool.provider === provider && !isChanging) await this.#look(worker);
     }
     for (const { workerId } of await provider.list()) {
       if (!this.#owned.has(workerId)) await this.#removeUnowned(provider, workerId);
@@ -174,8 +181,14 @@ export class Provisioner {
     for (const stop of this.#stopListening) stop();
   }
 
-  #own(worker: Omit<OwnedWorker, "idleSinceMs" | "isLeaving">): OwnedWorker {
-    const owned: OwnedWorker = { ...worker, idleSinceMs: null, isLeaving: false };
+  #own(worker: Omit<OwnedWorker, "idleSinceMs" | "isLeaving" | "isBeingMade" | "failure">): OwnedWorker {
+    const owned: OwnedWorker = {
+      ...worker,
+      idleSinceMs: null,
+      isLeaving: false,
+      isBeingMade: false,
+      failure: null,
+    };
     this.#owned.set(worker.workerId, owned);
     return owned;
   }
@@ -187,6 +200,7 @@ export class Provisioner {
     const createdAtMs = clock.nowMs();
     const owned = this.#own({ workerId, pool, createdAtMs, hasConnected: false, isAdopted: false });
     const token = uuidV4();
+    owned.isBeingMade = true;
     try {
       await store.insertWorker({
         id: workerId,
@@ -206,13 +220,18 @@ export class Provisioner {
         capacity: pool.capacity,
         environment: {},
       });
-      await store.setTokenExpiry(workerId, clock.nowMs() + TOKEN_LIFETIME_MS);
+      // An image may have been pulled before it.
+      owned.createdAtMs = clock.nowMs();
+      await store.setTokenExpiry(workerId, owned.createdAtMs + TOKEN_LIFETIME_MS);
       log.info({ workerId, pool: pool.name }, "worker created");
     } catch (error) {
       this.#notePoolProblem(pool, error);
+      owned.failure = errorMessage(error);
       await this.#remove(owned, errorMessage(error)).catch((cleanUpError: unknown) => {
         log.error({ err: cleanUpError, workerId }, "could not remove a worker");
       });
+    } finally {
+      owned.isBeingMade = false;
     }
   }
 
@@ -220,9 +239,11 @@ export class Provisioner {
     const { clock, random, log } = this.#deps;
     const message = errorMessage(error);
     const isTransient = !(error instanceof AppError) || ERROR_CODES[error.code].retryable;
-    log.error({ err: error, pool: pool.name, isTransient }, "could not create a worker");
-    const backoff =
-      this.#problems.get(pool.name)?.backoff ?? new Backoff({ baseMs: 1_000, maxMs: 60_000 }, random);
+    const before = this.#problems.get(pool.name);
+    if (before?.message !== message) {
+      log.error({ err: error, pool: pool.name, isTransient }, "could not create a worker");
+    }
+    const backoff = before?.backoff ?? new Backoff({ baseMs: 1_000, maxMs: 60_000 }, random);
     this.#problems.set(pool.name, { message, backoff, untilMs: clock.nowMs() + 500 + backoff.nextDelayMs() });
   }
 
@@ -234,6 +255,7 @@ export class Provisioner {
 
   async #look(worker: OwnedWorker): Promise<void> {
     const { connections, clock, store } = this.#deps;
+    if (worker.failure !== null) return await this.#removeFailed(worker, worker.failure);
     const nowMs = clock.nowMs();
     const connection = connections.get(worker.workerId);
     if (connection) {
@@ -257,6 +279,17 @@ export class Provisioner {
       await this.#remove(worker, "did not connect in time");
     } else if ((await worker.pool.provider.inspect(worker.workerId)) === "gone" && worker.hasConnected) {
       await this.#onGone(worker.workerId, "its processes are gone");
+    }
+  }
+
+  /** Could not be made, nor removed: until its provider answers again, no others are made. */
+  async #removeFailed(worker: OwnedWorker, failure: string): Promise<void> {
+    try {
+      await this.#remove(worker, failure);
+      this.#problems.delete(worker.pool.name);
+    } catch (error) {
+      this.#notePoolProblem(worker.pool, error);
+      throw error;
     }
   }
 
