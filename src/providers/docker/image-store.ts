@@ -3,7 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { AppError, errorMessage } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import { isNotFound, type Engine } from "./engine.ts";
+import { isNotFound, type Engine, type EngineCall } from "./engine.ts";
 
 export const PULL_POLICIES = ["missing", "always", "never"] as const;
 export type PullPolicy = (typeof PULL_POLICIES)[number];
@@ -78,18 +78,22 @@ export class ImageStore {
     const headers = await this.#authHeaders(image);
     // Without a tag the engine would pull every tag there is.
     const query = { fromImage: image, ...(hasVersion(image) ? {} : { tag: "latest" }) };
-    const lines = await this.#engine.bytes({
-      method: "POST",
-      path: "/images/create",
-      query,
-      headers,
-      what,
-      timeoutMs: PULL_TIMEOUT_MS,
-    });
-    // The status was sent before the download began, so the outcome stands in the last lines.
-    const problem = pullProblem(lines.toString("utf8"));
+    const problem = await this.#download({ query, headers, what });
     if (problem === null) return;
     throw new AppError(isPermanent(problem) ? "not_found" : "unavailable", `${what}: ${problem}`);
+  }
+
+  /** Null if it went well. What is wrong stands in the status, or after it in the last of the lines. */
+  async #download(call: Pick<EngineCall, "query" | "headers" | "what">): Promise<string | null> {
+    const timeoutMs = PULL_TIMEOUT_MS;
+    try {
+      const lines = await this.#engine.bytes({ ...call, method: "POST", path: "/images/create", timeoutMs });
+      return pullProblem(lines.toString("utf8"));
+    } catch (error) {
+      const status = error instanceof AppError ? error.details["status"] : undefined;
+      if (status !== 404 && status !== 500) throw error;
+      return errorMessage(error).slice(`${call.what}: `.length);
+    }
   }
 
   async #authHeaders(image: string): Promise<Record<string, string>> {
@@ -97,7 +101,9 @@ export class ImageStore {
     if (authFile === null) return {};
     const credentials = await readCredentials(authFile, registryOf(image));
     if (credentials === null) return {};
-    return { "x-registry-auth": Buffer.from(JSON.stringify(credentials)).toString("base64url") };
+    // With its padding: engines take the header without it for none at all.
+    const text = Buffer.from(JSON.stringify(credentials)).toString("base64");
+    return { "x-registry-auth": text.replaceAll("+", "-").replaceAll("/", "_") };
   }
 }
 
