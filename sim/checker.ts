@@ -269,7 +269,7 @@ export class Checker {
   }
 
   /** Harmless once the attempt is over: then the worker is about to hear that it may forget it. */
-  spoolUnreadable(attemptId: string, offset: number): void {
+  spoolMissed(attemptId: string, offset: number): void {
     const job = this.jobs.get(this.treeOf(attemptId)?.jobId ?? "")?.job;
     const isLive = job?.attemptId === attemptId && !isFinal(job.state) && job.state !== "pending";
     if (isLive) this.fail("log_needed", `attempt ${this.#facts(attemptId).runs} at byte ${offset}`);

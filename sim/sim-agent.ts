@@ -258,7 +258,6 @@ export class SimAgent {
     } catch {
       // Forgotten while it was read, or lost: the session decides what becomes of the attempt.
       if (!this.#session.attempts.has(attemptId)) return null;
-      this.#machine.checker.spoolUnreadable(attemptId, offset);
       this.#perform(onLogUnreadable(this.#session, attemptId));
       this.#link?.wake();
       return null;

@@ -145,6 +145,7 @@ export class SpoolFile {
 
   read(offset: number, maxBytes: number): Uint8Array {
     const length = Math.min(maxBytes, this.end - offset);
+    if (offset < this.acked) this.#checker.spoolMissed(this.#attemptId, offset);
     if (offset < this.acked || length <= 0) {
       const what = `byte ${offset} is not there, only ${this.acked} to ${this.end}`;
       throw new AppError("data_loss", `read spool of attempt ${this.#attemptId}: ${what}`);
