@@ -1,8 +1,9 @@
 /** A server whose only workers are containers of the test engine. */
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { systemClock } from "../src/base/clock.ts";
 import { eventually } from "../src/base/eventually.ts";
 import type { Engine } from "../src/providers/docker/engine.ts";
 import {
@@ -73,6 +74,45 @@ export class DockerPlace {
       intervalMs: 200,
       what: "the end of the last container",
     });
+  }
+
+  async #haveSucceeded(ids: readonly string[]): Promise<boolean> {
+    const list = await this.place.run(["list", "--all", "--output", "json"]);
+    const jobs = JSON.parse(list.stdout.toString()) as { id: string; state: string }[];
+    const ended = jobs.filter(({ id, state }) => ids.includes(id) && state === "succeeded");
+    return ended.length === ids.length;
+  }
+
+  /** Submits thirty jobs and resolves with the most containers that there were at a time. */
+  async runThirty(meanwhile: () => Promise<void>): Promise<number> {
+    const file = join(this.place.directory, "jobs.jsonl");
+    const lines = Array.from({ length: 30 }, (_, index) =>
+      JSON.stringify({ name: `job-${index}`, run: ["sh", "-c", `echo ${index}; sleep 0.2`] }),
+    );
+    await writeFile(file, `${lines.join("\n")}\n`);
+    const submitted = await this.place.run(["submit", file]);
+    assert.equal(submitted.code, 0, submitted.stderr);
+    const ids = submitted.stdout.toString().trim().split("\n");
+    assert.equal(ids.length, 30);
+    let most = 0;
+    let isDone = false;
+    const counting = (async () => {
+      for (; !isDone; await systemClock.sleep(50)) most = Math.max(most, (await this.containers()).length);
+    })();
+    await meanwhile();
+    await eventually(() => this.#haveSucceeded(ids), {
+      timeoutMs: 90_000,
+      intervalMs: 500,
+      what: "the end of the jobs",
+    });
+    isDone = true;
+    await counting;
+    for (const index of [0, 29]) {
+      const log = await this.place.run(["logs", ids[index] ?? "", "--raw"]);
+      assert.equal(log.stdout.toString(), `${index}\n`);
+    }
+    await this.noneLeft();
+    return most;
   }
 
   async remove(): Promise<void> {

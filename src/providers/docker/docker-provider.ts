@@ -59,6 +59,8 @@ const MAX_SETTLED = 10_000;
 /** How long a container that is being removed by somebody may take to be gone. */
 const REMOVE_TIMEOUT_MS = 30_000;
 
+const ENDED: ReadonlySet<string> = new Set(["exited", "dead"]);
+
 interface ContainerState extends EndedState {
   Status: string;
   Running: boolean;
@@ -130,6 +132,8 @@ export class DockerProvider implements Provider {
     const state = (await this.#inspect(nameOf(workerId)))?.State;
     if (!state) return "gone";
     if (state.Running || state.Paused) return "running";
+    // Whoever learns of the end here shall know its reason already, as with an event that was faster.
+    if (ENDED.has(state.Status)) await this.#alone(workerId, () => this.#report(workerId));
     // One that a server has made and not started before it ended will never start.
     return this.#creating.has(workerId) ? "starting" : "gone";
   }
@@ -336,7 +340,7 @@ export class DockerProvider implements Provider {
     const name = containerName(workerId);
     const found = await this.#inspect(name);
     // A removal may have begun while the engine answered.
-    if (found?.State.Running === true || this.#settled.has(workerId)) return;
+    if (found?.State.Running === true || this.#settled.has(workerId) || this.#listeners.size === 0) return;
     this.#settle(workerId);
     // Somebody may have removed the volume with the program: it is filled again.
     if (found && hasNotStarted(found.State)) this.#prepared = null;
