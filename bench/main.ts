@@ -6,6 +6,7 @@
 import { errorMessage } from "../src/base/errors.ts";
 import type { BenchRow, Measured } from "./bench-row.ts";
 import { durationMs } from "./bench-row.ts";
+import { dockerWorker } from "./hodei/docker.ts";
 import { ephemeralWorker, firstRun, laterRun } from "./hodei/first-run.ts";
 import {
   batchedQueueJobs,
@@ -32,6 +33,7 @@ const rows: readonly BenchRow[] = [
   firstRun,
   laterRun,
   ephemeralWorker,
+  dockerWorker,
   idleWorkersMemory,
   idleWorkersCpu,
   reconnect,

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { rm } from "node:fs/promises";
 import { LogStream } from "../../src/protocol/gen/hodei/v1/logs_pb.ts";
 import { durationMs, medianOf, type BenchRow } from "../bench-row.ts";
-import { makeDataDirectory, startBenchServer } from "./bench-server.ts";
+import { makeDataDirectory, startBenchServer, type BenchServer } from "./bench-server.ts";
 
 async function run(command: string, args: readonly string[], env: Record<string, string>): Promise<void> {
   const child = spawn(command, args, {
@@ -56,20 +56,26 @@ export const ephemeralWorker: BenchRow = {
   rawName: "start of Node.js",
   async run() {
     const server = await startBenchServer(["--ephemeral-workers"]);
-    const echo = { commandType: { case: "shell" as const, value: { cmd: "echo", args: ["x"] } } };
     try {
-      const value = await medianOf(7, async () => {
-        const tookMs = await durationMs(async () => {
-          const { jobId } = await server.jobs.queueJob({ definition: { name: "first byte", command: echo } });
-          for await (const { entries } of server.logs.readLog({ jobId, follow: true })) {
-            if (entries.some(({ stream }) => stream === LogStream.STDOUT)) break;
-          }
-        });
-        return tookMs / 1_000;
-      });
-      return { value, raw: await nodeStartSeconds(), unit: "s" };
+      return {
+        value: await medianOf(7, () => firstByteSeconds(server)),
+        raw: await nodeStartSeconds(),
+        unit: "s",
+      };
     } finally {
       await server.stop();
     }
   },
 };
+
+/** From the submission of a job to the first byte of its output at a reader. */
+export async function firstByteSeconds(server: BenchServer): Promise<number> {
+  const echo = { commandType: { case: "shell" as const, value: { cmd: "echo", args: ["x"] } } };
+  const tookMs = await durationMs(async () => {
+    const { jobId } = await server.jobs.queueJob({ definition: { name: "first byte", command: echo } });
+    for await (const { entries } of server.logs.readLog({ jobId, follow: true })) {
+      if (entries.some(({ stream }) => stream === LogStream.STDOUT)) break;
+    }
+  });
+  return tookMs / 1_000;
+}

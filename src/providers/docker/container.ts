@@ -23,7 +23,7 @@ export interface ContainerOptions {
 
 export const OWNER_LABEL = "hodei.owner";
 export const WORKER_LABEL = "hodei.worker";
-export const POOL_LABEL = "hodei.pool";
+const POOL_LABEL = "hodei.pool";
 
 /** A volume of its own: a read-only root keeps it writable, and it goes with the container. */
 export const WORK_VOLUME = "/hodei-work";
