@@ -139,8 +139,11 @@ export class JobLoad {
   async #cancel(job: StormJob, afterMs: number): Promise<void> {
     await systemClock.sleep(afterMs);
     const request = { jobId: job.jobId, reason: "planned by the storm" };
-    const answer = await this.#unlessEnded(() => this.#options.client.jobs.cancelJob(request));
-    if (answer?.job) job.cancelledAtAttempt = answer.job.attemptCount;
+    const { jobs } = this.#options.client;
+    const answer = await this.#unlessEnded(() => jobs.cancelJob(request));
+    // Refused because it has ended already: perhaps by this very call, whose first answer was lost.
+    const { job: found } = answer ?? (await this.#persist(() => jobs.getJob({ jobId: job.jobId })));
+    if (found && (answer || found.state === JobState.CANCELLED)) job.cancelledAtAttempt = found.attemptCount;
   }
 
   async #pause(job: StormJob, act: { afterMs: number; forMs: number }): Promise<void> {
