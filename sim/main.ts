@@ -12,7 +12,7 @@ const USAGE = `Simulates whole clusters, each drawn from a seed, and checks that
   npm run sim -- --seeds 1000 --from 5001
   npm run sim -- --seed 42             one seed, with all that happens in it
   npm run sim -- --mutations           plants bugs, and expects that each is found
-                 --seeds 2000          … within so many seeds
+                 --seeds 8000          … within so many seeds
                  --only NAME           … this one
 
   --processes N                        how many processes share the seeds; 2 by default
@@ -35,7 +35,7 @@ const processes = wholeNumber("processes", values.processes);
 if (values.help) {
   console.log(USAGE);
 } else if (values.mutations) {
-  const maxSeeds = wholeNumber("seeds", values.seeds ?? "3000");
+  const maxSeeds = wholeNumber("seeds", values.seeds ?? "8000");
   const areCaught = await runMutations({ directory, maxSeeds, processes, only: values.only ?? null });
   process.exitCode = areCaught ? 0 : 1;
 } else if (values.seed !== undefined) {
