@@ -139,8 +139,11 @@ async function overdue(due: LiveDue, nowMs: number, deps: DeadlineDependencies):
   const connection = deps.connections.get(workerId);
   if (connection && !isUnreachable(connection.session.heardAtMs, nowMs)) {
     const { connectedAtMs, heardAtMs } = connection.session;
-    // It has just come back, and says in a moment what became of the attempt.
-    if (heardAtMs - connectedAtMs < START_CONFIRM_MS || isFallingSilent(connection, nowMs)) return null;
+    // It has just come back and says in a moment what became of the attempt, or is about to go: its
+    // lease counts from its last word.
+    if (heardAtMs - connectedAtMs < START_CONFIRM_MS || isFallingSilent(connection, nowMs)) {
+      return { type: "disconnect", attemptId, heardAtMs };
+    }
     if (connection.hasResult(attemptId)) return waitForLog(due, connection);
     // The answer of the cancel was lost, and nobody has told the worker.
     if (due.state === "cancelling" && !connection.isTold(attemptId, "cancel")) {
