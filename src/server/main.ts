@@ -17,6 +17,7 @@ import { readSettings, type Flags, type SettingsValues } from "../base/settings.
 import { listenForSignals } from "../base/signals.ts";
 import { steadyClock } from "../base/steady-clock.ts";
 import { abandonEmbeddedPostgres } from "../storage/embedded-postgres.ts";
+import { dockerPoolSettings } from "./docker-settings.ts";
 import { serverSettings } from "./settings.ts";
 import {
   checkAddress,
@@ -158,6 +159,7 @@ function optionsFrom(
       workerIdleTimeoutMs: settings.workerIdleTimeout,
       ephemeral: settings.ephemeralWorkers,
     },
+    docker: dockerPoolSettings(settings),
     onFatal(error) {
       log.error({ err: error }, "the server cannot go on");
       process.exit(1);

@@ -17,7 +17,6 @@ import { LogService } from "../protocol/gen/hodei/v1/logs_pb.ts";
 import { ServerService } from "../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
 import { ProcessProvider } from "../providers/process/process-provider.ts";
-import type { Provider } from "../providers/provider.ts";
 import { openDirectoryBlobStore } from "../storage/directory-blob-store.ts";
 import type { PostgresConnection } from "../storage/postgres/database.ts";
 import { openPostgresStore } from "../storage/postgres/open-postgres-store.ts";
@@ -78,7 +77,6 @@ export async function startControlPlane(
   if (!options.readOnly) {
     const provisioner = new Provisioner({
       ...parts,
-      pools: [parts.pool],
       clock,
       random,
       log,
@@ -89,7 +87,7 @@ export async function startControlPlane(
     const loops = startLoops(options, parts, provisioner);
     // Workers that shall end are not told to look for another server first.
     started.add("worker connections", connections);
-    started.add("workers", { stop: () => endWorkers(options, provisioner, parts.pool.provider) });
+    started.add("workers", { stop: () => endWorkers(options, provisioner, parts.pools) });
     started.add("background loops", loops);
   }
   const http = await startHttpServer({ ...rpc, port: options.httpPort });
@@ -123,7 +121,7 @@ interface Parts {
   heartbeats: HeartbeatWriter;
   jobs: JobBus;
   calls: ActiveCalls;
-  pool: Pool;
+  pools: Pool[];
   connections: WorkerConnections;
   /** Wake-ups of the loops; they do nothing while no loop runs. */
   hints: { scheduling(): void; provisioning(): void; sealing(): void };
@@ -151,14 +149,7 @@ async function openParts(
   const heartbeats = new HeartbeatWriter({ store, clock, log });
   started.add("heartbeats", heartbeats);
   started.add("logs", logs);
-  const provider = new ProcessProvider({
-    directory: join(dataDirectory, "workers"),
-    workerProgram: options.workerProgram,
-    environment: options.environment,
-    clock,
-    log,
-  });
-  const pool = localPool(options.localWorkers, provider);
+  const pools = await openPools(options);
   const jobs = new JobBus();
   const nothing = (): void => {};
   const hints = { scheduling: nothing, provisioning: nothing, sealing: nothing };
@@ -170,8 +161,8 @@ async function openParts(
     heartbeats,
     jobs,
     calls: new ActiveCalls(),
-    pool,
-    connections: new WorkerConnections((name) => name === pool.name && pool.ephemeral),
+    pools,
+    connections: new WorkerConnections((name) => pools.some((pool) => pool.name === name && pool.ephemeral)),
     hints,
     onJobChanged(job) {
       jobs.publish(job);
@@ -183,6 +174,22 @@ async function openParts(
     onRoom: () => hints.scheduling(),
     onIdle: () => hints.provisioning(),
   };
+}
+
+/** A job that asks for no pool goes to the first one that has room for it. */
+async function openPools(options: ServerOptions): Promise<Pool[]> {
+  const { dataDirectory, docker, clock, log } = options;
+  const processes = new ProcessProvider({
+    directory: join(dataDirectory, "workers"),
+    workerProgram: options.workerProgram,
+    environment: options.environment,
+    clock,
+    log,
+  });
+  const local = localPool(options.localWorkers, processes);
+  if (docker === null) return [local];
+  const { dockerPool } = await import("./docker-pool.ts");
+  return [local, await dockerPool(docker, options)];
 }
 
 function addRoutes(router: ConnectRouter, options: ServerOptions, parts: Parts): void {
@@ -275,13 +282,13 @@ function makeFirstWorker(provisioner: Provisioner): void {
 async function endWorkers(
   options: ServerOptions,
   provisioner: Provisioner,
-  provider: Provider,
+  pools: readonly Pool[],
 ): Promise<void> {
   const { endWorkersOnStop } = options;
   if (endWorkersOnStop === "none") provisioner.stopListening();
   else await provisioner.destroyWorkers(endWorkersOnStop);
   // An agent that dies from here on is the next server's to start again.
-  await provider.close();
+  for (const { provider } of pools) await provider.close();
 }
 
 /** Leaves word for the command line on this machine. Removed once: the next word is another server's. */
