@@ -8,6 +8,7 @@
 import { Backoff } from "../base/backoff.ts";
 import { AppError, systemErrorCode } from "../base/errors.ts";
 import { formatDurationMs } from "../base/quantities.ts";
+import { sharedAbortController } from "../base/shared-abort.ts";
 import { explain } from "./call.ts";
 import type { CommandContext } from "./command.ts";
 import type { Connection } from "./connection.ts";
@@ -33,7 +34,7 @@ export function followContext(
     connection,
     context,
     notice: new LossNotice(context, options),
-    signal: options.signal ?? new AbortController().signal,
+    signal: options.signal ?? sharedAbortController().signal,
   };
 }
 
