@@ -13,7 +13,7 @@ const TICK_MS = 1_000;
 const IDLE_EXIT_MS = 60_000;
 const STRAY_ROUND_MS = 50;
 const STUCK_RETRY_MS = 1_000;
-const MAX_SPAWN_HANG_MS = 90_000;
+const MAX_SPAWN_HANG_MS = 240_000;
 
 export class SimRunner {
   readonly process: SimProcess;
