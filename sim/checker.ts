@@ -55,7 +55,7 @@ export class Checker {
   durableLog: (attemptId: string) => number = () => 0;
   /** Whether anything may go wrong in this run. */
   hasFaults = true;
-  /** Whether a worker may be at something for long that cannot be called off, such as a fork. */
+  /** Whether a worker may be at something for long that cannot be called off, or cannot be told to. */
   mayResist = false;
   readonly #time: VirtualTime;
   readonly #attempts = new Map<string, AttemptFacts>();

@@ -31,6 +31,8 @@ export interface RunResult {
 
 /** How long a cluster without faults may take until every job has ended and every worker has left. */
 const SETTLE_LIMIT_MS = 45 * 60_000;
+/** A runner that cannot be told anything for a minute on end looks like one that does nothing. */
+const MIN_CUT_INTERVAL_MS = 12_000;
 const SWEEP_MS = 1_000;
 /**
  * How long after its deadline a state may last while the server can act: a worker may need half a
@@ -76,7 +78,8 @@ export class Cluster {
     this.checker = new Checker(time, this.trace);
     const { checker } = this;
     checker.hasFaults = scenario.hasFaults;
-    checker.mayResist = scenario.machine.spawnHangRate > 0;
+    const meanCutMs = scenario.faults.get("socket_cut") ?? Number.POSITIVE_INFINITY;
+    checker.mayResist = scenario.machine.spawnHangRate > 0 || meanCutMs < MIN_CUT_INTERVAL_MS;
     const random = (name: string): SimRandom => new SimRandom(seed, name);
     this.serverHost = new SimHost(time, "server");
     this.serverHost.wallOffsetMs = random("skew").between(-1, 1) * scenario.clockSkewMs;

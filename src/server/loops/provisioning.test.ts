@@ -182,6 +182,19 @@ test("gives no job to a worker that is gone and whose stream seems to be open", 
   assert.deepEqual(connections.schedulable(), []);
 });
 
+test("notices the loss of a worker whose stream is closed and whose transport hangs", async (t) => {
+  const { queue, schedule, made, only, provider, connect, provisioner, store, workerState } = setup(t);
+  await queue();
+  await schedule();
+  await made(1);
+  const workerId = only();
+  await store.changeWorker({ workerId, state: "ready" });
+  connect(workerId).connection.close();
+  provider.instances.clear();
+  await provisioner.round();
+  assert.equal(await workerState(workerId), "terminated");
+});
+
 test("frees the jobs of a worker that is gone at once", async (t) => {
   const { queue, schedule, made, only, connect, provider, job, workerState } = setup(t);
   const id = await queue();

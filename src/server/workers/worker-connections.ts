@@ -113,7 +113,7 @@ export class WorkerConnections implements Service {
    * database may know less: heartbeats are stored late, and not at all while it is away.
    */
   heardAtMs(workerId: string): number | null {
-    return this.get(workerId)?.session.heardAtMs ?? this.#heard.get(workerId) ?? null;
+    return this.#connections.get(workerId)?.session.heardAtMs ?? this.#heard.get(workerId) ?? null;
   }
 
   /** Only what may hold an attempt needs to be remembered, and the oldest of too many is not. */
@@ -132,7 +132,9 @@ export class WorkerConnections implements Service {
   }
 
   get(workerId: string): WorkerConnection | null {
-    return this.#connections.get(workerId) ?? null;
+    const connection = this.#connections.get(workerId);
+    // One that is closed stays for as long as its transport hangs, which says nothing of the worker.
+    return connection && !connection.isClosed ? connection : null;
   }
 
   all(): WorkerConnection[] {
