@@ -69,8 +69,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: "a wish is not repeated with the heartbeats",
     file: "core/server-session.ts",
-    find: "actions.push(...repeatWanted(attempt), ...takePhase(attempt, holding));",
-    replace: "actions.push(...takePhase(attempt, holding));",
+    find: "actions.push(...repeatWanted(attempt), ...takePhase(attempt, holding, session.heardAtMs));",
+    replace: "actions.push(...takePhase(attempt, holding, session.heardAtMs));",
   },
   {
     name: "log is acknowledged before it is on disk",

@@ -236,6 +236,14 @@ describe("the server's half of the session", () => {
     assert.deepEqual(inputs(onWorkerMessage(session, beat("running"), 2)), ["resume"]);
   });
 
+  test("takes back by a heartbeat that a job is unreachable, which overtook the worker's return", () => {
+    const session = setup();
+    onJobSeen(session, sampleJob({ state: "unreachable", startedAtMs: 5 }));
+    assert.deepEqual(inputs(onWorkerMessage(session, beat("running"), 1)), ["start"]);
+    assert.deepEqual(inputs(onWorkerMessage(session, beat("paused"), 2)), ["pause"]);
+    assert.deepEqual(inputs(onWorkerMessage(session, beat("finished"), 3)), []);
+  });
+
   test("tells a worker that comes back what it did not hear", () => {
     const wishes = [
       [sampleJob({ state: "cancelling" }), ["cancel"]],

@@ -133,7 +133,9 @@ export function onHello(
 function takeUp(session: ServerSession, view: LiveAttemptView, held: HeldAttempt): ServerAction[] {
   const attempt = { ...newAttempt(view), confirmed: true };
   session.attempts.set(view.attemptId, attempt);
-  return [...sayWanted(attempt), ...takePhase(attempt, held)];
+  // One that was away says by itself, right after the welcome, that it is back.
+  const isBack = view.job.state === "unreachable";
+  return [...sayWanted(attempt), ...(isBack ? [] : takePhase(attempt, held, session.heardAtMs))];
 }
 
 function restartOrMiss(session: ServerSession, view: LiveAttemptView, runnerId: string): ServerAction[] {
@@ -206,15 +208,14 @@ function control(attemptId: string, action: ControlAction): ServerAction {
   return { type: "send", message: { type: "control", attemptId, action } };
 }
 
-/** A pause or its end of which the acknowledgement was lost. */
-function takePhase(attempt: ServerAttempt, { phase }: HeldAttempt): ServerAction[] {
+/** A pause, its end, or a return of which the word was lost or overtaken. */
+function takePhase(attempt: ServerAttempt, { phase }: HeldAttempt, nowMs: number): ServerAction[] {
   const { attemptId, jobId, jobState } = attempt;
-  if (phase === "paused" && jobState === "running") {
-    return [{ type: "apply", attemptId, jobId, input: { type: "pause", attemptId } }];
-  }
-  if (phase === "running" && jobState === "paused") {
-    return [{ type: "apply", attemptId, jobId, input: { type: "resume", attemptId } }];
-  }
+  const apply = (input: JobInput): ServerAction[] => [{ type: "apply", attemptId, jobId, input }];
+  const isAway = jobState === "unreachable";
+  if (phase === "paused" && (isAway || jobState === "running")) return apply({ type: "pause", attemptId });
+  if (phase === "running" && jobState === "paused") return apply({ type: "resume", attemptId });
+  if (phase === "running" && isAway) return apply({ type: "start", attemptId, startedAtMs: nowMs });
   return [];
 }
 
@@ -284,7 +285,7 @@ function onHeartbeat(
   const held = new Map(message.attempts.map((attempt) => [attempt.attemptId, attempt]));
   for (const attempt of session.attempts.values()) {
     const holding = held.get(attempt.attemptId);
-    if (holding) actions.push(...repeatWanted(attempt), ...takePhase(attempt, holding));
+    if (holding) actions.push(...repeatWanted(attempt), ...takePhase(attempt, holding, session.heardAtMs));
     if (attempt.isEnding || holding) continue;
     // Crossed on the wire, which does no harm, or lost with the connection between agent and runner.
     if (!attempt.confirmed) {

@@ -53,7 +53,7 @@ async function actOn(due: DueJob, nowMs: number, deps: DeadlineDependencies): Pr
   deps.log.info({ jobId: due.jobId, state: due.state, input: input.type }, "deadline passed");
   deps.onJobChanged(applied.job);
   if (due.workerId === null || due.attemptId === null) return;
-  if (input.type === "cancel") deps.connections.jobSeen(applied.job);
+  if (input.type === "cancel" || input.type === "disconnect") deps.connections.jobSeen(applied.job);
   if (input.type === "lose") {
     deps.connections.giveUp({ workerId: due.workerId, attemptId: due.attemptId });
   }

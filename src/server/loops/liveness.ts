@@ -63,7 +63,10 @@ async function look(worker: Worker, nowMs: number, deps: LivenessDependencies): 
   for (const { attempt, job } of await deps.store.listLiveAttempts(worker.id)) {
     const input = { type: "disconnect", attemptId: attempt.id, heardAtMs } as const;
     const applied = await deps.store.applyInput({ jobId: job.id, input, nowMs });
-    if (applied.ok) deps.onJobChanged(applied.job);
+    if (!applied.ok) continue;
+    // The worker may have come back meanwhile: then its next heartbeat takes this back.
+    deps.connections.jobSeen(applied.job);
+    deps.onJobChanged(applied.job);
   }
   if (worker.state === "broken") return;
   deps.log.warn({ workerId: worker.id }, "worker is unreachable");
