@@ -247,7 +247,9 @@ async function runnerProcess() {
     steps: [makeStep("long", `echo $$ > "$HODEI_WORKSPACE/../../../pid"; sleep 60`)],
   });
   const pid = await eventually(
-    () => existsSync(join(directory, "pid")) && Number(readFileSync(join(directory, "pid"), "utf8")),
+    // The file is empty for a moment.
+    () =>
+      existsSync(join(directory, "pid")) && (Number(readFileSync(join(directory, "pid"), "utf8")) || null),
   );
   return { directory, child, exited, agent, attemptId, pid };
 }
