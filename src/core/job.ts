@@ -3,6 +3,8 @@
  * epoch, durations milliseconds; `null` means "there is none", never "unknown".
  */
 
+import type { LabelRequirement, Toleration } from "./labels.ts";
+
 export const JOB_STATES = [
   "pending",
   "scheduled",
@@ -36,6 +38,7 @@ export const INFRASTRUCTURE_CAUSES = [
   "provision_failed",
   "queue_timeout",
   "server_error",
+  "preempted",
 ] as const;
 export const CAUSES = [...USER_CAUSES, ...INFRASTRUCTURE_CAUSES] as const;
 /** Why a job or attempt ended other than well. Shown to users: append, never rename. */
@@ -97,6 +100,25 @@ export const LOG_QUOTA_POLICIES = ["fail", "truncate"] as const;
 /** What becomes of a job whose log has reached its quota: it ends, or the rest is not recorded. */
 export type LogQuotaPolicy = (typeof LOG_QUOTA_POLICIES)[number];
 
+/**
+ * A wish, not a condition: workers with more weight are taken first, those with less (below 0) last.
+ * It is for workers with such labels or for workers that run jobs with such labels.
+ */
+export interface PlacementPreference {
+  /** -100 to 100. */
+  weight: number;
+  /** Fulfilled by a worker whose labels fulfil all of these; empty if it is about jobs. */
+  workerLabels: LabelRequirement[];
+  /** Fulfilled by a worker that runs a job with all of these labels; empty if it is about workers. */
+  jobLabels: Record<string, string>;
+}
+
+/** Of all jobs with one key, over all queues, no more than `limit` run at the same time. */
+export interface ConcurrencyLimit {
+  key: string;
+  limit: number;
+}
+
 /** A job as it was submitted, with defaults filled in. Either `command` or `steps` is set. */
 export interface JobDefinition {
   name: string;
@@ -106,8 +128,18 @@ export interface JobDefinition {
   /** Relative to the workspace, or absolute; empty: the workspace itself. */
   workingDirectory: string;
   resources: Resources;
-  /** Labels that the worker must have. */
+  /** Labels that the worker must have. Zone, provider and pool of a worker are labels too. */
   selector: Record<string, string>;
+  /** More conditions on the labels of the worker. */
+  selectorExpressions: LabelRequirement[];
+  /** Which taints of a worker the job accepts. */
+  tolerations: Toleration[];
+  /** What the worker must be able to do, such as `pause`. */
+  capabilities: string[];
+  preferences: PlacementPreference[];
+  concurrency: ConcurrencyLimit | null;
+  /** The job may be ended and queued again for one with a higher priority. */
+  preemptible: boolean;
   timeoutMs: number;
   queueTimeoutMs: number;
   graceMs: number;
@@ -150,6 +182,12 @@ export function definitionWith(
     workingDirectory: "",
     resources: { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 },
     selector: {},
+    selectorExpressions: [],
+    tolerations: [],
+    capabilities: [],
+    preferences: [],
+    concurrency: null,
+    preemptible: false,
     timeoutMs: JOB_DEFAULTS.timeoutMs,
     queueTimeoutMs: JOB_DEFAULTS.queueTimeoutMs,
     graceMs: JOB_DEFAULTS.graceMs,
@@ -212,7 +250,7 @@ export interface AttemptResult {
   logEnd: number;
 }
 
-export type CancelCause = Extract<Cause, "cancelled" | "timeout">;
+export type CancelCause = Extract<Cause, "cancelled" | "timeout" | "preempted">;
 
 export interface Progress {
   percent: number;
@@ -232,6 +270,8 @@ export interface Attempt {
   exitCode: number | null;
   signal: string | null;
   message: string;
+  /** Since when the job waited for this attempt. */
+  queuedAtMs: number;
   scheduledAtMs: number;
   startedAtMs: number | null;
   finishedAtMs: number | null;
@@ -271,7 +311,10 @@ export interface Job {
   outputs: Record<string, string>;
   summary: string;
   cancelReason: string;
-  /** Why it is being ended: somebody asked for it, or its time is over and its worker let it run. */
+  /**
+   * Why it is being ended: somebody asked for it, its time is over and its worker let it run, or a job
+   * with a higher priority needs the place.
+   */
   cancelCause: CancelCause | null;
   /** Somebody asked for a pause; the worker may not have done it yet. */
   pauseWanted: boolean;
@@ -290,22 +333,4 @@ export interface JobEventRecord {
   attemptId: string | null;
   workerId: string | null;
   message: string;
-}
-
-/**
- * A text that is equal for two jobs exactly if every worker that fits one fits the other. The
- * scheduler uses it to look at a thousand alike jobs once.
- */
-export function placementKey(definition: JobDefinition): string {
-  const { resources, selector } = definition;
-  const labels = Object.keys(selector)
-    .toSorted()
-    .map((key) => [key, selector[key]]);
-  return JSON.stringify([
-    resources.cpuMillis,
-    resources.memoryBytes,
-    resources.diskBytes,
-    resources.gpu,
-    labels,
-  ]);
 }

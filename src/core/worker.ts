@@ -1,6 +1,7 @@
 /** The nouns of a worker. */
 
 import type { Resources } from "./job.ts";
+import type { Taint } from "./labels.ts";
 
 export const WORKER_STATES = [
   "creating",
@@ -13,15 +14,6 @@ export const WORKER_STATES = [
   "terminated",
 ] as const;
 export type WorkerState = (typeof WORKER_STATES)[number];
-
-export const TAINT_EFFECTS = ["NoSchedule", "PreferNoSchedule", "NoExecute"] as const;
-export type TaintEffect = (typeof TAINT_EFFECTS)[number];
-
-export interface Taint {
-  key: string;
-  value: string;
-  effect: TaintEffect;
-}
 
 /** What a worker can hold. */
 export interface WorkerCapacity extends Resources {
@@ -64,10 +56,14 @@ export interface Worker {
   info: WorkerInfo | null;
   usage: WorkerUsage | null;
   createdAtMs: number;
+  /** When its provider had made it; null if nobody made it, or it is not there yet. */
+  madeAtMs: number | null;
   registeredAtMs: number | null;
   lastHeartbeatAtMs: number | null;
   /** Why it is in this state. */
   message: string;
+  /** Somebody wants it to get no new jobs; it keeps those that it has, and stays. */
+  cordoned: boolean;
 }
 
 export const ATTEMPT_PHASES = ["accepted", "running", "paused", "finished"] as const;

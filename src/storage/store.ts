@@ -12,7 +12,17 @@
 
 import type { ChangeRefusal } from "../core/job-change.ts";
 import type { JobInput } from "../core/job-input.ts";
-import type { Attempt, Cause, Job, JobDefinition, JobEventRecord, JobState, Resources } from "../core/job.ts";
+import type {
+  Attempt,
+  Cause,
+  ConcurrencyLimit,
+  Job,
+  JobDefinition,
+  JobEventRecord,
+  JobState,
+} from "../core/job.ts";
+import type { Placement } from "../core/placement.ts";
+import type { PoolDefinition, QueueConfig, StoredPool } from "../core/pool.ts";
 import type { Worker, WorkerInfo, WorkerState, WorkerUsage } from "../core/worker.ts";
 
 export interface NewJob {
@@ -70,11 +80,37 @@ export type ResolvedId =
 /** What the scheduler needs to know of a job that waits. */
 export interface PendingJob {
   id: string;
-  placementKey: string;
-  resources: Resources;
-  selector: Record<string, string>;
+  queue: string;
   priority: number;
   pendingSinceMs: number;
+  placementKey: string;
+  placement: Placement;
+  concurrency: ConcurrencyLimit | null;
+}
+
+/** Which waiting jobs are read: of each queue its first ones, without those that are known to be held up. */
+export interface PendingQuery {
+  nowMs: number;
+  /** Jobs of one queue. */
+  perQueue: number;
+  withoutKeys: readonly string[];
+  withoutQueues: readonly string[];
+  withoutConcurrencyKeys: readonly string[];
+}
+
+/** A job that is at work: not waiting and not ended. */
+export interface ActiveJob {
+  jobId: string;
+  queue: string;
+  concurrencyKey: string | null;
+  /** The job's version when it was read. */
+  version: number;
+}
+
+export interface QueueBacklog {
+  queue: string;
+  pending: number;
+  oldestPendingSinceMs: number;
 }
 
 /** A job whose state has outlived its deadline. */
@@ -128,6 +164,8 @@ export interface WorkerChange {
   info?: WorkerInfo;
   usage?: WorkerUsage | null;
   lastHeartbeatAtMs?: number;
+  madeAtMs?: number;
+  cordoned?: boolean;
 }
 
 /** Where the finished log of an attempt lies. */
@@ -163,15 +201,24 @@ export interface Store {
   /** Oldest first. */
   listEvents(jobId: string, afterSequence: number): Promise<JobEventRecord[]>;
 
-  /** Jobs that may start now, highest priority first, then oldest; without those placement keys. */
-  listPending(options: {
-    limit: number;
-    nowMs: number;
-    withoutKeys: readonly string[];
-  }): Promise<PendingJob[]>;
+  /**
+   * Jobs that may start now. Within a queue highest priority first, then oldest; queues by name. The
+   * cost grows with the number of queues that have waiting jobs, not with the number of jobs.
+   */
+  listPending(query: PendingQuery): Promise<PendingJob[]>;
+  /** All jobs that are at work, in any order. */
+  listActive(): Promise<ActiveJob[]>;
+  /** Queues in which jobs wait, by name. */
+  listBacklogs(): Promise<QueueBacklog[]>;
+  /** How many waiting jobs of its queue go before a waiting job. */
+  countAhead(job: Job): Promise<number>;
   /** The earliest `notBeforeMs` after `nowMs` among pending jobs: when to look again. */
   nextPendingAtMs(nowMs: number): Promise<number | null>;
-  /** Stores why the jobs with these placement keys wait, where it differs. */
+  /**
+   * Stores why jobs wait, by wait key (see `waitKey` in core/plan.ts), where it differs; an empty reason
+   * removes it. A waiting job shows the reason of its queue if there is one, else that of its
+   * concurrency key, else that of its placement key, after what its own message says.
+   */
   setWaitReasons(reasons: ReadonlyMap<string, string>): Promise<void>;
   /** Jobs past their deadline, longest first. */
   listDue(options: { nowMs: number; limit: number }): Promise<DueJob[]>;
@@ -193,6 +240,20 @@ export interface Store {
   getWorker(workerId: string): Promise<Worker | null>;
   resolveWorkerId(prefix: string): Promise<ResolvedId>;
   listWorkers(filter: WorkerFilter, page: PageRequest): Promise<Page<Worker>>;
+
+  /** By name, with those that are being deleted. */
+  listPools(): Promise<StoredPool[]>;
+  /** Makes or replaces pools, all or none; one that was being deleted is there again. */
+  putPools(pools: readonly PoolDefinition[], nowMs: number): Promise<void>;
+  /** Marks pools as being deleted; unknown ones are skipped. */
+  markPoolsDeleting(names: readonly string[], nowMs: number): Promise<void>;
+  /** Forgets a pool that is being deleted. */
+  removePool(name: string): Promise<void>;
+
+  /** Queues that somebody configured, by name. */
+  listQueues(): Promise<QueueConfig[]>;
+  /** Sets the first and forgets the second, all or none. */
+  configureQueues(change: { set: readonly QueueConfig[]; reset: readonly string[] }): Promise<void>;
 
   /** Remembers where the log of an attempt was sealed. */
   setSealedLog(log: SealedLog): Promise<void>;

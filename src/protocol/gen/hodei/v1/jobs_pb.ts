@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file hodei/v1/jobs.proto.
  */
 export const file_hodei_v1_jobs: GenFile = /*@__PURE__*/
-  fileDesc("ChNob2RlaS92MS9qb2JzLnByb3RvEghob2RlaS52MSJgCgxTaGVsbENvbW1hbmQSIwoDY21kGAEgASgJQha6SBNyERABKIAgMgpeW15ceDAwXSokEisKBGFyZ3MYAiADKAlCHbpIGpIBFxCQTiISchAo//8HMgpeW15ceDAwXSokIoEBCg1TY3JpcHRDb21tYW5kEisKC2ludGVycHJldGVyGAEgASgJQha6SBNyESiAIDIMXlteXHgwMFxuXSokEigKB2NvbnRlbnQYAiABKAlCF7pIFHISEAEogIBAMgpeW15ceDAwXSokEhkKEW5vX3NhZmV0eV9oZWFkZXJzGAMgASgIIngKC0NvbW1hbmRTcGVjEicKBXNoZWxsGAEgASgLMhYuaG9kZWkudjEuU2hlbGxDb21tYW5kSAASKQoGc2NyaXB0GAIgASgLMhcuaG9kZWkudjEuU2NyaXB0Q29tbWFuZEgAQhUKDGNvbW1hbmRfdHlwZRIFukgCCAEiugMKBFN0ZXASLQoEbmFtZRgBIAEoCUIfukgcchoQARjIATITXlteXHgwMC1ceDFmXHg3Zl0qJBIuCgdjb21tYW5kGAIgASgLMhUuaG9kZWkudjEuQ29tbWFuZFNwZWNCBrpIA8gBARJkCgNlbnYYAyADKAsyFy5ob2RlaS52MS5TdGVwLkVudkVudHJ5Qj66SDuaATgQ6AciH3IdKIACMhheW0EtWmEtel9dW0EtWmEtejAtOV9dKiQqEnIQKP//BzIKXlteXHgwMF0qJBIvChF3b3JraW5nX2RpcmVjdG9yeRgEIAEoCUIUukgRcg8ogCAyCl5bXlx4MDBdKiQSNAoJY29uZGl0aW9uGAUgASgOMhcuaG9kZWkudjEuU3RlcENvbmRpdGlvbkIIukgFggECEAESPwoHdGltZW91dBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkITukgQqgENIgUIgOeEDzIEEMCEPRIZChFjb250aW51ZV9vbl9lcnJvchgHIAEoCBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpUBChRSZXNvdXJjZVJlcXVpcmVtZW50cxIdCgpjcHVfbWlsbGlzGAEgASgNQgm6SAYqBBiAwD4SIwoMbWVtb3J5X2J5dGVzGAIgASgEQg26SAoyCBiAgICAgIAQEiIKCmRpc2tfYnl0ZXMYAyABKARCDrpICzIJGICAgICAgIACEhUKA2dwdRgEIAEoDUIIukgFKgMYgAgioAIKC1JldHJ5UG9saWN5EhwKC21heF9yZXRyaWVzGAEgASgNQge6SAQqAhhkEjAKGm1heF9pbmZyYXN0cnVjdHVyZV9yZXRyaWVzGAIgASgNQge6SAQqAhhkSACIAQESOgoHYmFja29mZhgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFMgASPgoLbWF4X2JhY2tvZmYYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECICjBTIAEiYKCmV4aXRfY29kZXMYBSADKAVCErpID5IBDBCAAiIHGgUY/wEoAEIdChtfbWF4X2luZnJhc3RydWN0dXJlX3JldHJpZXMi/AoKDUpvYkRlZmluaXRpb24SLQoEbmFtZRgBIAEoCUIfukgcchoQARjIATITXlteXHgwMC1ceDFmXHg3Zl0qJBImCgdjb21tYW5kGAIgASgLMhUuaG9kZWkudjEuQ29tbWFuZFNwZWMSKAoFc3RlcHMYAyADKAsyDi5ob2RlaS52MS5TdGVwQgm6SAaSAQMQ9AMSbQoDZW52GAQgAygLMiAuaG9kZWkudjEuSm9iRGVmaW5pdGlvbi5FbnZFbnRyeUI+ukg7mgE4EOgHIh9yHSiAAjIYXltBLVphLXpfXVtBLVphLXowLTlfXSokKhJyECj//wcyCl5bXlx4MDBdKiQSLwoRd29ya2luZ19kaXJlY3RvcnkYBSABKAlCFLpIEXIPKIAgMgpeW15ceDAwXSokEjEKCXJlc291cmNlcxgGIAEoCzIeLmhvZGVpLnYxLlJlc291cmNlUmVxdWlyZW1lbnRzEpEBCghzZWxlY3RvchgHIAMoCzIlLmhvZGVpLnYxLkpvYkRlZmluaXRpb24uU2VsZWN0b3JFbnRyeUJYukhVmgFSEEAiMnIwGIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKhpyGBiAAjITXlteXHgwMC1ceDFmXHg3Zl0qJBI/Cgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhO6SBCqAQ0iBQiA54QPMgQQwIQ9EkUKDXF1ZXVlX3RpbWVvdXQYCSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CE7pIEKoBDSIFCIDnhA8yBBDAhD0SOAoFZ3JhY2UYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECICjBTIAEjoKBWxlYXNlGAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiA9SQyAggoEiQKBXJldHJ5GAwgASgLMhUuaG9kZWkudjEuUmV0cnlQb2xpY3kSJQoIcHJpb3JpdHkYDSABKAVCE7pIEBoOGOgHKJj4/////////wESRgoFcXVldWUYDiABKAlCN7pINHIyGIABMi1eKFtBLVphLXowLTldKFtBLVphLXowLTkuXy1dKltBLVphLXowLTldKT8pPyQSjQEKBmxhYmVscxgPIAMoCzIjLmhvZGVpLnYxLkpvYkRlZmluaXRpb24uTGFiZWxzRW50cnlCWLpIVZoBUhBAIjJyMBiAATIrXltBLVphLXowLTldKFtBLVphLXowLTkuXy8tXSpbQS1aYS16MC05XSk/JCoachgYgAIyE15bXlx4MDAtXHgxZlx4N2ZdKiQSPAoOb25fd29ya2VyX2xvc3QYECABKA4yGi5ob2RlaS52MS5Xb3JrZXJMb3N0UG9saWN5Qgi6SAWCAQIQARIvCg9sb2dfcXVvdGFfYnl0ZXMYESABKARCEbpIDjIMGICAgICAgIACKIAISACIAQESOAoMb25fbG9nX3F1b3RhGBIgASgOMhguaG9kZWkudjEuTG9nUXVvdGFQb2xpY3lCCLpIBYIBAhABGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLwoNU2VsZWN0b3JFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAE6F7pIFCISCgdjb21tYW5kCgVzdGVwcxABQhIKEF9sb2dfcXVvdGFfYnl0ZXMiiQEKDVJlc291cmNlVXNhZ2USGQoRcGVha19tZW1vcnlfYnl0ZXMYASABKAQSEgoKY3B1X21pY3JvcxgCIAEoBBIVCg1pb19yZWFkX2J5dGVzGAMgASgEEhYKDmlvX3dyaXRlX2J5dGVzGAQgASgEEhoKEmxlZnRvdmVyX3Byb2Nlc3NlcxgFIAEoDSLqAQoKU3RlcFJlc3VsdBIMCgRuYW1lGAEgASgJEiYKB291dGNvbWUYAiABKA4yFS5ob2RlaS52MS5TdGVwT3V0Y29tZRIWCglleGl0X2NvZGUYAyABKAVIAIgBARIOCgZzaWduYWwYBCABKAkSLgoKc3RhcnRlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB21lc3NhZ2UYByABKAlCDAoKX2V4aXRfY29kZSK1AwoHQXR0ZW1wdBIKCgJpZBgBIAEoCRIOCgZudW1iZXIYAiABKA0SEQoJd29ya2VyX2lkGAMgASgJEiEKBXN0YXRlGAQgASgOMhIuaG9kZWkudjEuSm9iU3RhdGUSHgoFY2F1c2UYBSABKA4yDy5ob2RlaS52MS5DYXVzZRIWCglleGl0X2NvZGUYBiABKAVIAIgBARIOCgZzaWduYWwYByABKAkSDwoHbWVzc2FnZRgIIAEoCRIwCgxzY2hlZHVsZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0ZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2ZpbmlzaGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBImCgV1c2FnZRgMIAEoCzIXLmhvZGVpLnYxLlJlc291cmNlVXNhZ2USIwoFc3RlcHMYDSADKAsyFC5ob2RlaS52MS5TdGVwUmVzdWx0EhEKCWxvZ19ieXRlcxgOIAEoBEIMCgpfZXhpdF9jb2RlIi8KC0pvYlByb2dyZXNzEg8KB3BlcmNlbnQYASABKAISDwoHbWVzc2FnZRgCIAEoCSLmBAoDSm9iEgoKAmlkGAEgASgJEisKCmRlZmluaXRpb24YAiABKAsyFy5ob2RlaS52MS5Kb2JEZWZpbml0aW9uEiEKBXN0YXRlGAMgASgOMhIuaG9kZWkudjEuSm9iU3RhdGUSHgoFY2F1c2UYBCABKA4yDy5ob2RlaS52MS5DYXVzZRIPCgdtZXNzYWdlGAUgASgJEhYKCWV4aXRfY29kZRgGIAEoBUgAiAEBEg4KBnNpZ25hbBgHIAEoCRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJd29ya2VyX2lkGAsgASgJEicKCHByb2dyZXNzGAwgASgLMhUuaG9kZWkudjEuSm9iUHJvZ3Jlc3MSKwoHb3V0cHV0cxgNIAMoCzIaLmhvZGVpLnYxLkpvYi5PdXRwdXRzRW50cnkSDwoHc3VtbWFyeRgOIAEoCRIjCghhdHRlbXB0cxgPIAMoCzIRLmhvZGVpLnYxLkF0dGVtcHQSFQoNYXR0ZW1wdF9jb3VudBgQIAEoDRIPCgd2ZXJzaW9uGBEgASgEEhQKDHBhdXNlX3dhbnRlZBgSIAEoCBouCgxPdXRwdXRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIMCgpfZXhpdF9jb2RlIq8BCghKb2JFdmVudBIQCghzZXF1ZW5jZRgBIAEoBBIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgR0eXBlGAMgASgJEiEKBXN0YXRlGAQgASgOMhIuaG9kZWkudjEuSm9iU3RhdGUSEgoKYXR0ZW1wdF9pZBgFIAEoCRIRCgl3b3JrZXJfaWQYBiABKAkSDwoHbWVzc2FnZRgHIAEoCSJ+Cg9RdWV1ZUpvYlJlcXVlc3QSMwoKZGVmaW5pdGlvbhgBIAEoCzIXLmhvZGVpLnYxLkpvYkRlZmluaXRpb25CBrpIA8gBARI2Cg9pZGVtcG90ZW5jeV9rZXkYAiABKAlCHbpIGnIYGMgBMhNeW15ceDAwLVx4MWZceDdmXSokIiIKEFF1ZXVlSm9iUmVzcG9uc2USDgoGam9iX2lkGAEgASgJIkgKEFF1ZXVlSm9ic1JlcXVlc3QSNAoEam9icxgBIAMoCzIZLmhvZGVpLnYxLlF1ZXVlSm9iUmVxdWVzdEILukgIkgEFCAEQkE4iJAoRUXVldWVKb2JzUmVzcG9uc2USDwoHam9iX2lkcxgBIAMoCSI8Cg1HZXRKb2JSZXF1ZXN0EisKBmpvYl9pZBgBIAEoCUIbukgYchYyFF5bMC05YS1mQS1GLV17NCwzNn0kIiwKDkdldEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLmhvZGVpLnYxLkpvYiK/AwoPTGlzdEpvYnNSZXF1ZXN0EjUKBnN0YXRlcxgBIAMoDjISLmhvZGVpLnYxLkpvYlN0YXRlQhG6SA6SAQsQECIHggEEEAEgABIXCgVxdWV1ZRgCIAEoCUIIukgFcgMYgAESFgoEbmFtZRgDIAEoCUIIukgFcgMYyAESPwoGbGFiZWxzGAQgAygLMiUuaG9kZWkudjEuTGlzdEpvYnNSZXF1ZXN0LkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBIxCg1jcmVhdGVkX2FmdGVyGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGwoJcGFnZV9zaXplGAcgASgNQgi6SAUqAxjoBxIcCgpwYWdlX3Rva2VuGAggASgJQgi6SAVyAxj0AxIyCgZjYXVzZXMYCSADKA4yDy5ob2RlaS52MS5DYXVzZUIRukgOkgELEBAiB4IBBBABIAAaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJIChBMaXN0Sm9ic1Jlc3BvbnNlEhsKBGpvYnMYASADKAsyDS5ob2RlaS52MS5Kb2ISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJImUKEENhbmNlbEpvYlJlcXVlc3QSKwoGam9iX2lkGAEgASgJQhu6SBhyFjIUXlswLTlhLWZBLUYtXXs0LDM2fSQSJAoGcmVhc29uGAIgASgJQhS6SBFyDxjoBzIKXlteXHgwMF0qJCIvChFDYW5jZWxKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5ob2RlaS52MS5Kb2IiTQoPUmV0cnlKb2JSZXF1ZXN0EisKBmpvYl9pZBgBIAEoCUIbukgYchYyFF5bMC05YS1mQS1GLV17NCwzNn0kEg0KBWZvcmNlGAIgASgIIi4KEFJldHJ5Sm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uaG9kZWkudjEuSm9iIj4KD1BhdXNlSm9iUmVxdWVzdBIrCgZqb2JfaWQYASABKAlCG7pIGHIWMhReWzAtOWEtZkEtRi1dezQsMzZ9JCIuChBQYXVzZUpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLmhvZGVpLnYxLkpvYiI/ChBSZXN1bWVKb2JSZXF1ZXN0EisKBmpvYl9pZBgBIAEoCUIbukgYchYyFF5bMC05YS1mQS1GLV17NCwzNn0kIi8KEVJlc3VtZUpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLmhvZGVpLnYxLkpvYiJaChNHZXRKb2JFdmVudHNSZXF1ZXN0EisKBmpvYl9pZBgBIAEoCUIbukgYchYyFF5bMC05YS1mQS1GLV17NCwzNn0kEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgEIjoKFEdldEpvYkV2ZW50c1Jlc3BvbnNlEiIKBmV2ZW50cxgBIAMoCzISLmhvZGVpLnYxLkpvYkV2ZW50Ij4KD1dhdGNoSm9iUmVxdWVzdBIrCgZqb2JfaWQYASABKAlCG7pIGHIWMhReWzAtOWEtZkEtRi1dezQsMzZ9JCIuChBXYXRjaEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLmhvZGVpLnYxLkpvYiqYAgoISm9iU3RhdGUSGQoVSk9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRSk9CX1NUQVRFX1BFTkRJTkcQARIXChNKT0JfU1RBVEVfU0NIRURVTEVEEAISFQoRSk9CX1NUQVRFX1JVTk5JTkcQAxIUChBKT0JfU1RBVEVfUEFVU0VEEAQSGQoVSk9CX1NUQVRFX1VOUkVBQ0hBQkxFEAUSGAoUSk9CX1NUQVRFX0NBTkNFTExJTkcQBhIXChNKT0JfU1RBVEVfU1VDQ0VFREVEEAcSFAoQSk9CX1NUQVRFX0ZBSUxFRBAIEhcKE0pPQl9TVEFURV9DQU5DRUxMRUQQCRIXChNKT0JfU1RBVEVfVElNRURfT1VUEAoqxQIKBUNhdXNlEhUKEUNBVVNFX1VOU1BFQ0lGSUVEEAASEwoPQ0FVU0VfRVhJVF9DT0RFEAESEAoMQ0FVU0VfU0lHTkFMEAISFwoTQ0FVU0VfT1VUX09GX01FTU9SWRADEhYKEkNBVVNFX1NUQVJUX0ZBSUxFRBAEEhEKDUNBVVNFX1RJTUVPVVQQBRITCg9DQVVTRV9DQU5DRUxMRUQQBhIZChVDQVVTRV9BUlRJRkFDVF9GQUlMRUQQBxITCg9DQVVTRV9MT0dfUVVPVEEQCBIRCg1DQVVTRV9JTlZBTElEEAkSFQoRQ0FVU0VfV09SS0VSX0xPU1QQChIaChZDQVVTRV9QUk9WSVNJT05fRkFJTEVEEAsSFwoTQ0FVU0VfUVVFVUVfVElNRU9VVBAMEhYKEkNBVVNFX1NFUlZFUl9FUlJPUhANKoIBCg1TdGVwQ29uZGl0aW9uEh4KGlNURVBfQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASGgoWU1RFUF9DT05ESVRJT05fU1VDQ0VTUxABEhoKFlNURVBfQ09ORElUSU9OX0ZBSUxVUkUQAhIZChVTVEVQX0NPTkRJVElPTl9BTFdBWVMQAyqOAQoQV29ya2VyTG9zdFBvbGljeRIiCh5XT1JLRVJfTE9TVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIcChhXT1JLRVJfTE9TVF9QT0xJQ1lfUkVUUlkQARIbChdXT1JLRVJfTE9TVF9QT0xJQ1lfRkFJTBACEhsKF1dPUktFUl9MT1NUX1BPTElDWV9XQUlUEAMqbAoOTG9nUXVvdGFQb2xpY3kSIAocTE9HX1FVT1RBX1BPTElDWV9VTlNQRUNJRklFRBAAEhkKFUxPR19RVU9UQV9QT0xJQ1lfRkFJTBABEh0KGUxPR19RVU9UQV9QT0xJQ1lfVFJVTkNBVEUQAiqyAQoLU3RlcE91dGNvbWUSHAoYU1RFUF9PVVRDT01FX1VOU1BFQ0lGSUVEEAASGgoWU1RFUF9PVVRDT01FX1NVQ0NFRURFRBABEhcKE1NURVBfT1VUQ09NRV9GQUlMRUQQAhIYChRTVEVQX09VVENPTUVfU0tJUFBFRBADEhoKFlNURVBfT1VUQ09NRV9USU1FRF9PVVQQBBIaChZTVEVQX09VVENPTUVfQ0FOQ0VMTEVEEAUyuwUKCkpvYlNlcnZpY2USQQoIUXVldWVKb2ISGS5ob2RlaS52MS5RdWV1ZUpvYlJlcXVlc3QaGi5ob2RlaS52MS5RdWV1ZUpvYlJlc3BvbnNlEkQKCVF1ZXVlSm9icxIaLmhvZGVpLnYxLlF1ZXVlSm9ic1JlcXVlc3QaGy5ob2RlaS52MS5RdWV1ZUpvYnNSZXNwb25zZRI7CgZHZXRKb2ISFy5ob2RlaS52MS5HZXRKb2JSZXF1ZXN0GhguaG9kZWkudjEuR2V0Sm9iUmVzcG9uc2USQQoITGlzdEpvYnMSGS5ob2RlaS52MS5MaXN0Sm9ic1JlcXVlc3QaGi5ob2RlaS52MS5MaXN0Sm9ic1Jlc3BvbnNlEkQKCUNhbmNlbEpvYhIaLmhvZGVpLnYxLkNhbmNlbEpvYlJlcXVlc3QaGy5ob2RlaS52MS5DYW5jZWxKb2JSZXNwb25zZRJBCghSZXRyeUpvYhIZLmhvZGVpLnYxLlJldHJ5Sm9iUmVxdWVzdBoaLmhvZGVpLnYxLlJldHJ5Sm9iUmVzcG9uc2USQQoIUGF1c2VKb2ISGS5ob2RlaS52MS5QYXVzZUpvYlJlcXVlc3QaGi5ob2RlaS52MS5QYXVzZUpvYlJlc3BvbnNlEkQKCVJlc3VtZUpvYhIaLmhvZGVpLnYxLlJlc3VtZUpvYlJlcXVlc3QaGy5ob2RlaS52MS5SZXN1bWVKb2JSZXNwb25zZRJNCgxHZXRKb2JFdmVudHMSHS5ob2RlaS52MS5HZXRKb2JFdmVudHNSZXF1ZXN0Gh4uaG9kZWkudjEuR2V0Sm9iRXZlbnRzUmVzcG9uc2USQwoIV2F0Y2hKb2ISGS5ob2RlaS52MS5XYXRjaEpvYlJlcXVlc3QaGi5ob2RlaS52MS5XYXRjaEpvYlJlc3BvbnNlMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChNob2RlaS92MS9qb2JzLnByb3RvEghob2RlaS52MSJgCgxTaGVsbENvbW1hbmQSIwoDY21kGAEgASgJQha6SBNyERABKIAgMgpeW15ceDAwXSokEisKBGFyZ3MYAiADKAlCHbpIGpIBFxCQTiISchAo//8HMgpeW15ceDAwXSokIoEBCg1TY3JpcHRDb21tYW5kEisKC2ludGVycHJldGVyGAEgASgJQha6SBNyESiAIDIMXlteXHgwMFxuXSokEigKB2NvbnRlbnQYAiABKAlCF7pIFHISEAEogIBAMgpeW15ceDAwXSokEhkKEW5vX3NhZmV0eV9oZWFkZXJzGAMgASgIIngKC0NvbW1hbmRTcGVjEicKBXNoZWxsGAEgASgLMhYuaG9kZWkudjEuU2hlbGxDb21tYW5kSAASKQoGc2NyaXB0GAIgASgLMhcuaG9kZWkudjEuU2NyaXB0Q29tbWFuZEgAQhUKDGNvbW1hbmRfdHlwZRIFukgCCAEiugMKBFN0ZXASLQoEbmFtZRgBIAEoCUIfukgcchoQARjIATITXlteXHgwMC1ceDFmXHg3Zl0qJBIuCgdjb21tYW5kGAIgASgLMhUuaG9kZWkudjEuQ29tbWFuZFNwZWNCBrpIA8gBARJkCgNlbnYYAyADKAsyFy5ob2RlaS52MS5TdGVwLkVudkVudHJ5Qj66SDuaATgQ6AciH3IdKIACMhheW0EtWmEtel9dW0EtWmEtejAtOV9dKiQqEnIQKP//BzIKXlteXHgwMF0qJBIvChF3b3JraW5nX2RpcmVjdG9yeRgEIAEoCUIUukgRcg8ogCAyCl5bXlx4MDBdKiQSNAoJY29uZGl0aW9uGAUgASgOMhcuaG9kZWkudjEuU3RlcENvbmRpdGlvbkIIukgFggECEAESPwoHdGltZW91dBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkITukgQqgENIgUIgOeEDzIEEMCEPRIZChFjb250aW51ZV9vbl9lcnJvchgHIAEoCBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIpUBChRSZXNvdXJjZVJlcXVpcmVtZW50cxIdCgpjcHVfbWlsbGlzGAEgASgNQgm6SAYqBBiAwD4SIwoMbWVtb3J5X2J5dGVzGAIgASgEQg26SAoyCBiAgICAgIAQEiIKCmRpc2tfYnl0ZXMYAyABKARCDrpICzIJGICAgICAgIACEhUKA2dwdRgEIAEoDUIIukgFKgMYgAgioAIKC1JldHJ5UG9saWN5EhwKC21heF9yZXRyaWVzGAEgASgNQge6SAQqAhhkEjAKGm1heF9pbmZyYXN0cnVjdHVyZV9yZXRyaWVzGAIgASgNQge6SAQqAhhkSACIAQESOgoHYmFja29mZhgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFMgASPgoLbWF4X2JhY2tvZmYYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECICjBTIAEiYKCmV4aXRfY29kZXMYBSADKAVCErpID5IBDBCAAiIHGgUY/wEoAEIdChtfbWF4X2luZnJhc3RydWN0dXJlX3JldHJpZXMioQ0KDUpvYkRlZmluaXRpb24SLQoEbmFtZRgBIAEoCUIfukgcchoQARjIATITXlteXHgwMC1ceDFmXHg3Zl0qJBImCgdjb21tYW5kGAIgASgLMhUuaG9kZWkudjEuQ29tbWFuZFNwZWMSKAoFc3RlcHMYAyADKAsyDi5ob2RlaS52MS5TdGVwQgm6SAaSAQMQ9AMSbQoDZW52GAQgAygLMiAuaG9kZWkudjEuSm9iRGVmaW5pdGlvbi5FbnZFbnRyeUI+ukg7mgE4EOgHIh9yHSiAAjIYXltBLVphLXpfXVtBLVphLXowLTlfXSokKhJyECj//wcyCl5bXlx4MDBdKiQSLwoRd29ya2luZ19kaXJlY3RvcnkYBSABKAlCFLpIEXIPKIAgMgpeW15ceDAwXSokEjEKCXJlc291cmNlcxgGIAEoCzIeLmhvZGVpLnYxLlJlc291cmNlUmVxdWlyZW1lbnRzEpEBCghzZWxlY3RvchgHIAMoCzIlLmhvZGVpLnYxLkpvYkRlZmluaXRpb24uU2VsZWN0b3JFbnRyeUJYukhVmgFSEEAiMnIwGIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKhpyGBiAAjITXlteXHgwMC1ceDFmXHg3Zl0qJBI/Cgd0aW1lb3V0GAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhO6SBCqAQ0iBQiA54QPMgQQwIQ9EkUKDXF1ZXVlX3RpbWVvdXQYCSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CE7pIEKoBDSIFCIDnhA8yBBDAhD0SOAoFZ3JhY2UYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECICjBTIAEjoKBWxlYXNlGAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiA9SQyAggoEiQKBXJldHJ5GAwgASgLMhUuaG9kZWkudjEuUmV0cnlQb2xpY3kSJQoIcHJpb3JpdHkYDSABKAVCE7pIEBoOGOgHKJj4/////////wESRgoFcXVldWUYDiABKAlCN7pINHIyGIABMi1eKFtBLVphLXowLTldKFtBLVphLXowLTkuXy1dKltBLVphLXowLTldKT8pPyQSjQEKBmxhYmVscxgPIAMoCzIjLmhvZGVpLnYxLkpvYkRlZmluaXRpb24uTGFiZWxzRW50cnlCWLpIVZoBUhBAIjJyMBiAATIrXltBLVphLXowLTldKFtBLVphLXowLTkuXy8tXSpbQS1aYS16MC05XSk/JCoachgYgAIyE15bXlx4MDAtXHgxZlx4N2ZdKiQSPAoOb25fd29ya2VyX2xvc3QYECABKA4yGi5ob2RlaS52MS5Xb3JrZXJMb3N0UG9saWN5Qgi6SAWCAQIQARIvCg9sb2dfcXVvdGFfYnl0ZXMYESABKARCEbpIDjIMGICAgICAgIACKIAISACIAQESOAoMb25fbG9nX3F1b3RhGBIgASgOMhguaG9kZWkudjEuTG9nUXVvdGFQb2xpY3lCCLpIBYIBAhABEkIKFHNlbGVjdG9yX2V4cHJlc3Npb25zGBMgAygLMhouaG9kZWkudjEuTGFiZWxSZXF1aXJlbWVudEIIukgFkgECEEASMwoLdG9sZXJhdGlvbnMYFCADKAsyFC5ob2RlaS52MS5Ub2xlcmF0aW9uQgi6SAWSAQIQQBImCgxjYXBhYmlsaXRpZXMYFSADKAlCELpIDZIBChBAIgZyBBABGEASPAoLcHJlZmVyZW5jZXMYFiADKAsyHS5ob2RlaS52MS5QbGFjZW1lbnRQcmVmZXJlbmNlQgi6SAWSAQIQQBIvCgtjb25jdXJyZW5jeRgXIAEoCzIaLmhvZGVpLnYxLkNvbmN1cnJlbmN5TGltaXQSEwoLcHJlZW1wdGlibGUYGCABKAgaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARovCg1TZWxlY3RvckVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AToXukgUIhIKB2NvbW1hbmQKBXN0ZXBzEAFCEgoQX2xvZ19xdW90YV9ieXRlcyLDAQoQTGFiZWxSZXF1aXJlbWVudBJCCgNrZXkYASABKAlCNbpIMnIwGIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kEjUKCG9wZXJhdG9yGAIgASgOMhcuaG9kZWkudjEuTGFiZWxPcGVyYXRvckIKukgHggEEEAEgABI0CgZ2YWx1ZXMYAyADKAlCJLpIIZIBHhBAIhpyGBiAAjITXlteXHgwMC1ceDFmXHg3Zl0qJCKOAQoKVG9sZXJhdGlvbhIVCgNrZXkYASABKAlCCLpIBXIDGIABEg4KBmV4aXN0cxgCIAEoCBIXCgV2YWx1ZRgDIAEoCUIIukgFcgMYgAISQAoGZWZmZWN0GAQgASgJQjC6SC1yK1IAUgpOb1NjaGVkdWxlUhBQcmVmZXJOb1NjaGVkdWxlUglOb0V4ZWN1dGUixQIKE1BsYWNlbWVudFByZWZlcmVuY2USIgoGd2VpZ2h0GAEgASgFQhK6SA8aDRhkKJz//////////wESOwoNd29ya2VyX2xhYmVscxgCIAMoCzIaLmhvZGVpLnYxLkxhYmVsUmVxdWlyZW1lbnRCCLpIBZIBAhBAEpoBCgpqb2JfbGFiZWxzGAMgAygLMiwuaG9kZWkudjEuUGxhY2VtZW50UHJlZmVyZW5jZS5Kb2JMYWJlbHNFbnRyeUJYukhVmgFSEEAiMnIwGIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKhpyGBiAAjITXlteXHgwMC1ceDFmXHg3Zl0qJBowCg5Kb2JMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIloKEENvbmN1cnJlbmN5TGltaXQSLAoDa2V5GAEgASgJQh+6SBxyGhABGMgBMhNeW15ceDAwLVx4MWZceDdmXSokEhgKBWxpbWl0GAIgASgNQgm6SAYqBBigjQYiiQEKDVJlc291cmNlVXNhZ2USGQoRcGVha19tZW1vcnlfYnl0ZXMYASABKAQSEgoKY3B1X21pY3JvcxgCIAEoBBIVCg1pb19yZWFkX2J5dGVzGAMgASgEEhYKDmlvX3dyaXRlX2J5dGVzGAQgASgEEhoKEmxlZnRvdmVyX3Byb2Nlc3NlcxgFIAEoDSLqAQoKU3RlcFJlc3VsdBIMCgRuYW1lGAEgASgJEiYKB291dGNvbWUYAiABKA4yFS5ob2RlaS52MS5TdGVwT3V0Y29tZRIWCglleGl0X2NvZGUYAyABKAVIAIgBARIOCgZzaWduYWwYBCABKAkSLgoKc3RhcnRlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB21lc3NhZ2UYByABKAlCDAoKX2V4aXRfY29kZSK1AwoHQXR0ZW1wdBIKCgJpZBgBIAEoCRIOCgZudW1iZXIYAiABKA0SEQoJd29ya2VyX2lkGAMgASgJEiEKBXN0YXRlGAQgASgOMhIuaG9kZWkudjEuSm9iU3RhdGUSHgoFY2F1c2UYBSABKA4yDy5ob2RlaS52MS5DYXVzZRIWCglleGl0X2NvZGUYBiABKAVIAIgBARIOCgZzaWduYWwYByABKAkSDwoHbWVzc2FnZRgIIAEoCRIwCgxzY2hlZHVsZWRfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0ZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2ZpbmlzaGVkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBImCgV1c2FnZRgMIAEoCzIXLmhvZGVpLnYxLlJlc291cmNlVXNhZ2USIwoFc3RlcHMYDSADKAsyFC5ob2RlaS52MS5TdGVwUmVzdWx0EhEKCWxvZ19ieXRlcxgOIAEoBEIMCgpfZXhpdF9jb2RlIi8KC0pvYlByb2dyZXNzEg8KB3BlcmNlbnQYASABKAISDwoHbWVzc2FnZRgCIAEoCSLmBAoDSm9iEgoKAmlkGAEgASgJEisKCmRlZmluaXRpb24YAiABKAsyFy5ob2RlaS52MS5Kb2JEZWZpbml0aW9uEiEKBXN0YXRlGAMgASgOMhIuaG9kZWkudjEuSm9iU3RhdGUSHgoFY2F1c2UYBCABKA4yDy5ob2RlaS52MS5DYXVzZRIPCgdtZXNzYWdlGAUgASgJEhYKCWV4aXRfY29kZRgGIAEoBUgAiAEBEg4KBnNpZ25hbBgHIAEoCRIuCgpjcmVhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydGVkX2F0GAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJd29ya2VyX2lkGAsgASgJEicKCHByb2dyZXNzGAwgASgLMhUuaG9kZWkudjEuSm9iUHJvZ3Jlc3MSKwoHb3V0cHV0cxgNIAMoCzIaLmhvZGVpLnYxLkpvYi5PdXRwdXRzRW50cnkSDwoHc3VtbWFyeRgOIAEoCRIjCghhdHRlbXB0cxgPIAMoCzIRLmhvZGVpLnYxLkF0dGVtcHQSFQoNYXR0ZW1wdF9jb3VudBgQIAEoDRIPCgd2ZXJzaW9uGBEgASgEEhQKDHBhdXNlX3dhbnRlZBgSIAEoCBouCgxPdXRwdXRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIMCgpfZXhpdF9jb2RlIq8BCghKb2JFdmVudBIQCghzZXF1ZW5jZRgBIAEoBBIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgR0eXBlGAMgASgJEiEKBXN0YXRlGAQgASgOMhIuaG9kZWkudjEuSm9iU3RhdGUSEgoKYXR0ZW1wdF9pZBgFIAEoCRIRCgl3b3JrZXJfaWQYBiABKAkSDwoHbWVzc2FnZRgHIAEoCSKaAQoPUXVldWVKb2JSZXF1ZXN0EjMKCmRlZmluaXRpb24YASABKAsyFy5ob2RlaS52MS5Kb2JEZWZpbml0aW9uQga6SAPIAQESNgoPaWRlbXBvdGVuY3lfa2V5GAIgASgJQh26SBpyGBjIATITXlteXHgwMC1ceDFmXHg3Zl0qJBIaChJhY2NlcHRfdW5wbGFjZWFibGUYAyABKAgiIgoQUXVldWVKb2JSZXNwb25zZRIOCgZqb2JfaWQYASABKAkiSAoQUXVldWVKb2JzUmVxdWVzdBI0CgRqb2JzGAEgAygLMhkuaG9kZWkudjEuUXVldWVKb2JSZXF1ZXN0Qgu6SAiSAQUIARCQTiIkChFRdWV1ZUpvYnNSZXNwb25zZRIPCgdqb2JfaWRzGAEgAygJIjwKDUdldEpvYlJlcXVlc3QSKwoGam9iX2lkGAEgASgJQhu6SBhyFjIUXlswLTlhLWZBLUYtXXs0LDM2fSQiLAoOR2V0Sm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uaG9kZWkudjEuSm9iIr8DCg9MaXN0Sm9ic1JlcXVlc3QSNQoGc3RhdGVzGAEgAygOMhIuaG9kZWkudjEuSm9iU3RhdGVCEbpIDpIBCxAQIgeCAQQQASAAEhcKBXF1ZXVlGAIgASgJQgi6SAVyAxiAARIWCgRuYW1lGAMgASgJQgi6SAVyAxjIARI/CgZsYWJlbHMYBCADKAsyJS5ob2RlaS52MS5MaXN0Sm9ic1JlcXVlc3QuTGFiZWxzRW50cnlCCLpIBZoBAhBAEjEKDWNyZWF0ZWRfYWZ0ZXIYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmNyZWF0ZWRfYmVmb3JlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIbCglwYWdlX3NpemUYByABKA1CCLpIBSoDGOgHEhwKCnBhZ2VfdG9rZW4YCCABKAlCCLpIBXIDGPQDEjIKBmNhdXNlcxgJIAMoDjIPLmhvZGVpLnYxLkNhdXNlQhG6SA6SAQsQECIHggEEEAEgABotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkgKEExpc3RKb2JzUmVzcG9uc2USGwoEam9icxgBIAMoCzINLmhvZGVpLnYxLkpvYhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiZQoQQ2FuY2VsSm9iUmVxdWVzdBIrCgZqb2JfaWQYASABKAlCG7pIGHIWMhReWzAtOWEtZkEtRi1dezQsMzZ9JBIkCgZyZWFzb24YAiABKAlCFLpIEXIPGOgHMgpeW15ceDAwXSokIi8KEUNhbmNlbEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLmhvZGVpLnYxLkpvYiJNCg9SZXRyeUpvYlJlcXVlc3QSKwoGam9iX2lkGAEgASgJQhu6SBhyFjIUXlswLTlhLWZBLUYtXXs0LDM2fSQSDQoFZm9yY2UYAiABKAgiLgoQUmV0cnlKb2JSZXNwb25zZRIaCgNqb2IYASABKAsyDS5ob2RlaS52MS5Kb2IiPgoPUGF1c2VKb2JSZXF1ZXN0EisKBmpvYl9pZBgBIAEoCUIbukgYchYyFF5bMC05YS1mQS1GLV17NCwzNn0kIi4KEFBhdXNlSm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uaG9kZWkudjEuSm9iIj8KEFJlc3VtZUpvYlJlcXVlc3QSKwoGam9iX2lkGAEgASgJQhu6SBhyFjIUXlswLTlhLWZBLUYtXXs0LDM2fSQiLwoRUmVzdW1lSm9iUmVzcG9uc2USGgoDam9iGAEgASgLMg0uaG9kZWkudjEuSm9iIloKE0dldEpvYkV2ZW50c1JlcXVlc3QSKwoGam9iX2lkGAEgASgJQhu6SBhyFjIUXlswLTlhLWZBLUYtXXs0LDM2fSQSFgoOYWZ0ZXJfc2VxdWVuY2UYAiABKAQiOgoUR2V0Sm9iRXZlbnRzUmVzcG9uc2USIgoGZXZlbnRzGAEgAygLMhIuaG9kZWkudjEuSm9iRXZlbnQi1QMKD0F0dGVtcHRUaW1lbGluZRISCgphdHRlbXB0X2lkGAEgASgJEg4KBm51bWJlchgCIAEoDRIRCgl3b3JrZXJfaWQYAyABKAkSLQoJcXVldWVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg9wcm92aXNpb25pbmdfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCmNyZWF0ZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDXJlZ2lzdGVyZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDHNjaGVkdWxlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKc3RhcnRlZF9hdBgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNZmlyc3RfYnl0ZV9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkQKFUdldEpvYlRpbWVsaW5lUmVxdWVzdBIrCgZqb2JfaWQYASABKAlCG7pIGHIWMhReWzAtOWEtZkEtRi1dezQsMzZ9JCJFChZHZXRKb2JUaW1lbGluZVJlc3BvbnNlEisKCGF0dGVtcHRzGAEgAygLMhkuaG9kZWkudjEuQXR0ZW1wdFRpbWVsaW5lIj4KD1dhdGNoSm9iUmVxdWVzdBIrCgZqb2JfaWQYASABKAlCG7pIGHIWMhReWzAtOWEtZkEtRi1dezQsMzZ9JCIuChBXYXRjaEpvYlJlc3BvbnNlEhoKA2pvYhgBIAEoCzINLmhvZGVpLnYxLkpvYiqYAgoISm9iU3RhdGUSGQoVSk9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRSk9CX1NUQVRFX1BFTkRJTkcQARIXChNKT0JfU1RBVEVfU0NIRURVTEVEEAISFQoRSk9CX1NUQVRFX1JVTk5JTkcQAxIUChBKT0JfU1RBVEVfUEFVU0VEEAQSGQoVSk9CX1NUQVRFX1VOUkVBQ0hBQkxFEAUSGAoUSk9CX1NUQVRFX0NBTkNFTExJTkcQBhIXChNKT0JfU1RBVEVfU1VDQ0VFREVEEAcSFAoQSk9CX1NUQVRFX0ZBSUxFRBAIEhcKE0pPQl9TVEFURV9DQU5DRUxMRUQQCRIXChNKT0JfU1RBVEVfVElNRURfT1VUEAoq2gIKBUNhdXNlEhUKEUNBVVNFX1VOU1BFQ0lGSUVEEAASEwoPQ0FVU0VfRVhJVF9DT0RFEAESEAoMQ0FVU0VfU0lHTkFMEAISFwoTQ0FVU0VfT1VUX09GX01FTU9SWRADEhYKEkNBVVNFX1NUQVJUX0ZBSUxFRBAEEhEKDUNBVVNFX1RJTUVPVVQQBRITCg9DQVVTRV9DQU5DRUxMRUQQBhIZChVDQVVTRV9BUlRJRkFDVF9GQUlMRUQQBxITCg9DQVVTRV9MT0dfUVVPVEEQCBIRCg1DQVVTRV9JTlZBTElEEAkSFQoRQ0FVU0VfV09SS0VSX0xPU1QQChIaChZDQVVTRV9QUk9WSVNJT05fRkFJTEVEEAsSFwoTQ0FVU0VfUVVFVUVfVElNRU9VVBAMEhYKEkNBVVNFX1NFUlZFUl9FUlJPUhANEhMKD0NBVVNFX1BSRUVNUFRFRBAOKoIBCg1TdGVwQ29uZGl0aW9uEh4KGlNURVBfQ09ORElUSU9OX1VOU1BFQ0lGSUVEEAASGgoWU1RFUF9DT05ESVRJT05fU1VDQ0VTUxABEhoKFlNURVBfQ09ORElUSU9OX0ZBSUxVUkUQAhIZChVTVEVQX0NPTkRJVElPTl9BTFdBWVMQAyqOAQoQV29ya2VyTG9zdFBvbGljeRIiCh5XT1JLRVJfTE9TVF9QT0xJQ1lfVU5TUEVDSUZJRUQQABIcChhXT1JLRVJfTE9TVF9QT0xJQ1lfUkVUUlkQARIbChdXT1JLRVJfTE9TVF9QT0xJQ1lfRkFJTBACEhsKF1dPUktFUl9MT1NUX1BPTElDWV9XQUlUEAMqbAoOTG9nUXVvdGFQb2xpY3kSIAocTE9HX1FVT1RBX1BPTElDWV9VTlNQRUNJRklFRBAAEhkKFUxPR19RVU9UQV9QT0xJQ1lfRkFJTBABEh0KGUxPR19RVU9UQV9QT0xJQ1lfVFJVTkNBVEUQAirJAQoNTGFiZWxPcGVyYXRvchIeChpMQUJFTF9PUEVSQVRPUl9VTlNQRUNJRklFRBAAEhUKEUxBQkVMX09QRVJBVE9SX0lOEAESGQoVTEFCRUxfT1BFUkFUT1JfTk9UX0lOEAISGQoVTEFCRUxfT1BFUkFUT1JfRVhJU1RTEAMSHQoZTEFCRUxfT1BFUkFUT1JfTk9UX0VYSVNUUxAEEhUKEUxBQkVMX09QRVJBVE9SX0dUEAUSFQoRTEFCRUxfT1BFUkFUT1JfTFQQBiqyAQoLU3RlcE91dGNvbWUSHAoYU1RFUF9PVVRDT01FX1VOU1BFQ0lGSUVEEAASGgoWU1RFUF9PVVRDT01FX1NVQ0NFRURFRBABEhcKE1NURVBfT1VUQ09NRV9GQUlMRUQQAhIYChRTVEVQX09VVENPTUVfU0tJUFBFRBADEhoKFlNURVBfT1VUQ09NRV9USU1FRF9PVVQQBBIaChZTVEVQX09VVENPTUVfQ0FOQ0VMTEVEEAUykAYKCkpvYlNlcnZpY2USQQoIUXVldWVKb2ISGS5ob2RlaS52MS5RdWV1ZUpvYlJlcXVlc3QaGi5ob2RlaS52MS5RdWV1ZUpvYlJlc3BvbnNlEkQKCVF1ZXVlSm9icxIaLmhvZGVpLnYxLlF1ZXVlSm9ic1JlcXVlc3QaGy5ob2RlaS52MS5RdWV1ZUpvYnNSZXNwb25zZRI7CgZHZXRKb2ISFy5ob2RlaS52MS5HZXRKb2JSZXF1ZXN0GhguaG9kZWkudjEuR2V0Sm9iUmVzcG9uc2USQQoITGlzdEpvYnMSGS5ob2RlaS52MS5MaXN0Sm9ic1JlcXVlc3QaGi5ob2RlaS52MS5MaXN0Sm9ic1Jlc3BvbnNlEkQKCUNhbmNlbEpvYhIaLmhvZGVpLnYxLkNhbmNlbEpvYlJlcXVlc3QaGy5ob2RlaS52MS5DYW5jZWxKb2JSZXNwb25zZRJBCghSZXRyeUpvYhIZLmhvZGVpLnYxLlJldHJ5Sm9iUmVxdWVzdBoaLmhvZGVpLnYxLlJldHJ5Sm9iUmVzcG9uc2USQQoIUGF1c2VKb2ISGS5ob2RlaS52MS5QYXVzZUpvYlJlcXVlc3QaGi5ob2RlaS52MS5QYXVzZUpvYlJlc3BvbnNlEkQKCVJlc3VtZUpvYhIaLmhvZGVpLnYxLlJlc3VtZUpvYlJlcXVlc3QaGy5ob2RlaS52MS5SZXN1bWVKb2JSZXNwb25zZRJNCgxHZXRKb2JFdmVudHMSHS5ob2RlaS52MS5HZXRKb2JFdmVudHNSZXF1ZXN0Gh4uaG9kZWkudjEuR2V0Sm9iRXZlbnRzUmVzcG9uc2USUwoOR2V0Sm9iVGltZWxpbmUSHy5ob2RlaS52MS5HZXRKb2JUaW1lbGluZVJlcXVlc3QaIC5ob2RlaS52MS5HZXRKb2JUaW1lbGluZVJlc3BvbnNlEkMKCFdhdGNoSm9iEhkuaG9kZWkudjEuV2F0Y2hKb2JSZXF1ZXN0GhouaG9kZWkudjEuV2F0Y2hKb2JSZXNwb25zZTABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * A program and its arguments, passed on as they are: no shell looks at them.
@@ -403,6 +403,49 @@ export type JobDefinition = Message<"hodei.v1.JobDefinition"> & {
    * @generated from field: hodei.v1.LogQuotaPolicy on_log_quota = 18;
    */
   onLogQuota: LogQuotaPolicy;
+
+  /**
+   * More conditions on the labels of the worker, besides `selector`. Every worker has the labels
+   * `pool` and `provider`; a zone is a label `zone`.
+   *
+   * @generated from field: repeated hodei.v1.LabelRequirement selector_expressions = 19;
+   */
+  selectorExpressions: LabelRequirement[];
+
+  /**
+   * Which taints of a worker the job accepts.
+   *
+   * @generated from field: repeated hodei.v1.Toleration tolerations = 20;
+   */
+  tolerations: Toleration[];
+
+  /**
+   * What the worker must be able to do: `pause`, `cgroup_v2`, ….
+   *
+   * @generated from field: repeated string capabilities = 21;
+   */
+  capabilities: string[];
+
+  /**
+   * Which of several fitting workers is better.
+   *
+   * @generated from field: repeated hodei.v1.PlacementPreference preferences = 22;
+   */
+  preferences: PlacementPreference[];
+
+  /**
+   * How many jobs like this may run at the same time.
+   *
+   * @generated from field: hodei.v1.ConcurrencyLimit concurrency = 23;
+   */
+  concurrency?: ConcurrencyLimit | undefined;
+
+  /**
+   * The job may be ended and queued again when one with a higher priority needs its place.
+   *
+   * @generated from field: bool preemptible = 24;
+   */
+  preemptible: boolean;
 };
 
 /**
@@ -411,6 +454,146 @@ export type JobDefinition = Message<"hodei.v1.JobDefinition"> & {
  */
 export const JobDefinitionSchema: GenMessage<JobDefinition> = /*@__PURE__*/
   messageDesc(file_hodei_v1_jobs, 6);
+
+/**
+ * One condition on labels.
+ *
+ * @generated from message hodei.v1.LabelRequirement
+ */
+export type LabelRequirement = Message<"hodei.v1.LabelRequirement"> & {
+  /**
+   * The name of the label.
+   *
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * How it is compared.
+   *
+   * @generated from field: hodei.v1.LabelOperator operator = 2;
+   */
+  operator: LabelOperator;
+
+  /**
+   * One or more for in and not in, none for exists and not exists, one whole number for gt and lt.
+   *
+   * @generated from field: repeated string values = 3;
+   */
+  values: string[];
+};
+
+/**
+ * Describes the message hodei.v1.LabelRequirement.
+ * Use `create(LabelRequirementSchema)` to create a new message.
+ */
+export const LabelRequirementSchema: GenMessage<LabelRequirement> = /*@__PURE__*/
+  messageDesc(file_hodei_v1_jobs, 7);
+
+/**
+ * Which taints a job accepts.
+ *
+ * @generated from message hodei.v1.Toleration
+ */
+export type Toleration = Message<"hodei.v1.Toleration"> & {
+  /**
+   * The name of the taint; any if empty.
+   *
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * Any value is accepted; else only `value`. Must be set if `key` is empty.
+   *
+   * @generated from field: bool exists = 2;
+   */
+  exists: boolean;
+
+  /**
+   * The value of the taint.
+   *
+   * @generated from field: string value = 3;
+   */
+  value: string;
+
+  /**
+   * `NoSchedule`, `PreferNoSchedule` or `NoExecute`; all of them if empty.
+   *
+   * @generated from field: string effect = 4;
+   */
+  effect: string;
+};
+
+/**
+ * Describes the message hodei.v1.Toleration.
+ * Use `create(TolerationSchema)` to create a new message.
+ */
+export const TolerationSchema: GenMessage<Toleration> = /*@__PURE__*/
+  messageDesc(file_hodei_v1_jobs, 8);
+
+/**
+ * A wish, not a condition. Exactly one of `worker_labels` and `job_labels` is set.
+ *
+ * @generated from message hodei.v1.PlacementPreference
+ */
+export type PlacementPreference = Message<"hodei.v1.PlacementPreference"> & {
+  /**
+   * -100 to 100: what a worker that fulfils it gains; below 0 it is avoided.
+   *
+   * @generated from field: int32 weight = 1;
+   */
+  weight: number;
+
+  /**
+   * Fulfilled by a worker whose labels fulfil all of these.
+   *
+   * @generated from field: repeated hodei.v1.LabelRequirement worker_labels = 2;
+   */
+  workerLabels: LabelRequirement[];
+
+  /**
+   * Fulfilled by a worker that runs a job with all of these labels.
+   *
+   * @generated from field: map<string, string> job_labels = 3;
+   */
+  jobLabels: { [key: string]: string };
+};
+
+/**
+ * Describes the message hodei.v1.PlacementPreference.
+ * Use `create(PlacementPreferenceSchema)` to create a new message.
+ */
+export const PlacementPreferenceSchema: GenMessage<PlacementPreference> = /*@__PURE__*/
+  messageDesc(file_hodei_v1_jobs, 9);
+
+/**
+ * Jobs with one key, over all queues, run at most so many at a time.
+ *
+ * @generated from message hodei.v1.ConcurrencyLimit
+ */
+export type ConcurrencyLimit = Message<"hodei.v1.ConcurrencyLimit"> & {
+  /**
+   * Names what they share, such as `deploy-production`.
+   *
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * At most so many; 1 if 0.
+   *
+   * @generated from field: uint32 limit = 2;
+   */
+  limit: number;
+};
+
+/**
+ * Describes the message hodei.v1.ConcurrencyLimit.
+ * Use `create(ConcurrencyLimitSchema)` to create a new message.
+ */
+export const ConcurrencyLimitSchema: GenMessage<ConcurrencyLimit> = /*@__PURE__*/
+  messageDesc(file_hodei_v1_jobs, 10);
 
 /**
  * What an attempt used.
@@ -459,7 +642,7 @@ export type ResourceUsage = Message<"hodei.v1.ResourceUsage"> & {
  * Use `create(ResourceUsageSchema)` to create a new message.
  */
 export const ResourceUsageSchema: GenMessage<ResourceUsage> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 7);
+  messageDesc(file_hodei_v1_jobs, 11);
 
 /**
  * How one step ended.
@@ -522,7 +705,7 @@ export type StepResult = Message<"hodei.v1.StepResult"> & {
  * Use `create(StepResultSchema)` to create a new message.
  */
 export const StepResultSchema: GenMessage<StepResult> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 8);
+  messageDesc(file_hodei_v1_jobs, 12);
 
 /**
  * One try to run a job.
@@ -634,7 +817,7 @@ export type Attempt = Message<"hodei.v1.Attempt"> & {
  * Use `create(AttemptSchema)` to create a new message.
  */
 export const AttemptSchema: GenMessage<Attempt> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 9);
+  messageDesc(file_hodei_v1_jobs, 13);
 
 /**
  * How far a job says it is.
@@ -662,7 +845,7 @@ export type JobProgress = Message<"hodei.v1.JobProgress"> & {
  * Use `create(JobProgressSchema)` to create a new message.
  */
 export const JobProgressSchema: GenMessage<JobProgress> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 10);
+  messageDesc(file_hodei_v1_jobs, 14);
 
 /**
  * A job and what became of it.
@@ -802,7 +985,7 @@ export type Job = Message<"hodei.v1.Job"> & {
  * Use `create(JobSchema)` to create a new message.
  */
 export const JobSchema: GenMessage<Job> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 11);
+  messageDesc(file_hodei_v1_jobs, 15);
 
 /**
  * Something that happened to a job.
@@ -865,7 +1048,7 @@ export type JobEvent = Message<"hodei.v1.JobEvent"> & {
  * Use `create(JobEventSchema)` to create a new message.
  */
 export const JobEventSchema: GenMessage<JobEvent> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 12);
+  messageDesc(file_hodei_v1_jobs, 16);
 
 /**
  * Request of QueueJob.
@@ -886,6 +1069,14 @@ export type QueueJobRequest = Message<"hodei.v1.QueueJobRequest"> & {
    * @generated from field: string idempotency_key = 2;
    */
   idempotencyKey: string;
+
+  /**
+   * Queues the job even if no worker that is known and no pool could ever take it; else that is
+   * refused with `failed_precondition` and says what comes closest.
+   *
+   * @generated from field: bool accept_unplaceable = 3;
+   */
+  acceptUnplaceable: boolean;
 };
 
 /**
@@ -893,7 +1084,7 @@ export type QueueJobRequest = Message<"hodei.v1.QueueJobRequest"> & {
  * Use `create(QueueJobRequestSchema)` to create a new message.
  */
 export const QueueJobRequestSchema: GenMessage<QueueJobRequest> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 13);
+  messageDesc(file_hodei_v1_jobs, 17);
 
 /**
  * Answer of QueueJob.
@@ -914,7 +1105,7 @@ export type QueueJobResponse = Message<"hodei.v1.QueueJobResponse"> & {
  * Use `create(QueueJobResponseSchema)` to create a new message.
  */
 export const QueueJobResponseSchema: GenMessage<QueueJobResponse> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 14);
+  messageDesc(file_hodei_v1_jobs, 18);
 
 /**
  * Request of QueueJobs.
@@ -935,7 +1126,7 @@ export type QueueJobsRequest = Message<"hodei.v1.QueueJobsRequest"> & {
  * Use `create(QueueJobsRequestSchema)` to create a new message.
  */
 export const QueueJobsRequestSchema: GenMessage<QueueJobsRequest> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 15);
+  messageDesc(file_hodei_v1_jobs, 19);
 
 /**
  * Answer of QueueJobs.
@@ -956,7 +1147,7 @@ export type QueueJobsResponse = Message<"hodei.v1.QueueJobsResponse"> & {
  * Use `create(QueueJobsResponseSchema)` to create a new message.
  */
 export const QueueJobsResponseSchema: GenMessage<QueueJobsResponse> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 16);
+  messageDesc(file_hodei_v1_jobs, 20);
 
 /**
  * Request of GetJob.
@@ -977,7 +1168,7 @@ export type GetJobRequest = Message<"hodei.v1.GetJobRequest"> & {
  * Use `create(GetJobRequestSchema)` to create a new message.
  */
 export const GetJobRequestSchema: GenMessage<GetJobRequest> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 17);
+  messageDesc(file_hodei_v1_jobs, 21);
 
 /**
  * Answer of GetJob.
@@ -998,7 +1189,7 @@ export type GetJobResponse = Message<"hodei.v1.GetJobResponse"> & {
  * Use `create(GetJobResponseSchema)` to create a new message.
  */
 export const GetJobResponseSchema: GenMessage<GetJobResponse> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 18);
+  messageDesc(file_hodei_v1_jobs, 22);
 
 /**
  * Request of ListJobs. Filters that are not set let everything pass.
@@ -1075,7 +1266,7 @@ export type ListJobsRequest = Message<"hodei.v1.ListJobsRequest"> & {
  * Use `create(ListJobsRequestSchema)` to create a new message.
  */
 export const ListJobsRequestSchema: GenMessage<ListJobsRequest> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 19);
+  messageDesc(file_hodei_v1_jobs, 23);
 
 /**
  * Answer of ListJobs.
@@ -1103,7 +1294,7 @@ export type ListJobsResponse = Message<"hodei.v1.ListJobsResponse"> & {
  * Use `create(ListJobsResponseSchema)` to create a new message.
  */
 export const ListJobsResponseSchema: GenMessage<ListJobsResponse> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 20);
+  messageDesc(file_hodei_v1_jobs, 24);
 
 /**
  * Request of CancelJob.
@@ -1131,7 +1322,7 @@ export type CancelJobRequest = Message<"hodei.v1.CancelJobRequest"> & {
  * Use `create(CancelJobRequestSchema)` to create a new message.
  */
 export const CancelJobRequestSchema: GenMessage<CancelJobRequest> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 21);
+  messageDesc(file_hodei_v1_jobs, 25);
 
 /**
  * Answer of CancelJob.
@@ -1152,7 +1343,7 @@ export type CancelJobResponse = Message<"hodei.v1.CancelJobResponse"> & {
  * Use `create(CancelJobResponseSchema)` to create a new message.
  */
 export const CancelJobResponseSchema: GenMessage<CancelJobResponse> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 22);
+  messageDesc(file_hodei_v1_jobs, 26);
 
 /**
  * Request of RetryJob.
@@ -1180,7 +1371,7 @@ export type RetryJobRequest = Message<"hodei.v1.RetryJobRequest"> & {
  * Use `create(RetryJobRequestSchema)` to create a new message.
  */
 export const RetryJobRequestSchema: GenMessage<RetryJobRequest> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 23);
+  messageDesc(file_hodei_v1_jobs, 27);
 
 /**
  * Answer of RetryJob.
@@ -1201,7 +1392,7 @@ export type RetryJobResponse = Message<"hodei.v1.RetryJobResponse"> & {
  * Use `create(RetryJobResponseSchema)` to create a new message.
  */
 export const RetryJobResponseSchema: GenMessage<RetryJobResponse> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 24);
+  messageDesc(file_hodei_v1_jobs, 28);
 
 /**
  * Request of PauseJob.
@@ -1222,7 +1413,7 @@ export type PauseJobRequest = Message<"hodei.v1.PauseJobRequest"> & {
  * Use `create(PauseJobRequestSchema)` to create a new message.
  */
 export const PauseJobRequestSchema: GenMessage<PauseJobRequest> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 25);
+  messageDesc(file_hodei_v1_jobs, 29);
 
 /**
  * Answer of PauseJob.
@@ -1243,7 +1434,7 @@ export type PauseJobResponse = Message<"hodei.v1.PauseJobResponse"> & {
  * Use `create(PauseJobResponseSchema)` to create a new message.
  */
 export const PauseJobResponseSchema: GenMessage<PauseJobResponse> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 26);
+  messageDesc(file_hodei_v1_jobs, 30);
 
 /**
  * Request of ResumeJob.
@@ -1264,7 +1455,7 @@ export type ResumeJobRequest = Message<"hodei.v1.ResumeJobRequest"> & {
  * Use `create(ResumeJobRequestSchema)` to create a new message.
  */
 export const ResumeJobRequestSchema: GenMessage<ResumeJobRequest> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 27);
+  messageDesc(file_hodei_v1_jobs, 31);
 
 /**
  * Answer of ResumeJob.
@@ -1285,7 +1476,7 @@ export type ResumeJobResponse = Message<"hodei.v1.ResumeJobResponse"> & {
  * Use `create(ResumeJobResponseSchema)` to create a new message.
  */
 export const ResumeJobResponseSchema: GenMessage<ResumeJobResponse> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 28);
+  messageDesc(file_hodei_v1_jobs, 32);
 
 /**
  * Request of GetJobEvents.
@@ -1313,7 +1504,7 @@ export type GetJobEventsRequest = Message<"hodei.v1.GetJobEventsRequest"> & {
  * Use `create(GetJobEventsRequestSchema)` to create a new message.
  */
 export const GetJobEventsRequestSchema: GenMessage<GetJobEventsRequest> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 29);
+  messageDesc(file_hodei_v1_jobs, 33);
 
 /**
  * Answer of GetJobEvents.
@@ -1334,7 +1525,141 @@ export type GetJobEventsResponse = Message<"hodei.v1.GetJobEventsResponse"> & {
  * Use `create(GetJobEventsResponseSchema)` to create a new message.
  */
 export const GetJobEventsResponseSchema: GenMessage<GetJobEventsResponse> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 30);
+  messageDesc(file_hodei_v1_jobs, 34);
+
+/**
+ * The way of one attempt to its first output. A time is not set if it has not come, or, for those of
+ * the worker, if nobody made it.
+ *
+ * @generated from message hodei.v1.AttemptTimeline
+ */
+export type AttemptTimeline = Message<"hodei.v1.AttemptTimeline"> & {
+  /**
+   * The attempt.
+   *
+   * @generated from field: string attempt_id = 1;
+   */
+  attemptId: string;
+
+  /**
+   * Its number, from 1.
+   *
+   * @generated from field: uint32 number = 2;
+   */
+  number: number;
+
+  /**
+   * The worker that it was given to.
+   *
+   * @generated from field: string worker_id = 3;
+   */
+  workerId: string;
+
+  /**
+   * The job began to wait.
+   *
+   * @generated from field: google.protobuf.Timestamp queued_at = 4;
+   */
+  queuedAt?: Timestamp | undefined;
+
+  /**
+   * The provider was asked for the worker. Before `queued_at` if it was there already.
+   *
+   * @generated from field: google.protobuf.Timestamp provisioning_at = 5;
+   */
+  provisioningAt?: Timestamp | undefined;
+
+  /**
+   * The provider had made the worker.
+   *
+   * @generated from field: google.protobuf.Timestamp created_at = 6;
+   */
+  createdAt?: Timestamp | undefined;
+
+  /**
+   * The worker registered.
+   *
+   * @generated from field: google.protobuf.Timestamp registered_at = 7;
+   */
+  registeredAt?: Timestamp | undefined;
+
+  /**
+   * The attempt was given to the worker.
+   *
+   * @generated from field: google.protobuf.Timestamp scheduled_at = 8;
+   */
+  scheduledAt?: Timestamp | undefined;
+
+  /**
+   * The first command ran, by the worker's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp started_at = 9;
+   */
+  startedAt?: Timestamp | undefined;
+
+  /**
+   * The first output, by the worker's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp first_byte_at = 10;
+   */
+  firstByteAt?: Timestamp | undefined;
+
+  /**
+   * It ended, by the worker's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp finished_at = 11;
+   */
+  finishedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message hodei.v1.AttemptTimeline.
+ * Use `create(AttemptTimelineSchema)` to create a new message.
+ */
+export const AttemptTimelineSchema: GenMessage<AttemptTimeline> = /*@__PURE__*/
+  messageDesc(file_hodei_v1_jobs, 35);
+
+/**
+ * Request of GetJobTimeline.
+ *
+ * @generated from message hodei.v1.GetJobTimelineRequest
+ */
+export type GetJobTimelineRequest = Message<"hodei.v1.GetJobTimelineRequest"> & {
+  /**
+   * The id, or a beginning of it that fits just one job.
+   *
+   * @generated from field: string job_id = 1;
+   */
+  jobId: string;
+};
+
+/**
+ * Describes the message hodei.v1.GetJobTimelineRequest.
+ * Use `create(GetJobTimelineRequestSchema)` to create a new message.
+ */
+export const GetJobTimelineRequestSchema: GenMessage<GetJobTimelineRequest> = /*@__PURE__*/
+  messageDesc(file_hodei_v1_jobs, 36);
+
+/**
+ * Answer of GetJobTimeline.
+ *
+ * @generated from message hodei.v1.GetJobTimelineResponse
+ */
+export type GetJobTimelineResponse = Message<"hodei.v1.GetJobTimelineResponse"> & {
+  /**
+   * Oldest first.
+   *
+   * @generated from field: repeated hodei.v1.AttemptTimeline attempts = 1;
+   */
+  attempts: AttemptTimeline[];
+};
+
+/**
+ * Describes the message hodei.v1.GetJobTimelineResponse.
+ * Use `create(GetJobTimelineResponseSchema)` to create a new message.
+ */
+export const GetJobTimelineResponseSchema: GenMessage<GetJobTimelineResponse> = /*@__PURE__*/
+  messageDesc(file_hodei_v1_jobs, 37);
 
 /**
  * Request of WatchJob.
@@ -1355,7 +1680,7 @@ export type WatchJobRequest = Message<"hodei.v1.WatchJobRequest"> & {
  * Use `create(WatchJobRequestSchema)` to create a new message.
  */
 export const WatchJobRequestSchema: GenMessage<WatchJobRequest> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 31);
+  messageDesc(file_hodei_v1_jobs, 38);
 
 /**
  * One message of WatchJob.
@@ -1376,7 +1701,7 @@ export type WatchJobResponse = Message<"hodei.v1.WatchJobResponse"> & {
  * Use `create(WatchJobResponseSchema)` to create a new message.
  */
 export const WatchJobResponseSchema: GenMessage<WatchJobResponse> = /*@__PURE__*/
-  messageDesc(file_hodei_v1_jobs, 32);
+  messageDesc(file_hodei_v1_jobs, 39);
 
 /**
  * Where a job is in its life. The last four are final.
@@ -1571,6 +1896,13 @@ export enum Cause {
    * @generated from enum value: CAUSE_SERVER_ERROR = 13;
    */
   SERVER_ERROR = 13,
+
+  /**
+   * Infrastructure: the attempt made room for a job with a higher priority, or its worker was tainted.
+   *
+   * @generated from enum value: CAUSE_PREEMPTED = 14;
+   */
+  PREEMPTED = 14,
 }
 
 /**
@@ -1696,6 +2028,68 @@ export const LogQuotaPolicySchema: GenEnum<LogQuotaPolicy> = /*@__PURE__*/
   enumDesc(file_hodei_v1_jobs, 4);
 
 /**
+ * How a label is compared.
+ *
+ * @generated from enum hodei.v1.LabelOperator
+ */
+export enum LabelOperator {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: LABEL_OPERATOR_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It has one of the values.
+   *
+   * @generated from enum value: LABEL_OPERATOR_IN = 1;
+   */
+  IN = 1,
+
+  /**
+   * It has none of the values, or there is no such label.
+   *
+   * @generated from enum value: LABEL_OPERATOR_NOT_IN = 2;
+   */
+  NOT_IN = 2,
+
+  /**
+   * There is such a label.
+   *
+   * @generated from enum value: LABEL_OPERATOR_EXISTS = 3;
+   */
+  EXISTS = 3,
+
+  /**
+   * There is no such label.
+   *
+   * @generated from enum value: LABEL_OPERATOR_NOT_EXISTS = 4;
+   */
+  NOT_EXISTS = 4,
+
+  /**
+   * It is a whole number that is greater than the value.
+   *
+   * @generated from enum value: LABEL_OPERATOR_GT = 5;
+   */
+  GT = 5,
+
+  /**
+   * It is a whole number that is less than the value.
+   *
+   * @generated from enum value: LABEL_OPERATOR_LT = 6;
+   */
+  LT = 6,
+}
+
+/**
+ * Describes the enum hodei.v1.LabelOperator.
+ */
+export const LabelOperatorSchema: GenEnum<LabelOperator> = /*@__PURE__*/
+  enumDesc(file_hodei_v1_jobs, 5);
+
+/**
  * How a step went.
  *
  * @generated from enum hodei.v1.StepOutcome
@@ -1748,7 +2142,7 @@ export enum StepOutcome {
  * Describes the enum hodei.v1.StepOutcome.
  */
 export const StepOutcomeSchema: GenEnum<StepOutcome> = /*@__PURE__*/
-  enumDesc(file_hodei_v1_jobs, 5);
+  enumDesc(file_hodei_v1_jobs, 6);
 
 /**
  * Jobs: submit, look at, cancel and retry.
@@ -1852,6 +2246,16 @@ export const JobService: GenService<{
     methodKind: "unary";
     input: typeof GetJobEventsRequestSchema;
     output: typeof GetJobEventsResponseSchema;
+  },
+  /**
+   * When each part of the way to the first output of each attempt began.
+   *
+   * @generated from rpc hodei.v1.JobService.GetJobTimeline
+   */
+  getJobTimeline: {
+    methodKind: "unary";
+    input: typeof GetJobTimelineRequestSchema;
+    output: typeof GetJobTimelineResponseSchema;
   },
   /**
    * Sends the job now and after each change, and closes once the job has ended.

@@ -1,0 +1,145 @@
+/**
+ * Decides which job goes to which worker, how many workers are missing, which jobs must make room,
+ * and why the rest waits.
+ *
+ * Pure: the caller reads jobs, workers, pools and queues, and carries out what is returned. Jobs come
+ * queue by queue, within a queue in the order in which they should start. Between the queues the
+ * higher priority goes first, then the queue whose share is due (fair-share.ts). A job that fits
+ * nowhere never holds up the ones behind it, and alike jobs (same `placementKey`) are looked at once
+ * when there is no room for them.
+ */
+
+import type { ConcurrencyLimit, Resources } from "./job.ts";
+import type { Taint } from "./labels.ts";
+import type { Placement } from "./placement.ts";
+import type { PlacementStrategy, QueueConfig } from "./pool.ts";
+import type { WorkerCapacity } from "./worker.ts";
+
+export interface PlannedJob {
+  id: string;
+  queue: string;
+  priority: number;
+  pendingSinceMs: number;
+  placementKey: string;
+  placement: Placement;
+  concurrency: ConcurrencyLimit | null;
+}
+
+/** What a worker has that a job may ask for; also what a worker of a pool will have. */
+export interface Place {
+  labels: Record<string, string>;
+  taints: readonly Taint[];
+  /** Null: not known, because no worker of the pool has been there yet. */
+  capabilities: readonly string[] | null;
+  /** What it holds when it is empty. */
+  capacity: WorkerCapacity;
+}
+
+/** An attempt that a worker holds. */
+export interface PlacedJob {
+  jobId: string;
+  attemptId: string;
+  priority: number;
+  resources: Resources;
+  labels: Record<string, string>;
+  preemptible: boolean;
+  placement: Placement;
+  /** It is being ended already: what it takes will be free. */
+  isLeaving: boolean;
+}
+
+/** A worker that is known, with what is still free on it. */
+export interface PlannedWorker extends Place {
+  id: string;
+  name: string;
+  pool: string;
+  capabilities: readonly string[];
+  free: WorkerCapacity;
+  strategy: PlacementStrategy;
+  running: readonly PlacedJob[];
+  /** Grows with each job that any worker is given; 0 before the first. */
+  lastAssigned: number;
+  /** Why it takes no job now whatever is free: cordoned, draining, unreachable, …; else null. */
+  unavailable: string | null;
+}
+
+/** Where workers can be made. */
+export interface PlannedPool extends Place {
+  name: string;
+  /** How many more workers may be made now. */
+  room: number;
+  /** Workers that were asked for and have not connected yet: jobs may wait for them. */
+  arriving: number;
+  /** Its most workers at a time. */
+  maxWorkers: number;
+  /** Of two pools that fit, the one with the lower rank is taken: by health, cost and start-up time. */
+  rank: number;
+  /** Why no worker can be made now, if so. */
+  problem: string | null;
+  /** A problem that waiting does not mend: jobs that waited before `triedAtMs` for this pool alone fail. */
+  permanentProblem: { message: string; triedAtMs: number } | null;
+}
+
+/** A queue with what it has at work. */
+export interface PlannedQueue extends QueueConfig {
+  running: number;
+  /** How much of its share it has had, see fair-share.ts. */
+  pass: number;
+}
+
+export interface PlanInput {
+  jobs: readonly PlannedJob[];
+  workers: readonly PlannedWorker[];
+  pools: readonly PlannedPool[];
+  /** Every queue that has a job in `jobs`. */
+  queues: readonly PlannedQueue[];
+  /** How many jobs are at work, by concurrency key; 0 for a key that is missing. */
+  concurrency: ReadonlyMap<string, number>;
+  /** The number of the last assignment, see `lastAssigned`. */
+  assignments: number;
+}
+
+export interface Assignment {
+  jobId: string;
+  workerId: string;
+  /** Why this worker, for people. */
+  reason: string;
+}
+
+/** Ends attempts so that a job with a higher priority fits on their worker. */
+export interface Preemption {
+  jobId: string;
+  workerId: string;
+  victims: { jobId: string; attemptId: string }[];
+}
+
+export interface Plan {
+  assign: Assignment[];
+  /** How many workers to make, by pool, and for which jobs (at most one each). */
+  provision: { pool: string; count: number; jobIds: string[] }[];
+  preempt: Preemption[];
+  /** Jobs that no pool can ever make a worker for. */
+  fail: { jobId: string; message: string }[];
+  /** Attempts that a NoExecute taint sends away. */
+  evict: { jobId: string; attemptId: string; workerId: string; message: string }[];
+  /** Why jobs wait, by wait key. */
+  reasons: Map<string, WaitReason>;
+  /** The shares of the queues after this plan, by queue. */
+  passes: Map<string, number>;
+}
+
+export interface WaitReason {
+  /** No worker that is known and no pool could ever take them. */
+  impossible: boolean;
+  message: string;
+}
+
+/**
+ * Under what a reason to wait is kept: the placement key, the concurrency key or the queue, because it
+ * holds for all jobs that share it.
+ */
+export const waitKey = {
+  placement: (job: Pick<PlannedJob, "placementKey">): string => job.placementKey,
+  concurrency: (key: string): string => `concurrency ${key}`,
+  queue: (name: string): string => `queue ${name}`,
+};

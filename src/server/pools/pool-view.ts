@@ -1,0 +1,51 @@
+/** What the API sees of pools and providers. */
+
+import type { PoolDefinition, ProviderStatus } from "../../core/pool.ts";
+
+export interface PoolView {
+  definition: PoolDefinition;
+  /** It belongs to the settings of the server, and cannot be changed. */
+  isFromSettings: boolean;
+  isDeleting: boolean;
+  /** Workers that exist or are being made; of these, those that have not connected, and those that run a job. */
+  workers: number;
+  arriving: number;
+  busy: number;
+  /** Why no worker can be made now; empty if one can. */
+  problem: string;
+  retryAtMs: number | null;
+  /** Median of the last ones, from the request to the registration; null before the first. */
+  startTimeMs: number | null;
+}
+
+export interface AppliedPool {
+  name: string;
+  change: "created" | "updated" | "unchanged" | "deleted";
+}
+
+export interface ProviderView {
+  /** Such as `process` or `docker unix:///var/run/docker.sock`. */
+  name: string;
+  status: ProviderStatus;
+  reason: string;
+  checkedAtMs: number | null;
+  pools: string[];
+  orphansDestroyed: number;
+  orphans: number;
+}
+
+export interface PoolsView {
+  pools(): PoolView[];
+  /** @throws AppError `invalid_argument`, `failed_precondition`, before anything is changed. */
+  apply(
+    definitions: readonly PoolDefinition[],
+    options: { prune: boolean; dryRun: boolean },
+  ): Promise<AppliedPool[]>;
+  /** @throws AppError `not_found`, `failed_precondition`. */
+  delete(name: string): Promise<void>;
+  providers(): ProviderView[];
+  /** Checks now; all of them for an empty name. @throws AppError `not_found`. */
+  checkProviders(name: string): Promise<ProviderView[]>;
+  /** Ends a worker through its provider; false if no provider made it. */
+  removeWorker(workerId: string, reason: string): Promise<boolean>;
+}

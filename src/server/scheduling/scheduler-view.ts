@@ -1,0 +1,56 @@
+/** What the API sees of scheduling. */
+
+import type { PlanInput } from "../../core/plan.ts";
+import type { QueueConfig } from "../../core/pool.ts";
+
+export const DECISION_KINDS = [
+  "assigned",
+  "provisioning",
+  "preempting",
+  "waiting",
+  "impossible",
+  "failed",
+  "ended",
+] as const;
+export type DecisionKind = (typeof DECISION_KINDS)[number];
+
+/** What was decided on one job, and why. */
+export interface SchedulingDecision {
+  /** Empty for a dry run. */
+  jobId: string;
+  queue: string;
+  kind: DecisionKind;
+  reason: string;
+  atMs: number;
+  workerId: string | null;
+  pool: string | null;
+}
+
+/** Everything that a plan is made from, but for the jobs. Workers include those that take none now. */
+export type SchedulingSnapshot = Omit<PlanInput, "jobs">;
+
+export interface QueueState {
+  config: QueueConfig;
+  isConfigured: boolean;
+  running: number;
+  /** Since the server started. */
+  starts: number;
+}
+
+export interface SchedulerView {
+  snapshot(): SchedulingSnapshot;
+  /** Queues that are configured or have jobs at work, and `also`; by name. */
+  queues(also: readonly string[]): QueueState[];
+  /** Stores it, and acts on it from the next round on. */
+  configureQueues(change: { set: readonly QueueConfig[]; reset: readonly string[] }): Promise<void>;
+  /** The last decision on a job that this server made and still knows. */
+  latestDecision(jobId: string): SchedulingDecision | null;
+  /** Calls `listener` for each decision until the returned function is called. */
+  onDecision(listener: (decision: SchedulingDecision) => void): () => void;
+  /**
+   * Gives a waiting job to a worker.
+   *
+   * @returns the id of the attempt, or null if the job or the worker takes none any more.
+   */
+  assignByHand(jobId: string, workerId: string): Promise<string | null>;
+}
