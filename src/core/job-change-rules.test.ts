@@ -139,11 +139,13 @@ const move = fc.record({
       cause,
       message: "",
     })),
-    fc.constantFrom("cancelled" as const, "timeout" as const).map((cause) => (): JobInput => ({
-      type: "cancel",
-      reason: "",
-      cause,
-    })),
+    fc
+      .constantFrom("cancelled" as const, "timeout" as const, "preempted" as const)
+      .map((cause) => (): JobInput => ({
+        type: "cancel",
+        reason: "",
+        cause,
+      })),
     fc.constantFrom("request_pause" as const, "request_resume" as const).map((type) => (): JobInput => ({
       type,
     })),

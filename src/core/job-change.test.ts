@@ -9,7 +9,8 @@ import {
   setup,
   withPolicy,
 } from "./job-change-fixtures.ts";
-import { changeJob, type ChangeRefusal } from "./job-change.ts";
+import type { ChangeRefusal } from "./job-change-step.ts";
+import { changeJob } from "./job-change.ts";
 import type { JobInput } from "./job-input.ts";
 import { FINAL_JOB_STATES, JOB_DEFAULTS, JOB_STATES, isFinal, type JobState } from "./job.ts";
 import {
@@ -197,6 +198,40 @@ test("a worker that was stopped is lost, and does not pass for a cancel that nob
   assert.equal(stopped.attempt?.cause, "worker_lost");
   const asked = apply(setup("cancelling"), finish("a-1", { state: "cancelled", cause: "cancelled" }));
   assert.equal(asked.job.state, "cancelled");
+});
+
+test("a job that makes room waits again at once, and that costs none of its retries", () => {
+  const making = apply(setup("running"), {
+    type: "cancel",
+    cause: "preempted",
+    reason: "job j-9 goes first",
+  });
+  assert.equal(making.job.state, "cancelling");
+  const { job, attempt } = apply(making, finish("a-1", { state: "cancelled", cause: "cancelled" }));
+  assert.deepEqual(
+    [job.state, job.cause, job.notBeforeMs, job.infrastructureRetries, job.cancelCause],
+    ["pending", null, NOW_MS, 0, null],
+  );
+  assert.equal(job.message, "attempt 1 was ended: job j-9 goes first");
+  assert.deepEqual([attempt?.state, attempt?.cause], ["failed", "preempted"]);
+});
+
+test("a job that makes room keeps an end that it came to by itself, and one that somebody asked for", () => {
+  const making = apply(setup("running"), { type: "cancel", cause: "preempted", reason: "" });
+  assert.equal(apply(making, finish("a-1", { state: "succeeded" })).job.state, "succeeded");
+  const failed = finish("a-1", { state: "failed", cause: "exit_code", exitCode: 3 });
+  assert.deepEqual(apply(making, failed).job.exitCode, 3);
+  const unwanted = apply(making, { type: "cancel", reason: "enough" });
+  const ended = apply(unwanted, finish("a-1", { state: "cancelled", cause: "cancelled" }));
+  assert.deepEqual([ended.job.state, ended.job.cause], ["cancelled", "cancelled"]);
+});
+
+test("a job that does not run cannot make room", () => {
+  for (const state of ["pending", "cancelling", "succeeded"] as const) {
+    const { job, attempt } = setup(state);
+    const input = { type: "cancel", cause: "preempted", reason: "" } as const;
+    assert.equal(changeJob(job, input, { nowMs: NOW_MS, jitter: 0, attempt }).ok, false, state);
+  }
 });
 
 test("a retry by hand begins anew, and of a success only by force", () => {

@@ -6,17 +6,12 @@
  * harmless wherever it comes from.
  */
 
+import { accept, isPreempted, refuse, toPending, withAttempt } from "./job-change-step.ts";
+import type { ChangeContext, JobChange } from "./job-change-step.ts";
+import { finish, lose } from "./job-end.ts";
 import type { JobInput } from "./job-input.ts";
-import { nextJobState, type JobTransition } from "./job-state.ts";
-import {
-  isFinal,
-  type Attempt,
-  type AttemptResult,
-  type Cause,
-  type FinalJobState,
-  type Job,
-  type JobEventRecord,
-} from "./job.ts";
+import { nextJobState } from "./job-state.ts";
+import { isFinal, type Attempt, type Job } from "./job.ts";
 import {
   CANCEL_VERIFY_MS,
   PAUSE_MAX_MS,
@@ -25,21 +20,6 @@ import {
   attemptLeaseMs,
   serverGivesUpAtMs,
 } from "./lease.ts";
-import { decideRetry } from "./retry.ts";
-
-export type ChangeRefusal = "stale_attempt" | "not_possible" | "already_final" | "succeeded";
-
-export type JobChange =
-  | { ok: true; job: Job; attempt: Attempt | null; event: JobEventRecord }
-  | { ok: false; refusal: ChangeRefusal; job: Job };
-
-export interface ChangeContext {
-  nowMs: number;
-  /** In [0, 1), for the backoff of a retry. */
-  jitter: number;
-  /** The newest attempt of the job, if there is one. */
-  attempt: Attempt | null;
-}
 
 export function changeJob(job: Job, input: JobInput, context: ChangeContext): JobChange {
   if ("attemptId" in input && input.type !== "assign" && isStale(job, input.attemptId)) {
@@ -95,6 +75,7 @@ function assign(job: Job, input: Extract<JobInput, { type: "assign" }>, context:
     exitCode: null,
     signal: null,
     message: "",
+    queuedAtMs: job.pendingSinceMs,
     scheduledAtMs: context.nowMs,
     startedAtMs: null,
     finishedAtMs: null,
@@ -220,147 +201,20 @@ function progress(
   });
 }
 
-const TRANSITION_OF_RESULT: { readonly [S in FinalJobState]: JobTransition } = {
-  succeeded: "succeed",
-  failed: "fail",
-  timed_out: "time_out",
-  cancelled: "confirm_cancel",
-};
-
-/** What an end without a cause is taken for: a worker that cannot say is at fault itself. */
-const CAUSE_OF_END: { readonly [S in FinalJobState]: Cause | null } = {
-  succeeded: null,
-  failed: "server_error",
-  timed_out: "timeout",
-  cancelled: "cancelled",
-};
-
-function finish(job: Job, reported: AttemptResult, context: ChangeContext): JobChange {
-  const result = resultOf(job, reported);
-  const attempt = withAttempt(context, {
-    state: result.state,
-    cause: result.cause,
-    exitCode: result.exitCode,
-    signal: result.signal,
-    message: result.message,
-    startedAtMs: result.startedAtMs ?? context.attempt?.startedAtMs ?? null,
-    finishedAtMs: result.finishedAtMs,
-    usage: result.usage,
-    steps: result.steps,
-    logBytes: result.logEnd,
-  });
-  return endAttempt(job, { attempt, result, context, mayRetry: true });
-}
-
-/**
- * What a report comes to. Nobody asked for a cancel unless the job is being cancelled: then its worker
- * was itself told to stop, which is no fault of the job and no wish of its author.
- */
-function resultOf(job: Job, reported: AttemptResult): AttemptResult {
-  if (reported.state === "cancelled" && job.state === "cancelling" && job.cancelCause === "timeout") {
-    return { ...reported, state: "timed_out", cause: "timeout", message: job.cancelReason };
-  }
-  if (reported.state === "cancelled" && job.state !== "cancelling") {
-    return {
-      ...reported,
-      state: "failed",
-      cause: "worker_lost",
-      message: "the worker was stopped while the job ran",
-    };
-  }
-  const cause = reported.state === "succeeded" ? null : (reported.cause ?? CAUSE_OF_END[reported.state]);
-  return { ...reported, cause };
-}
-
-function lose(job: Job, input: Extract<JobInput, { type: "lose" }>, context: ChangeContext): JobChange {
-  const result: LostResult = {
-    state: lostState(job, input.cause),
-    cause: input.cause,
-    exitCode: null,
-    signal: null,
-    message: input.message,
-    startedAtMs: job.startedAtMs,
-    finishedAtMs: context.nowMs,
-    outputs: {},
-    summary: "",
-  };
-  const attempt = withAttempt(context, {
-    state: result.state,
-    cause: result.cause,
-    message: result.message,
-    finishedAtMs: context.nowMs,
-  });
-  return endAttempt(job, { attempt, result, context, mayRetry: input.isFinal !== true });
-}
-
-function lostState(job: Job, cause: Cause): FinalJobState {
-  if (job.state === "cancelling") return job.cancelCause === "timeout" ? "timed_out" : "cancelled";
-  return cause === "timeout" ? "timed_out" : "failed";
-}
-
-type LostResult = Omit<AttemptResult, "usage" | "steps" | "logEnd">;
-
-function endAttempt(
-  job: Job,
-  end: { attempt: Attempt | null; result: LostResult; context: ChangeContext; mayRetry: boolean },
-): JobChange {
-  const { attempt, result, context, mayRetry } = end;
-  const retry =
-    job.state === "cancelling" || !mayRetry
-      ? ({ retry: false } as const)
-      : decideRetry({
-          definition: job.definition,
-          ended: result,
-          userRetries: job.userRetries,
-          infrastructureRetries: job.infrastructureRetries,
-          jitter: context.jitter,
-        });
-  const change = nextJobState(job.state, retry.retry ? "requeue" : TRANSITION_OF_RESULT[result.state]);
-  if (!change.ok) return refuse(job);
-
-  const ended: Job = {
-    ...job,
-    cause: result.cause,
-    exitCode: result.exitCode,
-    signal: result.signal,
-    message: result.message,
-    startedAtMs: result.startedAtMs ?? job.startedAtMs,
-    pauseWanted: false,
-  };
-  if (retry.retry) {
-    const isUser = retry.kind === "user";
-    const next = toPending(ended, { nowMs: context.nowMs, delayMs: retry.delayMs });
-    next.cause = null;
-    next.userRetries += isUser ? 1 : 0;
-    next.infrastructureRetries += isUser ? 0 : 1;
-    next.message = `attempt ${job.attemptCount} ended with ${describeEnd(result)}; next attempt in ${(retry.delayMs / 1000).toFixed(1)} s`;
-    return accept(next, attempt, { type: "requeued", nowMs: context.nowMs, message: next.message });
-  }
-  const next: Job = {
-    ...ended,
-    state: change.state,
-    finishedAtMs: result.finishedAtMs,
-    deadlineAtMs: null,
-    outputs: result.outputs,
-    summary: result.summary,
-  };
-  return accept(next, attempt, { type: change.state, nowMs: context.nowMs, message: result.message });
-}
-
-function describeEnd(result: LostResult): string {
-  if (result.cause === "exit_code") return `exit code ${result.exitCode}`;
-  return result.cause ?? result.state;
-}
-
 function cancel(
   job: Job,
   { reason, cause = "cancelled" }: Extract<JobInput, { type: "cancel" }>,
   context: ChangeContext,
 ): JobChange {
   if (isFinal(job.state)) return { ok: false, refusal: "already_final", job };
-  const change = nextJobState(job.state, "cancel");
-  if (!change.ok) return refuse(job);
   const nowMs = context.nowMs;
+  if (isPreempted(job) && cause === "cancelled") {
+    // It is being ended already; now it shall not wait again.
+    const next: Job = { ...job, cancelReason: reason, cancelCause: cause };
+    return accept(next, null, { type: "cancel_requested", nowMs, message: reason });
+  }
+  const change = nextJobState(job.state, "cancel");
+  if (!change.ok || (change.state === "cancelled" && cause === "preempted")) return refuse(job);
   if (change.state === "cancelled") {
     const next: Job = {
       ...job,
@@ -424,50 +278,4 @@ function retryByHand(job: Job, force: boolean, context: ChangeContext): JobChang
   next.outputs = {};
   next.summary = "";
   return accept(next, null, { type: "retried", nowMs: context.nowMs });
-}
-
-function toPending(job: Job, wait: { nowMs: number; delayMs: number }): Job {
-  const notBeforeMs = wait.nowMs + wait.delayMs;
-  return {
-    ...job,
-    state: "pending",
-    pendingSinceMs: wait.nowMs,
-    notBeforeMs,
-    deadlineAtMs: notBeforeMs + job.definition.queueTimeoutMs,
-    startedAtMs: null,
-    finishedAtMs: null,
-    progress: null,
-    pauseWanted: false,
-  };
-}
-
-function withAttempt(context: ChangeContext, changes: Partial<Attempt>): Attempt | null {
-  return context.attempt && { ...context.attempt, ...changes };
-}
-
-function refuse(job: Job): JobChange {
-  return { ok: false, refusal: isFinal(job.state) ? "already_final" : "not_possible", job };
-}
-
-function accept(
-  job: Job,
-  attempt: Attempt | null,
-  event: { type: string; nowMs: number; message?: string },
-): JobChange {
-  const next = { ...job, version: job.version + 1 };
-  return {
-    ok: true,
-    job: next,
-    attempt,
-    event: {
-      jobId: job.id,
-      sequence: next.version,
-      atMs: event.nowMs,
-      type: event.type,
-      state: next.state,
-      attemptId: next.attemptId,
-      workerId: next.workerId,
-      message: event.message ?? "",
-    },
-  };
 }

@@ -14,7 +14,7 @@ scheduled    -         running    -      -       unreachable cancelling succeede
 running      -         -          paused -       unreachable cancelling succeeded failed timed_out cancelled      pending -
 paused       -         -          -      running unreachable cancelling succeeded failed timed_out cancelled      pending -
 unreachable  -         running    paused -       unreachable cancelling succeeded failed timed_out cancelled      pending -
-cancelling   -         cancelling -      -       cancelling  -          succeeded failed timed_out cancelled      -       -
+cancelling   -         cancelling -      -       cancelling  -          succeeded failed timed_out cancelled      pending -
 succeeded    -         -          -      -       -           -          -         -      -         -              -       pending
 failed       -         -          -      -       -           -          -         -      -         -              -       pending
 cancelled    -         -          -      -       -           -          -         -      -         -              -       pending

@@ -31,8 +31,9 @@ const ENDS = {
  * `start` from `scheduled` is the first sign of the processes; from `unreachable` it is the worker
  * that came back. In `cancelling` a late `start` changes nothing but is no error: the cancel and
  * the start crossed on the wire. A job that is cancelled while its worker is silent stays
- * `cancelling`, and one that is silent for longer stays `unreachable`: only the deadline moves. Only a
- * final state can be retried by hand, and nothing else ever leaves one.
+ * `cancelling`, and one that is silent for longer stays `unreachable`: only the deadline moves. From
+ * `cancelling` back to `pending` goes only a job that had to make room for another one. Only a final
+ * state can be retried by hand, and nothing else ever leaves one.
  */
 export const NEXT_JOB_STATE: {
   readonly [S in JobState]: { readonly [T in JobTransition]?: JobState };
@@ -67,7 +68,7 @@ export const NEXT_JOB_STATE: {
     cancel: "cancelling",
     ...ENDS,
   },
-  cancelling: { start: "cancelling", disconnect: "cancelling", ...ENDS },
+  cancelling: { start: "cancelling", disconnect: "cancelling", requeue: "pending", ...ENDS },
   succeeded: { retry: "pending" },
   failed: { retry: "pending" },
   cancelled: { retry: "pending" },

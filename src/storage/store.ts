@@ -10,7 +10,7 @@
  * has then either taken effect as a whole or not at all.
  */
 
-import type { ChangeRefusal } from "../core/job-change.ts";
+import type { ChangeRefusal } from "../core/job-change-step.ts";
 import type { JobInput } from "../core/job-input.ts";
 import type {
   Attempt,
