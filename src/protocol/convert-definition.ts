@@ -13,6 +13,7 @@ import {
   type StepCondition,
   type WorkerLostPolicy,
 } from "../core/job.ts";
+import { placementFromWire, placementToWire } from "./convert-placement.ts";
 import * as pb from "./gen/hodei/v1/jobs_pb.ts";
 import { inverse } from "./inverse.ts";
 
@@ -46,6 +47,7 @@ export function definitionFromWire(message: pb.JobDefinition): JobDefinition {
     workingDirectory: message.workingDirectory,
     resources: resourcesFromWire(message.resources),
     selector: message.selector,
+    ...placementFromWire(message),
     timeoutMs: durationOr(message.timeout, JOB_DEFAULTS.timeoutMs),
     queueTimeoutMs: durationOr(message.queueTimeout, JOB_DEFAULTS.queueTimeoutMs),
     graceMs: durationOr(message.grace, JOB_DEFAULTS.graceMs),
@@ -69,6 +71,7 @@ export function definitionToWire(definition: JobDefinition): pb.JobDefinition {
     workingDirectory: definition.workingDirectory,
     resources: resourcesToWire(definition.resources),
     selector: definition.selector,
+    ...placementToWire(definition),
     timeout: durationFromMs(definition.timeoutMs),
     queueTimeout: durationFromMs(definition.queueTimeoutMs),
     grace: durationFromMs(definition.graceMs),

@@ -2,8 +2,8 @@
 
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import type { Worker, WorkerInfo, WorkerState, WorkerUsage } from "../core/worker.ts";
-import type { TaintEffect } from "../core/worker.ts";
+import type { Worker, WorkerCapacity, WorkerInfo, WorkerState, WorkerUsage } from "../core/worker.ts";
+import { taintFromWire, taintToWire } from "./convert-placement.ts";
 import { timeFromWire, wholeNumber } from "./convert.ts";
 import * as pb from "./gen/hodei/v1/workers_pb.ts";
 import { inverse } from "./inverse.ts";
@@ -27,16 +27,10 @@ export function workerInfoToWire(info: WorkerInfo): pb.WorkerInfo {
     version: info.version,
     hostname: info.hostname,
     ipAddress: info.ipAddress,
-    capacity: {
-      cpuMillis: info.capacity.cpuMillis,
-      memoryBytes: wholeNumber(info.capacity.memoryBytes),
-      diskBytes: wholeNumber(info.capacity.diskBytes),
-      gpu: info.capacity.gpu,
-      jobs: info.capacity.jobs,
-    },
+    capacity: capacityToWire(info.capacity),
     capabilities: info.capabilities,
     labels: info.labels,
-    taints: info.taints.map((taint) => ({ key: taint.key, value: taint.value, effect: taint.effect })),
+    taints: info.taints.map(taintToWire),
   });
 }
 
@@ -47,16 +41,31 @@ export function workerInfoFromWire(message: pb.WorkerInfo): WorkerInfo {
     version: message.version,
     hostname: message.hostname,
     ipAddress: message.ipAddress,
-    capacity: {
-      cpuMillis: message.capacity?.cpuMillis ?? 0,
-      memoryBytes: Number(message.capacity?.memoryBytes ?? 0n),
-      diskBytes: Number(message.capacity?.diskBytes ?? 0n),
-      gpu: message.capacity?.gpu ?? 0,
-      jobs: message.capacity?.jobs ?? 1,
-    },
+    capacity: capacityFromWire(message.capacity),
     capabilities: message.capabilities,
     labels: message.labels,
-    taints: message.taints.map(({ key, value, effect }) => ({ key, value, effect: effect as TaintEffect })),
+    taints: message.taints.map(taintFromWire),
+  };
+}
+
+/** Also what is free on a worker. */
+export function capacityToWire(capacity: WorkerCapacity): pb.WorkerCapacity {
+  return create(pb.WorkerCapacitySchema, {
+    cpuMillis: Math.max(0, Math.round(capacity.cpuMillis)),
+    memoryBytes: wholeNumber(capacity.memoryBytes),
+    diskBytes: wholeNumber(capacity.diskBytes),
+    gpu: Math.max(0, capacity.gpu),
+    jobs: Math.max(0, capacity.jobs),
+  });
+}
+
+export function capacityFromWire(message: pb.WorkerCapacity | undefined): WorkerCapacity {
+  return {
+    cpuMillis: message?.cpuMillis ?? 0,
+    memoryBytes: Number(message?.memoryBytes ?? 0n),
+    diskBytes: Number(message?.diskBytes ?? 0n),
+    gpu: message?.gpu ?? 0,
+    jobs: message?.jobs ?? 1,
   };
 }
 
@@ -100,6 +109,8 @@ export function workerToWire(worker: Worker, attemptIds: readonly string[]): pb.
     ...(worker.usage ? { usage: workerUsageToWire(worker.usage) } : {}),
     attemptIds: [...attemptIds],
     message: worker.message,
+    cordoned: worker.cordoned,
+    ...(worker.madeAtMs === null ? {} : { madeAt: timestampFromMs(worker.madeAtMs) }),
   });
 }
 
@@ -118,9 +129,11 @@ export function workerFromWire(message: pb.Worker): WorkerView {
     info: message.info ? workerInfoFromWire(message.info) : null,
     usage: message.usage ? workerUsageFromWire(message.usage) : null,
     createdAtMs: timeFromWire(message.createdAt) ?? 0,
+    madeAtMs: timeFromWire(message.madeAt),
     registeredAtMs: timeFromWire(message.registeredAt),
     lastHeartbeatAtMs: timeFromWire(message.lastHeartbeatAt),
     message: message.message,
+    cordoned: message.cordoned,
     attemptIds: message.attemptIds,
   };
 }

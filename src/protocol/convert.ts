@@ -52,6 +52,7 @@ const CAUSE_NUMBER: Record<Cause, pb.Cause> = {
   provision_failed: pb.Cause.PROVISION_FAILED,
   queue_timeout: pb.Cause.QUEUE_TIMEOUT,
   server_error: pb.Cause.SERVER_ERROR,
+  preempted: pb.Cause.PREEMPTED,
 };
 
 const STEP_OUTCOME_NUMBER: Record<StepOutcome, pb.StepOutcome> = {
@@ -105,7 +106,7 @@ export function jobToWire(job: Job, attempts: readonly Attempt[]): pb.Job {
 }
 
 /** What a client knows of an attempt. */
-export type AttemptView = Omit<Attempt, "jobId" | "runnerId">;
+export type AttemptView = Omit<Attempt, "jobId" | "runnerId" | "queuedAtMs">;
 
 /** What a client knows of a job: the parts of `Job` that are on the wire. */
 export interface JobView extends Pick<

@@ -1,0 +1,257 @@
+/** Pools and providers between the wire and the core. */
+
+import { create } from "@bufbuild/protobuf";
+import { durationFromMs, durationMs, timestampFromMs, type Duration } from "@bufbuild/protobuf/wkt";
+import {
+  poolWith,
+  type DockerTemplate,
+  type PlacementStrategy,
+  type PoolDefinition,
+  type PoolProvider,
+  type ProviderStatus,
+} from "../core/pool.ts";
+import { taintFromWire, taintToWire } from "./convert-placement.ts";
+import { timeFromWire, wholeNumber } from "./convert.ts";
+import * as pb from "./gen/hodei/v1/pools_pb.ts";
+import { inverse } from "./inverse.ts";
+
+const STRATEGY_NUMBER: Record<PlacementStrategy, pb.PlacementStrategy> = {
+  least_loaded: pb.PlacementStrategy.LEAST_LOADED,
+  best_fit: pb.PlacementStrategy.BEST_FIT,
+  round_robin: pb.PlacementStrategy.ROUND_ROBIN,
+};
+
+const PROVIDER_STATUS_NUMBER: Record<ProviderStatus, pb.ProviderStatus> = {
+  healthy: pb.ProviderStatus.HEALTHY,
+  degraded: pb.ProviderStatus.DEGRADED,
+  unhealthy: pb.ProviderStatus.UNHEALTHY,
+  unknown: pb.ProviderStatus.UNKNOWN,
+};
+
+const POOL_CHANGE_NUMBER = {
+  created: pb.PoolChange.CREATED,
+  updated: pb.PoolChange.UPDATED,
+  unchanged: pb.PoolChange.UNCHANGED,
+  deleted: pb.PoolChange.DELETED,
+} as const;
+export type PoolChangeName = keyof typeof POOL_CHANGE_NUMBER;
+
+const strategyName = inverse(STRATEGY_NUMBER);
+const providerStatusName = inverse(PROVIDER_STATUS_NUMBER);
+const poolChangeName = inverse(POOL_CHANGE_NUMBER);
+
+/** Of a container whose network nobody chose: its agent reaches a server on the same machine. */
+const DEFAULT_NETWORK = "host";
+
+// ── Definitions ────────────────────────────────────────────────────────────────────────────────
+
+export function poolDefinitionFromWire(message: pb.PoolDefinition): PoolDefinition {
+  return poolWith({
+    name: message.name,
+    provider: providerFromWire(message.provider),
+    labels: message.labels,
+    taints: message.taints.map(taintFromWire),
+    resources: resourcesFromWire(message.resources),
+    jobsPerWorker: message.jobsPerWorker || 1,
+    minWorkers: message.minWorkers,
+    warmSpares: message.warmSpares,
+    maxLifetimeMs: message.maxLifetime ? wholeMs(message.maxLifetime) : null,
+    costPerHour: message.costPerHour,
+    serverUrl: message.serverUrl || null,
+    ...(message.maxWorkers === undefined ? {} : { maxWorkers: message.maxWorkers }),
+    ...(message.ephemeral === undefined ? {} : { ephemeral: message.ephemeral }),
+    ...(message.idleTimeout ? { idleTimeoutMs: wholeMs(message.idleTimeout) } : {}),
+    ...(message.startTimeout ? { startTimeoutMs: wholeMs(message.startTimeout) } : {}),
+    ...strategyFromWire(message.strategy),
+  });
+}
+
+export function poolDefinitionToWire(pool: PoolDefinition): pb.PoolDefinition {
+  return create(pb.PoolDefinitionSchema, {
+    name: pool.name,
+    provider: providerToWire(pool.provider),
+    labels: pool.labels,
+    taints: pool.taints.map(taintToWire),
+    resources: resourcesToWire(pool.resources),
+    jobsPerWorker: pool.jobsPerWorker,
+    minWorkers: pool.minWorkers,
+    maxWorkers: pool.maxWorkers,
+    warmSpares: pool.warmSpares,
+    ephemeral: pool.ephemeral,
+    idleTimeout: durationFromMs(pool.idleTimeoutMs),
+    ...(pool.maxLifetimeMs === null ? {} : { maxLifetime: durationFromMs(pool.maxLifetimeMs) }),
+    startTimeout: durationFromMs(pool.startTimeoutMs),
+    strategy: STRATEGY_NUMBER[pool.strategy],
+    costPerHour: pool.costPerHour,
+    serverUrl: pool.serverUrl ?? "",
+  });
+}
+
+function strategyFromWire(strategy: pb.PlacementStrategy): { strategy?: PlacementStrategy } {
+  const name = strategyName(strategy);
+  return name === null ? {} : { strategy: name };
+}
+
+function providerFromWire(provider: pb.PoolDefinition["provider"]): PoolProvider {
+  switch (provider.case) {
+    case "docker":
+      return { type: "docker", docker: dockerFromWire(provider.value) };
+    case "process":
+    case undefined:
+      // The constraints let none without a provider through.
+      return { type: "process" };
+  }
+}
+
+function providerToWire(provider: PoolProvider): pb.PoolDefinition["provider"] {
+  if (provider.type === "docker") return { case: "docker", value: dockerToWire(provider.docker) };
+  return { case: "process", value: create(pb.ProcessTemplateSchema) };
+}
+
+function dockerFromWire(message: pb.DockerTemplate): DockerTemplate {
+  return {
+    image: message.image,
+    host: message.host || null,
+    tlsDirectory: message.tlsDirectory || null,
+    pull: (message.pull || "missing") as DockerTemplate["pull"],
+    authFile: message.authFile || null,
+    network: message.network || DEFAULT_NETWORK,
+    pids: message.pids || null,
+    user: message.user || null,
+    noNewPrivileges: !message.allowNewPrivileges,
+    dropCapabilities: message.dropCapabilities,
+    readOnlyRoot: message.readOnlyRoot,
+    mounts: message.mounts,
+  };
+}
+
+function dockerToWire(template: DockerTemplate): pb.DockerTemplate {
+  return create(pb.DockerTemplateSchema, {
+    image: template.image,
+    host: template.host ?? "",
+    tlsDirectory: template.tlsDirectory ?? "",
+    pull: template.pull,
+    authFile: template.authFile ?? "",
+    network: template.network,
+    pids: template.pids ?? 0,
+    user: template.user ?? "",
+    allowNewPrivileges: !template.noNewPrivileges,
+    dropCapabilities: template.dropCapabilities,
+    readOnlyRoot: template.readOnlyRoot,
+    mounts: template.mounts,
+  });
+}
+
+function resourcesFromWire(message: pb.PoolResources | undefined): PoolDefinition["resources"] {
+  return {
+    cpuMillis: message?.cpuMillis ?? null,
+    memoryBytes: message?.memoryBytes === undefined ? null : Number(message.memoryBytes),
+    diskBytes: message?.diskBytes === undefined ? null : Number(message.diskBytes),
+    gpu: message?.gpu ?? null,
+  };
+}
+
+function resourcesToWire(resources: PoolDefinition["resources"]): pb.PoolResources {
+  const { cpuMillis, memoryBytes, diskBytes, gpu } = resources;
+  return create(pb.PoolResourcesSchema, {
+    ...(cpuMillis === null ? {} : { cpuMillis }),
+    ...(memoryBytes === null ? {} : { memoryBytes: wholeNumber(memoryBytes) }),
+    ...(diskBytes === null ? {} : { diskBytes: wholeNumber(diskBytes) }),
+    ...(gpu === null ? {} : { gpu }),
+  });
+}
+
+function wholeMs(duration: Duration): number {
+  return Math.round(durationMs(duration));
+}
+
+// ── What there is of them ──────────────────────────────────────────────────────────────────────
+
+/** A pool as a client sees it. */
+export interface PoolStatus {
+  definition: PoolDefinition;
+  isFromSettings: boolean;
+  isDeleting: boolean;
+  workers: number;
+  arriving: number;
+  busy: number;
+  problem: string;
+  retryAtMs: number | null;
+  startTimeMs: number | null;
+}
+
+export function poolToWire(pool: PoolStatus): pb.Pool {
+  return create(pb.PoolSchema, {
+    definition: poolDefinitionToWire(pool.definition),
+    fromSettings: pool.isFromSettings,
+    deleting: pool.isDeleting,
+    workers: pool.workers,
+    arrivingWorkers: pool.arriving,
+    busyWorkers: pool.busy,
+    problem: pool.problem,
+    ...(pool.retryAtMs === null ? {} : { retryAt: timestampFromMs(pool.retryAtMs) }),
+    ...(pool.startTimeMs === null ? {} : { startTime: durationFromMs(Math.round(pool.startTimeMs)) }),
+  });
+}
+
+export function poolFromWire(message: pb.Pool): PoolStatus {
+  return {
+    definition: poolDefinitionFromWire(message.definition ?? create(pb.PoolDefinitionSchema)),
+    isFromSettings: message.fromSettings,
+    isDeleting: message.deleting,
+    workers: message.workers,
+    arriving: message.arrivingWorkers,
+    busy: message.busyWorkers,
+    problem: message.problem,
+    retryAtMs: timeFromWire(message.retryAt),
+    startTimeMs: message.startTime ? durationMs(message.startTime) : null,
+  };
+}
+
+export interface PoolChangeView {
+  name: string;
+  change: PoolChangeName;
+}
+
+export function appliedPoolToWire({ name, change }: PoolChangeView): pb.AppliedPool {
+  return create(pb.AppliedPoolSchema, { name, change: POOL_CHANGE_NUMBER[change] });
+}
+
+export function appliedPoolFromWire({ name, change }: pb.AppliedPool): PoolChangeView {
+  return { name, change: poolChangeName(change) ?? "unchanged" };
+}
+
+/** A provider as a client sees it. */
+export interface ProviderState {
+  name: string;
+  status: ProviderStatus;
+  reason: string;
+  checkedAtMs: number | null;
+  pools: string[];
+  orphansDestroyed: number;
+  orphans: number;
+}
+
+export function providerStateToWire(provider: ProviderState): pb.Provider {
+  return create(pb.ProviderSchema, {
+    name: provider.name,
+    status: PROVIDER_STATUS_NUMBER[provider.status],
+    reason: provider.reason,
+    ...(provider.checkedAtMs === null ? {} : { checkedAt: timestampFromMs(provider.checkedAtMs) }),
+    pools: provider.pools,
+    orphansDestroyed: wholeNumber(provider.orphansDestroyed),
+    orphans: provider.orphans,
+  });
+}
+
+export function providerStateFromWire(message: pb.Provider): ProviderState {
+  return {
+    name: message.name,
+    status: providerStatusName(message.status) ?? "unknown",
+    reason: message.reason,
+    checkedAtMs: timeFromWire(message.checkedAt),
+    pools: message.pools,
+    orphansDestroyed: Number(message.orphansDestroyed),
+    orphans: message.orphans,
+  };
+}
