@@ -143,3 +143,17 @@ export const waitKey = {
   concurrency: (key: string): string => `concurrency ${key}`,
   queue: (name: string): string => `queue ${name}`,
 };
+
+export type WaitKeyKind = keyof typeof waitKey;
+
+/** A placement key is JSON, so that it can be told from the others. */
+export function keyKind(key: string): WaitKeyKind {
+  if (key.startsWith(waitKey.queue(""))) return "queue";
+  return key.startsWith(waitKey.concurrency("")) ? "concurrency" : "placement";
+}
+
+/** The queue, the concurrency key or the placement key that a wait key is of. */
+export function nameInKey(key: string): string {
+  const kind = keyKind(key);
+  return kind === "placement" ? key : key.slice(waitKey[kind]("").length);
+}

@@ -317,6 +317,7 @@ function endedAttempt(id: string, fields: Partial<Attempt>): Attempt {
     exitCode: 1,
     signal: null,
     message: "",
+    queuedAtMs: 0,
     scheduledAtMs: 0,
     startedAtMs: 0,
     finishedAtMs: 1_000_000,

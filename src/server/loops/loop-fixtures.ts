@@ -6,6 +6,7 @@ import { systemRandom, uuidV7 } from "../../base/random.ts";
 import type { JobInput } from "../../core/job-input.ts";
 import type { Attempt, Job, JobDefinition } from "../../core/job.ts";
 import type { ServerMessage } from "../../core/link.ts";
+import type { PlannedPool } from "../../core/plan.ts";
 import { sampleDefinition, sampleWorker } from "../../core/session-fixtures.ts";
 import type { WorkerCapacity } from "../../core/worker.ts";
 import { createMemoryStore } from "../../storage/memory/memory-store.ts";
@@ -21,7 +22,10 @@ export interface Said {
 export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
   const clock = new ManualClock();
   const store = createMemoryStore({ random: systemRandom });
-  const connections = new WorkerConnections(() => options.takesOneJob ?? false);
+  const connections = new WorkerConnections(() => ({
+    ephemeral: options.takesOneJob ?? false,
+    strategy: "least_loaded",
+  }));
   const changed: Job[] = [];
   const onJobChanged = (job: Job): void => void changed.push(job);
   const common = {
@@ -51,7 +55,7 @@ export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
     const capacity = { ...sampleWorker.capacity, ...worker.capacity };
     const info = { ...sampleWorker, workerId, capacity, labels: { os: "linux" } };
     const connection = new WorkerConnection(
-      { id: workerId, pool: worker.pool ?? "local", info },
+      { id: workerId, pool: worker.pool ?? "local", provider: "test", info },
       {
         ...common,
         heartbeats: { add() {} },
@@ -92,4 +96,22 @@ export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
     return { jobId, attemptId };
   };
   return { ...common, clock, changed, newId, addWorker, connect, queue, apply, job, attempts, running };
+}
+
+/** A pool that can make workers of two jobs each. */
+export function samplePool(changes: Partial<PlannedPool> = {}): PlannedPool {
+  return {
+    name: "local",
+    labels: { os: "linux" },
+    taints: [],
+    capabilities: null,
+    capacity: { cpuMillis: 1, memoryBytes: 1, diskBytes: 1, gpu: 0, jobs: 2 },
+    room: 5,
+    arriving: 0,
+    maxWorkers: 5,
+    rank: 0,
+    problem: null,
+    permanentProblem: null,
+    ...changes,
+  };
 }

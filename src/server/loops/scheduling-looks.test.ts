@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock, type Clock } from "../../base/clock.ts";
-import { silentLogger } from "../../base/log.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";
-import type { PlannedWorker } from "../../core/planner.ts";
+import type { PlannedWorker } from "../../core/plan.ts";
 import { newJobOf } from "../../storage/conformance/samples.ts";
 import { createMemoryStore } from "../../storage/memory/memory-store.ts";
+import { SchedulingState } from "../scheduling/scheduling-state.ts";
 import { Scheduler } from "./scheduling.ts";
 
 const CAPACITY = { cpuMillis: 4_000, memoryBytes: 2 ** 40, diskBytes: 2 ** 40, gpu: 0, jobs: 1 };
@@ -33,8 +33,17 @@ function setup(readCostMs: number) {
   };
   const scheduler = new Scheduler({
     store,
+    state: new SchedulingState({
+      store,
+      clock,
+      connections: {
+        assignments: 0,
+        get: () => null,
+        planned: () => workers.map((worker) => ({ ...worker, free: { ...worker.free } })),
+      },
+      plannedPools: () => [],
+    }),
     connections: {
-      schedulable: () => workers.map((worker) => ({ ...worker, free: { ...worker.free } })),
       async assign(workerId, write) {
         const view = await write({ isClosed: false, runnerId: "" });
         const worker = workers.find(({ id }) => id === workerId);
@@ -44,9 +53,9 @@ function setup(readCostMs: number) {
     },
     clock,
     random: systemRandom,
-    log: silentLogger,
-    provisioner: { plannedPools: () => [], provision: () => {} },
+    provision: () => {},
     onJobChanged: () => {},
+    onWanted: () => {},
     hint: () => {},
   });
   const queue = async (selector: Record<string, string>, count: number): Promise<string[]> => {
@@ -56,7 +65,20 @@ function setup(readCostMs: number) {
   };
   const connect = (): void => {
     const id = uuidV7(systemClock, systemRandom);
-    workers.push({ id, labels: { os: "linux" }, free: { ...CAPACITY } });
+    workers.push({
+      id,
+      name: id,
+      pool: "local",
+      labels: { os: "linux" },
+      taints: [],
+      capabilities: [],
+      capacity: CAPACITY,
+      free: { ...CAPACITY },
+      strategy: "least_loaded",
+      running: [],
+      lastAssigned: 0,
+      unavailable: null,
+    });
   };
   const round = () => scheduler.round(new AbortController().signal);
   const reasonOf = async (jobId: string) => (await store.getJob(jobId))?.message ?? "";

@@ -2,22 +2,30 @@ import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { AppError } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
-import type { Plan, PlannedPool } from "../../core/planner.ts";
-import { makeControlPlane } from "./loop-fixtures.ts";
+import type { Job } from "../../core/job.ts";
+import type { Plan, PlannedPool } from "../../core/plan.ts";
+import { SchedulingState } from "../scheduling/scheduling-state.ts";
+import { makeControlPlane, samplePool } from "./loop-fixtures.ts";
 import { Scheduler } from "./scheduling.ts";
 
 function setup(t: TestContext) {
   const plane = makeControlPlane();
   const pools: PlannedPool[] = [];
   const provisioned: Plan["provision"] = [];
-  const provisioner = {
-    plannedPools: () => pools,
-    provision: (wanted: Plan["provision"]) => void provisioned.push(...wanted),
+  const state = new SchedulingState({ ...plane, plannedPools: () => pools });
+  const onJobChanged = (job: Job): void => {
+    plane.onJobChanged(job);
+    state.onJobChanged(job);
   };
-  const scheduler = new Scheduler({ ...plane, provisioner, hint() {} });
+  const onWanted = (job: Job): void => {
+    plane.connections.jobSeen(job);
+    onJobChanged(job);
+  };
+  const provision = (wanted: Plan["provision"]): void => void provisioned.push(...wanted);
+  const scheduler = new Scheduler({ ...plane, state, provision, onJobChanged, onWanted, hint() {} });
   t.after(() => scheduler.stop());
   const round = (): Promise<void> => scheduler.round(new AbortController().signal);
-  return { ...plane, pools, provisioned, scheduler, round };
+  return { ...plane, pools, provisioned, state, scheduler, round };
 }
 
 test("gives waiting jobs to workers up to their capacity, each once", async (t) => {
@@ -53,7 +61,7 @@ test("finds the job that fits behind a thousand that do not", async (t) => {
   assert.equal((await job(fitting)).state, "scheduled");
   const { state, message } = await job(misfits[0] ?? "");
   assert.equal(state, "pending");
-  assert.match(message, /no worker and no pool has the label os=plan9/);
+  assert.match(message, /os=plan9/);
 });
 
 test("gives nothing to workers that drain or have left", async (t) => {
@@ -69,17 +77,13 @@ test("gives nothing to workers that drain or have left", async (t) => {
 
 test("asks for workers where none has room", async (t) => {
   const { queue, pools, provisioned, round, job } = setup(t);
-  pools.push({
-    name: "local",
-    labels: { os: "linux" },
-    capacity: { cpuMillis: 1, memoryBytes: 1, diskBytes: 1, gpu: 0, jobs: 2 },
-    room: 5,
-    arriving: 0,
-    problem: null,
-  });
+  pools.push(samplePool());
   const ids = [await queue(), await queue(), await queue()];
   await round();
-  assert.deepEqual(provisioned, [{ pool: "local", count: 2 }]);
+  assert.deepEqual(
+    provisioned.map(({ pool, count }) => [pool, count]),
+    [["local", 2]],
+  );
   assert.match((await job(ids[0] ?? "")).message, /being made/);
 });
 

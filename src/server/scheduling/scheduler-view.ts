@@ -38,7 +38,8 @@ export interface QueueState {
 }
 
 export interface SchedulerView {
-  snapshot(): SchedulingSnapshot;
+  /** With these queues. */
+  snapshot(queues: Iterable<string>): SchedulingSnapshot;
   /** Queues that are configured or have jobs at work, and `also`; by name. */
   queues(also: readonly string[]): QueueState[];
   /** Stores it, and acts on it from the next round on. */

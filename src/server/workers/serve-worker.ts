@@ -52,7 +52,7 @@ async function greet({ worker, incoming }: WorkerStream, deps: ServeDependencies
   deps.connections.get(worker.id)?.goaway("the worker has connected again");
   await deps.connections.assigned(worker.id);
   const info = { ...hello.worker, workerId: worker.id };
-  const connection = new WorkerConnection({ id: worker.id, pool: worker.pool, info }, deps);
+  const connection = new WorkerConnection({ ...worker, info }, deps);
   await connection.hello(hello);
   return connection;
 }
@@ -76,6 +76,7 @@ async function takeIn(
   if (stored?.state === "terminated") {
     throw new AppError("unavailable", `worker stream: worker ${workerId} is gone`);
   }
+  connection.isCordoned = stored?.cordoned ?? false;
   connection.isHeldBack = false;
   if (stored?.state === "broken" || stored?.state === "draining") connection.drain(stored.message);
   deps.log.info({ workerId, attempts: connection.session.attempts.size }, "worker connected");

@@ -61,14 +61,19 @@ const MAX_WAITING_MESSAGES = 20_000;
 export class WorkerConnection {
   readonly workerId: string;
   readonly pool: string;
+  readonly provider: string;
   info: WorkerInfo;
   /** Of the runner that the worker had when it connected. */
   runnerId = "";
   readonly session: ServerSession;
   /** Takes no jobs yet: it is not known whether the worker may have any. */
   isHeldBack = false;
+  /** Somebody wants it to get no new jobs. */
+  isCordoned = false;
   /** Attempts that this worker was given since it connected. */
   assignedCount = 0;
+  /** The number of its last assignment among those of all workers; 0 before the first. */
+  lastAssigned = 0;
   readonly #deps: ConnectionDependencies;
   readonly #outbox: Outbox<ServerMessage>;
   readonly #durable = new Map<string, number>();
@@ -78,9 +83,13 @@ export class WorkerConnection {
   readonly #failing = new Map<string, { kinds: Set<string>; last: Promise<unknown> }>();
   #isToldToDrain = false;
 
-  constructor(worker: { id: string; pool: string; info: WorkerInfo }, deps: ConnectionDependencies) {
+  constructor(
+    worker: { id: string; pool: string; provider: string; info: WorkerInfo },
+    deps: ConnectionDependencies,
+  ) {
     this.workerId = worker.id;
     this.pool = worker.pool;
+    this.provider = worker.provider;
     this.info = worker.info;
     this.#deps = { ...deps, log: deps.log.child({ workerId: worker.id }) };
     this.session = newServerSession(worker.id, deps.clock.nowMs());

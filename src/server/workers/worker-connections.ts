@@ -3,10 +3,12 @@
 import type { Service } from "../../base/service.ts";
 import type { Job } from "../../core/job.ts";
 import { HEARTBEAT_INTERVAL_MS } from "../../core/lease.ts";
-import type { PlannedWorker } from "../../core/planner.ts";
+import type { PlacedJob, PlannedWorker } from "../../core/plan.ts";
+import type { PlacementStrategy } from "../../core/pool.ts";
 import type { LiveAttemptView } from "../../core/server-session.ts";
 import type { WorkerCapacity } from "../../core/worker.ts";
 import type { WorkerConnection } from "./worker-connection.ts";
+import { workerLabels } from "./worker-labels.ts";
 
 /** Workers that are not connected any more and of which the time of their last word is kept. */
 const MAX_REMEMBERED = 10_000;
@@ -16,19 +18,32 @@ type StoreAttempt = (
   connection: Pick<WorkerConnection, "isClosed" | "runnerId">,
 ) => Promise<LiveAttemptView | null>;
 
+/** What the connections must know of a pool. */
+export interface ConnectedPool {
+  /** Its workers leave after their first job. */
+  ephemeral: boolean;
+  strategy: PlacementStrategy;
+}
+
 export class WorkerConnections implements Service {
   readonly #connections = new Map<string, WorkerConnection>();
-  readonly #takesOneJob: (pool: string) => boolean;
+  readonly #poolOf: (name: string) => ConnectedPool | null;
   readonly #assigning = new Map<string, Set<Promise<unknown>>>();
   /** By worker id, when a worker that was connected here was last heard. */
   readonly #heard = new Map<string, number>();
   #listeningSinceMs: number | null = null;
   #listenedAtMs: number | null = null;
   #isStopped = false;
+  #assignments = 0;
 
-  /** `takesOneJob` says whether workers of a pool leave after their first job. */
-  constructor(takesOneJob: (pool: string) => boolean) {
-    this.#takesOneJob = takesOneJob;
+  /** `poolOf` knows the pools; null for a worker that a person started, or of a pool that is gone. */
+  constructor(poolOf: (name: string) => ConnectedPool | null) {
+    this.#poolOf = poolOf;
+  }
+
+  /** Jobs that were given to workers since the server began. */
+  get assignments(): number {
+    return this.#assignments;
   }
 
   /** No worker is welcome any more: one that was sent away comes back at once otherwise. */
@@ -62,7 +77,7 @@ export class WorkerConnections implements Service {
    */
   async assign(workerId: string, store: StoreAttempt): Promise<void> {
     const connection = this.get(workerId);
-    if (!connection || !this.#takesJobs(connection)) return;
+    if (!connection || this.#problem(connection) !== null) return;
     const running = this.#assigning.get(workerId) ?? new Set();
     this.#assigning.set(workerId, running);
     const assignment = this.#assign(connection, store);
@@ -80,6 +95,8 @@ export class WorkerConnections implements Service {
     if (view === null) return;
     // Sent also if it was told to leave meanwhile: it goes only when it holds nothing.
     connection.assign(view);
+    this.#assignments += 1;
+    connection.lastAssigned = this.#assignments;
     if (this.#takesOneJob(connection.pool)) connection.drain("it takes one job only");
   }
 
@@ -141,20 +158,45 @@ export class WorkerConnections implements Service {
     return [...this.#connections.values()];
   }
 
-  /** Workers that take jobs, with what is free on them. */
-  schedulable(): PlannedWorker[] {
+  /** Workers with a stream, with what is free on them and why they take no job, if so. */
+  planned(): PlannedWorker[] {
     return this.all()
-      .filter((connection) => this.#takesJobs(connection))
+      .filter((connection) => !connection.isClosed)
       .map((connection) => ({
         id: connection.workerId,
-        labels: connection.info.labels,
+        name: connection.info.name,
+        pool: connection.pool,
+        labels: workerLabels(connection, connection.info),
+        taints: connection.info.taints,
+        capabilities: connection.info.capabilities,
+        capacity: connection.info.capacity,
         free: freeCapacity(connection),
+        strategy: this.#poolOf(connection.pool)?.strategy ?? "least_loaded",
+        running: placedJobs(connection),
+        lastAssigned: connection.lastAssigned,
+        unavailable: this.#problem(connection),
       }));
   }
 
-  #takesJobs(connection: WorkerConnection): boolean {
-    if (connection.isClosed || connection.isHeldBack || connection.session.draining) return false;
-    return connection.assignedCount === 0 || !this.#takesOneJob(connection.pool);
+  /** Gives a worker no new jobs, or gives it some again. */
+  cordon(workerId: string, isCordoned: boolean): void {
+    const connection = this.get(workerId);
+    if (connection) connection.isCordoned = isCordoned;
+  }
+
+  #takesOneJob(pool: string): boolean {
+    return this.#poolOf(pool)?.ephemeral ?? false;
+  }
+
+  /** Why it takes no job now, whatever is free. */
+  #problem(connection: WorkerConnection): string | null {
+    if (connection.isClosed) return "it is not connected";
+    if (connection.isHeldBack) return "it is just connecting";
+    if (connection.isCordoned) return "it is cordoned";
+    if (connection.assignedCount > 0 && this.#takesOneJob(connection.pool)) {
+      return "it takes one job only, and has had it";
+    }
+    return connection.session.draining ? "it is draining" : null;
   }
 
   /** A job has changed otherwise than by its worker's own word. */
@@ -188,4 +230,25 @@ function freeCapacity(connection: WorkerConnection): WorkerCapacity {
     free.gpu -= resources.gpu;
   }
   return free;
+}
+
+function placedJobs(connection: WorkerConnection): PlacedJob[] {
+  const placed: PlacedJob[] = [];
+  for (const attempt of connection.session.attempts.values()) {
+    if (attempt.result) continue;
+    const { jobId, attemptId, definition } = attempt;
+    const { priority, resources, labels, preemptible } = definition;
+    const isLeaving = attempt.jobState === "cancelling" || attempt.told === "kill";
+    placed.push({
+      jobId,
+      attemptId,
+      priority,
+      resources,
+      labels,
+      preemptible,
+      isLeaving,
+      placement: definition,
+    });
+  }
+  return placed;
 }

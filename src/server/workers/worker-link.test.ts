@@ -36,7 +36,10 @@ async function setup(t: TestContext, options: { takesOneJob?: boolean } = {}) {
     clock: systemClock,
     log: silentLogger,
   });
-  const connections = new WorkerConnections(() => options.takesOneJob ?? false);
+  const connections = new WorkerConnections(() => ({
+    ephemeral: options.takesOneJob ?? false,
+    strategy: "least_loaded",
+  }));
   const heartbeats = new HeartbeatWriter({ store, clock: systemClock, log: silentLogger });
   const common = { clock: systemClock, random: systemRandom, log: silentLogger };
   const link = linkApi({
@@ -416,7 +419,7 @@ describe("the worker stream", () => {
     const parts = await setup(t, { takesOneJob: true });
     const worker = await parts.registered();
     const stream = await worker.connect();
-    await eventually(() => parts.connections.schedulable().length === 1);
+    await eventually(() => takers(parts.connections).length === 1);
     const attemptId = await assign(parts, worker.workerId, await parts.queue());
     await stream.next("drain");
     assert.deepEqual(
@@ -426,7 +429,7 @@ describe("the worker stream", () => {
     stream.cut();
     await worker.connect([{ attemptId, phase: "running", logEnd: 0 }]);
     await eventually(() => parts.connections.all().some(({ isClosed }) => !isClosed));
-    assert.deepEqual(parts.connections.schedulable(), []);
+    assert.deepEqual(takers(parts.connections), []);
   });
 
   test("gives a broken worker no job after a reconnect", async (t) => {
@@ -436,7 +439,7 @@ describe("the worker stream", () => {
     const stream = await worker.connect();
     await stream.next("drain");
     await eventually(() => parts.connections.all().length === 1);
-    assert.deepEqual(parts.connections.schedulable(), []);
+    assert.deepEqual(takers(parts.connections), []);
     assert.equal((await parts.store.getWorker(worker.workerId))?.state, "broken");
   });
 
@@ -469,3 +472,7 @@ describe("the worker stream", () => {
     assert.match(String(again.error), /the server stops/);
   });
 });
+
+function takers(connections: WorkerConnections): string[] {
+  return connections.planned().flatMap(({ id, unavailable }) => (unavailable === null ? [id] : []));
+}

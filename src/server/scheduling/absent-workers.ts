@@ -1,0 +1,77 @@
+/**
+ * Workers that exist and have no stream here now: a job may wait for one, and `hodei explain` says of
+ * each why it takes nothing. Read from the database from time to time.
+ */
+
+import type { Clock } from "../../base/clock.ts";
+import type { PlannedWorker } from "../../core/plan.ts";
+import type { Worker } from "../../core/worker.ts";
+import type { Store } from "../../storage/store.ts";
+import { workerLabels } from "../workers/worker-labels.ts";
+
+const REFRESH_MS = 5_000;
+const PAGE_WORKERS = 500;
+
+export class AbsentWorkers {
+  readonly #store: Pick<Store, "listWorkers">;
+  readonly #clock: Clock;
+  #workers: PlannedWorker[] = [];
+  #readAtMs: number | null = null;
+
+  constructor(store: Pick<Store, "listWorkers">, clock: Clock) {
+    this.#store = store;
+    this.#clock = clock;
+  }
+
+  /** Reads them, unless that was done a moment ago. */
+  async refresh(): Promise<void> {
+    const nowMs = this.#clock.monotonicMs();
+    if (this.#readAtMs !== null && nowMs - this.#readAtMs < REFRESH_MS) return;
+    const workers: PlannedWorker[] = [];
+    let cursor: string | null = null;
+    do {
+      const page = await this.#store.listWorkers(
+        { includeTerminated: false },
+        { limit: PAGE_WORKERS, cursor },
+      );
+      for (const worker of page.items) {
+        const planned = plannedAbsent(worker);
+        if (planned) workers.push(planned);
+      }
+      cursor = page.nextCursor;
+    } while (cursor !== null);
+    this.#workers = workers;
+    this.#readAtMs = nowMs;
+  }
+
+  /** As of the last look, without those of which `isConnected` knows better. */
+  list(isConnected: (workerId: string) => boolean): PlannedWorker[] {
+    return this.#workers.filter(({ id }) => !isConnected(id));
+  }
+}
+
+/** Null for one that has not registered: nobody knows what it will be. */
+function plannedAbsent(worker: Worker): PlannedWorker | null {
+  const { info } = worker;
+  if (info === null) return null;
+  return {
+    id: worker.id,
+    name: info.name,
+    pool: worker.pool,
+    labels: workerLabels(worker, info),
+    taints: info.taints,
+    capabilities: info.capabilities,
+    capacity: info.capacity,
+    free: { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0, jobs: 0 },
+    strategy: "least_loaded",
+    running: [],
+    lastAssigned: 0,
+    unavailable: ABSENCE[worker.state] ?? "it is not connected",
+  };
+}
+
+const ABSENCE: { readonly [S in Worker["state"]]?: string } = {
+  unreachable: "it is unreachable: nothing was heard of it for 30 s",
+  draining: "it is draining",
+  broken: "it is broken: it could not end a process",
+};

@@ -1,0 +1,76 @@
+/** Everything that scheduling keeps in memory, put together: what a plan is made from, and what came of it. */
+
+import type { Clock } from "../../base/clock.ts";
+import type { Job } from "../../core/job.ts";
+import type { PlannedPool } from "../../core/plan.ts";
+import type { Store } from "../../storage/store.ts";
+import type { WorkerConnections } from "../workers/worker-connections.ts";
+import { AbsentWorkers } from "./absent-workers.ts";
+import { ActiveJobs } from "./active-jobs.ts";
+import { DecisionLog } from "./decision-log.ts";
+import { QueueBook } from "./queue-book.ts";
+import type { SchedulingSnapshot } from "./scheduler-view.ts";
+
+export interface SchedulingStateDependencies {
+  store: Pick<Store, "listActive" | "listQueues" | "configureQueues" | "listWorkers">;
+  connections: Pick<WorkerConnections, "planned" | "get" | "assignments">;
+  clock: Clock;
+  plannedPools(): PlannedPool[];
+}
+
+const RELOAD_MS = 5_000;
+
+export class SchedulingState {
+  readonly active: ActiveJobs;
+  readonly queues: QueueBook;
+  readonly decisions = new DecisionLog();
+  readonly #deps: SchedulingStateDependencies;
+  readonly #absent: AbsentWorkers;
+  #reloadedAtMs: number | null = null;
+
+  constructor(deps: SchedulingStateDependencies) {
+    this.#deps = deps;
+    this.active = new ActiveJobs(deps.store);
+    this.queues = new QueueBook(deps.store, this.active);
+    this.#absent = new AbsentWorkers(deps.store, deps.clock);
+  }
+
+  /** Before the first round and before anybody submits a job. */
+  async load(): Promise<void> {
+    await this.queues.load();
+    await this.refresh();
+  }
+
+  /** Reads again what may have changed behind this server's back; costs nothing most of the time. */
+  async refresh(): Promise<void> {
+    const nowMs = this.#deps.clock.monotonicMs();
+    if (this.#reloadedAtMs === null || nowMs - this.#reloadedAtMs >= RELOAD_MS) {
+      await this.active.reload();
+      this.#reloadedAtMs = nowMs;
+    }
+    await this.#absent.refresh();
+  }
+
+  onJobChanged(job: Job): void {
+    this.active.noteJob(job);
+  }
+
+  /** Only workers that take jobs or may take them again soon: those with a stream. */
+  present(queues: Iterable<string>): SchedulingSnapshot {
+    const { connections, plannedPools } = this.#deps;
+    return {
+      workers: connections.planned(),
+      pools: plannedPools(),
+      queues: this.queues.planned(queues),
+      concurrency: this.active.byConcurrencyKey,
+      assignments: connections.assignments,
+    };
+  }
+
+  /** Also workers that are away. */
+  snapshot(queues: Iterable<string>): SchedulingSnapshot {
+    const present = this.present(queues);
+    const absent = this.#absent.list((id) => this.#deps.connections.get(id) !== null);
+    return { ...present, workers: [...present.workers, ...absent] };
+  }
+}
