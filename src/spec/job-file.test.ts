@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { MAX_JOB_FILE_BYTES, jobNameFromFile, parseJobFile, type ParsedJob } from "./job-file.ts";
+import { jobNameFromFile, parseJobFile, type ParsedJob } from "./job-file.ts";
 import { jobFileJsonSchema } from "./job-schema.ts";
 import { formatProblem, type Problem } from "./problem.ts";
+import { MAX_SOURCE_BYTES } from "./source-entries.ts";
 
 function jobs(text: string | Uint8Array, fileName = "dir/hello.yaml"): ParsedJob[] {
   const result = parseJobFile(text, { fileName });
@@ -35,6 +36,12 @@ test("a text to run is a bash script with defaults around it, named for its file
       workingDirectory: "",
       resources: { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 },
       selector: {},
+      selectorExpressions: [],
+      tolerations: [],
+      capabilities: [],
+      preferences: [],
+      concurrency: null,
+      preemptible: false,
       timeoutMs: 3_600_000,
       queueTimeoutMs: 86_400_000,
       graceMs: 10_000,
@@ -87,6 +94,12 @@ idempotencyKey: k-1
     workingDirectory: "src",
     resources: { cpuMillis: 500, memoryBytes: 512 * 2 ** 20, diskBytes: 1e9, gpu: 1 },
     selector: { os: "linux", size: "2" },
+    selectorExpressions: [],
+    tolerations: [],
+    capabilities: [],
+    preferences: [],
+    concurrency: null,
+    preemptible: false,
     timeoutMs: 5_400_000,
     queueTimeoutMs: 90_000,
     graceMs: 0,
@@ -267,7 +280,7 @@ test("hostile files get a clear answer", () => {
     ["script: {file: b}", /script\.file: script files cannot be read here/],
   ];
   for (const [text, expected] of cases) assert.match(firstLine(text), expected);
-  assert.match(firstLine(Buffer.alloc(MAX_JOB_FILE_BYTES + 1, "a")), /is larger than 32 MiB/);
+  assert.match(firstLine(Buffer.alloc(MAX_SOURCE_BYTES + 1, "a")), /is larger than 32 MiB/);
 });
 
 function aliasBomb(): string {

@@ -28,10 +28,10 @@ function checkScript(script: unknown, path: ValuePath): RuleBreach[] {
   return exactlyOne(script, path, { keys: ["content", "file"], what: "a script" });
 }
 
-function exactlyOne(
+export function exactlyOne(
   mapping: Record<string, unknown>,
   path: ValuePath,
-  rule: { keys: readonly string[]; what: string },
+  rule: { keys: readonly string[]; what: string; missing?: string },
 ): RuleBreach[] {
   const present = rule.keys.filter((key) => Object.hasOwn(mapping, key) && mapping[key] !== undefined);
   if (present.length === 1) return [];
@@ -39,7 +39,11 @@ function exactlyOne(
   if (second === undefined) {
     const keys = `${rule.keys.slice(0, -1).join(", ")} or ${rule.keys.at(-1)}`;
     return [
-      { path, message: `nothing to run: ${rule.what} needs ${keys}`, hint: `add \`${rule.keys[0]}:\`` },
+      {
+        path,
+        message: `${rule.missing ?? "nothing to run"}: ${rule.what} needs ${keys}`,
+        hint: `add \`${rule.keys[0]}:\``,
+      },
     ];
   }
   const message = `${present.join(" and ")} are given, but ${rule.what} has only one of ${rule.keys.join(", ")}`;

@@ -7,67 +7,37 @@
  */
 
 import { z } from "zod";
-import { formatDurationMs } from "../base/quantities.ts";
 import { LOG_QUOTA_POLICIES, STEP_CONDITIONS, WORKER_LOST_POLICIES } from "../core/job.ts";
 import {
-  CPU_EXAMPLES,
-  DURATION_EXAMPLES,
-  SIZE_EXAMPLES,
-  parseCpuMillis,
-  parseDurationMs,
-  parseSizeBytes,
-} from "./quantities.ts";
+  capabilities,
+  concurrency,
+  knownPlacementKeys,
+  preferences,
+  selector,
+  tolerations,
+} from "./placement-schema.ts";
+import type { ValuePath } from "./problem.ts";
+import { CPU_EXAMPLES, SIZE_EXAMPLES, parseCpuMillis, parseSizeBytes } from "./quantities.ts";
+import {
+  CONTROL_CHARACTERS,
+  DAY_MS,
+  SECOND_MS,
+  YEAR_MS,
+  duration,
+  labels,
+  name,
+  quantity,
+  textValue,
+  wholeNumber,
+} from "./schema-parts.ts";
 
-const SECOND_MS = 1_000;
-const DAY_MS = 86_400_000;
-const YEAR_MS = 365 * DAY_MS;
 const MAX_TEXT_BYTES = 131_071;
 export const MAX_SCRIPT_BYTES = 1024 * 1024;
-const CONTROL_CHARACTERS = /[\u0000-\u001f\u007f]/;
-const LABEL_KEY = /^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$/;
 const ENV_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
-export function utf8Length(text: string): number {
+function utf8Length(text: string): number {
   return new TextEncoder().encode(text).byteLength;
 }
-
-function duration(limits: { minMs: number; maxMs: number }) {
-  return z
-    .union([z.number(), z.string()], { error: `must be a duration: ${DURATION_EXAMPLES}` })
-    .transform((value, context) => {
-      const durationMs = parseDurationMs(value);
-      if (durationMs !== null && durationMs >= limits.minMs && durationMs <= limits.maxMs) return durationMs;
-      const range = `${formatDurationMs(limits.minMs)} to ${formatDurationMs(limits.maxMs)}`;
-      const problem = durationMs === null ? `is not a duration: ${DURATION_EXAMPLES}` : `must be ${range}`;
-      context.addIssue({ code: "custom", message: `${JSON.stringify(value)} ${problem}` });
-      return z.NEVER;
-    });
-}
-
-function quantity(options: {
-  parse: (value: string | number) => number | null;
-  min?: number;
-  max: number;
-  what: string;
-  examples: string;
-}) {
-  const { parse, min = 0, max, what, examples } = options;
-  return z
-    .union([z.number(), z.string()], { error: `must be ${what}: ${examples}` })
-    .transform((value, context) => {
-      const parsed = parse(value);
-      if (parsed !== null && parsed >= min && parsed <= max) return parsed;
-      const range = parsed !== null && parsed < min ? "is too small" : "is too large";
-      const problem = parsed === null ? `is not ${what}: ${examples}` : range;
-      context.addIssue({ code: "custom", message: `${JSON.stringify(value)} ${problem}` });
-      return z.NEVER;
-    });
-}
-
-/** Numbers and booleans are taken as the text that they are written with. */
-const textValue = z
-  .union([z.string(), z.number(), z.boolean()], { error: 'must be text (write "" for none)' })
-  .transform(String);
 
 const longText = textValue.refine((text) => utf8Length(text) <= MAX_TEXT_BYTES, {
   error: "is longer than 128 KiB, which no program can be given",
@@ -85,25 +55,6 @@ const env = z
     },
   )
   .refine((map) => Object.keys(map).length <= 1000, { error: "must have 1000 entries at most" });
-
-const labels = z
-  .record(
-    z
-      .string()
-      .max(128, "must have 128 characters at most")
-      .regex(LABEL_KEY, "must be letters, digits and . _ / - and begin and end with a letter or digit"),
-    textValue.refine((text) => text.length <= 256 && !CONTROL_CHARACTERS.test(text), {
-      error: "must be one line of 256 characters at most",
-    }),
-    { error: "must be a mapping of names to values" },
-  )
-  .refine((map) => Object.keys(map).length <= 64, { error: "must have 64 entries at most" });
-
-const name = z
-  .string("must be text")
-  .min(1, "must not be empty")
-  .max(200, "must have 200 characters at most")
-  .refine((text) => !CONTROL_CHARACTERS.test(text), { error: "must be one line" });
 
 const scriptText = z
   .string("must be text")
@@ -213,11 +164,6 @@ export const retrySchema = z.strictObject(
   { error: "must be a mapping" },
 );
 
-function wholeNumber(min: number, max: number) {
-  const message = `must be a whole number from ${min} to ${max}`;
-  return z.number(message).int(message).min(min, message).max(max, message);
-}
-
 export const jobSchema = z.strictObject(
   {
     name: name.optional().describe("Shown to people; the name of the file by default"),
@@ -233,7 +179,21 @@ export const jobSchema = z.strictObject(
     env: env.optional().describe("Environment variables"),
     workingDirectory: workingDirectory.optional(),
     resources: resourcesSchema.optional().describe("What the job needs from its worker"),
-    selector: labels.optional().describe("Labels that the worker must have"),
+    selector: selector
+      .optional()
+      .describe("Conditions on the labels of the worker: a mapping, or text such as zone in (a,b),!spot"),
+    tolerations: tolerations
+      .optional()
+      .describe("Taints of a worker that the job accepts: key[=value][:Effect]"),
+    capabilities: capabilities.optional().describe("What the worker must be able to do, such as pause"),
+    preferences: preferences.optional().describe("Which of several fitting workers is better"),
+    concurrency: concurrency
+      .optional()
+      .describe("How many jobs with the same key may run at the same time; a text is a key with limit 1"),
+    preemptible: z
+      .boolean("must be true or false")
+      .optional()
+      .describe("The job may be ended and queued again when one with a higher priority needs its place"),
     timeout: duration({ minMs: 1, maxMs: YEAR_MS })
       .optional()
       .describe("The longest time an attempt may run; 1h by default"),
@@ -284,6 +244,17 @@ export const jobSchema = z.strictObject(
   },
   { error: "must be a mapping" },
 );
+
+/** The keys that a mapping at this path of a job may have. */
+export function knownJobKeys(path: ValuePath): readonly string[] {
+  const [first, second] = path;
+  const last = path.at(-1);
+  if (last === "script") return Object.keys(scriptSchema.shape);
+  if (last === "resources") return Object.keys(resourcesSchema.shape);
+  if (last === "retry") return Object.keys(retrySchema.shape);
+  if (first === "steps" && typeof second === "number") return Object.keys(stepSchema.shape);
+  return knownPlacementKeys(path) ?? Object.keys(jobSchema.shape);
+}
 
 export type JobSpec = z.output<typeof jobSchema>;
 export type StepSpec = z.output<typeof stepSchema>;

@@ -3,7 +3,6 @@
 import type { z } from "zod";
 import { closestName } from "./closest-name.ts";
 import type { RuleBreach } from "./job-rules.ts";
-import { jobSchema, resourcesSchema, retrySchema, scriptSchema, stepSchema } from "./job-schema.ts";
 import type { ValuePath } from "./problem.ts";
 
 export interface SchemaBreach extends RuleBreach {
@@ -11,25 +10,29 @@ export interface SchemaBreach extends RuleBreach {
   isKey: boolean;
 }
 
-export function explainIssues(error: z.ZodError, job: unknown): SchemaBreach[] {
-  return error.issues.flatMap((issue) => explainIssue(issue, job));
+/** The keys that the mapping at a path may have. */
+export type KnownKeys = (path: ValuePath) => readonly string[];
+
+export function explainIssues(error: z.ZodError, whole: unknown, knownKeys: KnownKeys): SchemaBreach[] {
+  return error.issues.flatMap((issue) => explainIssue(issue, whole, knownKeys));
 }
 
-function explainIssue(issue: z.core.$ZodIssue, job: unknown): SchemaBreach[] {
+function explainIssue(issue: z.core.$ZodIssue, whole: unknown, knownKeys: KnownKeys): SchemaBreach[] {
   const path = issue.path.map((part) => (typeof part === "number" ? part : String(part)));
-  if (issue.code === "unrecognized_keys") return issue.keys.map((key) => unknownKey(path, key));
+  if (issue.code === "unrecognized_keys")
+    return issue.keys.map((key) => unknownKey(path, key, knownKeys(path)));
   if (issue.code === "invalid_key") {
     const message = `is not a possible name: ${issue.issues[0]?.message ?? "invalid"}`;
     return [{ path, message, hint: "", isKey: true }];
   }
   if (issue.code === "invalid_union") {
-    const inner = innerIssues(issue, valueAt(job, path));
+    const inner = innerIssues(issue, valueAt(whole, path));
     if (inner.length > 0)
       return inner.flatMap((deeper) =>
-        explainIssue({ ...deeper, path: [...issue.path, ...deeper.path] }, job),
+        explainIssue({ ...deeper, path: [...issue.path, ...deeper.path] }, whole, knownKeys),
       );
   }
-  const value = valueAt(job, path);
+  const value = valueAt(whole, path);
   const isShown =
     issue.code === "invalid_type" || issue.code === "invalid_union" || issue.code === "invalid_value";
   const found = isShown ? `, not ${describe(value)}` : "";
@@ -41,31 +44,22 @@ function explainIssue(issue: z.core.$ZodIssue, job: unknown): SchemaBreach[] {
  * a text what is wrong with the text: the branch of the value's own kind is the one that was meant.
  */
 function innerIssues(issue: z.core.$ZodIssueInvalidUnion, value: unknown): z.core.$ZodIssue[] {
-  if (!Array.isArray(value) && typeof value !== "string") return [];
+  const isPlain = typeof value === "string" || (typeof value === "object" && value !== null);
+  if (!isPlain) return [];
   const meant = issue.errors.find(
     (branch) => !branch.some((inner) => inner.path.length === 0 && inner.code === "invalid_type"),
   );
   return meant ?? [];
 }
 
-function unknownKey(path: ValuePath, key: string): SchemaBreach {
-  const known = knownKeys(path);
+function unknownKey(path: ValuePath, key: string, known: readonly string[]): SchemaBreach {
   const close = closestName(key, known);
   const hint = close === null ? `known keys are ${known.join(", ")}` : `did you mean \`${close}\`?`;
   return { path: [...path, key], message: `unknown key \`${key.slice(0, 100)}\``, hint, isKey: true };
 }
 
-function knownKeys(path: ValuePath): string[] {
-  const last = path.at(-1);
-  if (last === "script") return Object.keys(scriptSchema.shape);
-  if (last === "resources") return Object.keys(resourcesSchema.shape);
-  if (last === "retry") return Object.keys(retrySchema.shape);
-  if (typeof last === "number") return Object.keys(stepSchema.shape);
-  return Object.keys(jobSchema.shape);
-}
-
-function valueAt(job: unknown, path: ValuePath): unknown {
-  let value = job;
+function valueAt(whole: unknown, path: ValuePath): unknown {
+  let value = whole;
   for (const part of path) {
     if (typeof value !== "object" || value === null) return undefined;
     value = (value as Record<string | number, unknown>)[part];

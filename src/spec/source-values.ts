@@ -200,7 +200,7 @@ function isEmpty(node: Node): boolean {
 }
 
 /** Keys whose values are text: `VERSION: 1.10` there means the four letters, not the number 1.1. */
-const TEXT_COLLECTIONS = new Set(["env", "labels", "selector", "command", "run"]);
+const TEXT_COLLECTIONS = new Set(["env", "labels", "jobLabels", "selector", "command", "run"]);
 
 function keepTexts(node: unknown): void {
   if (isSeq(node)) {
