@@ -30,6 +30,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     "@bufbuild/*",
     "fastify",
     "@fastify/*",
+    "prom-client",
   ],
   agent: ["core", "base", "protocol", "node:*", "@connectrpc/*", "@bufbuild/*"],
   runner: ["core", "base", "protocol", "node:*"],

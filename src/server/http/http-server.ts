@@ -1,6 +1,6 @@
 /**
- * The port for people and tools: Connect (also as plain JSON, for curl), gRPC-Web, `/healthz` and
- * `/readyz`, over HTTP/1.1.
+ * The port for people and tools: Connect (also as plain JSON, for curl), gRPC-Web, `/healthz`,
+ * `/readyz` and `/metrics`, over HTTP/1.1.
  *
  * RPCs go from the socket straight to Connect: a web framework in between costs as much as the rest
  * of a small call. It serves everything else, and is loaded when somebody asks for such a thing.
@@ -120,15 +120,15 @@ function guardedListener(guard: RpcGuard, handle: RequestListener) {
   };
 }
 
-function webPages({ health, log }: RpcServerOptions): RequestListener {
+function webPages(options: RpcServerOptions): RequestListener {
   let pages: Promise<RequestListener> | null = null;
-  const load = async () => (await import("./web-pages.ts")).createWebPages({ health, log });
+  const load = async () => (await import("./web-pages.ts")).createWebPages(options);
   return (request, response) => {
     pages ??= load();
     pages.then(
       (serve) => serve(request, response),
       (error: unknown) => {
-        log.error({ err: error }, "http pages cannot be served");
+        options.log.error({ err: error }, "http pages cannot be served");
         response.writeHead(500).end();
       },
     );

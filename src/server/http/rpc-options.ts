@@ -4,6 +4,7 @@ import type { ConnectRouter, ConnectRouterOptions, Interceptor } from "@connectr
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
 import type { RpcGuard } from "../auth/rpc-guard.ts";
+import type { MetricsPage } from "../metrics/metrics-page.ts";
 import type { HealthCheck } from "./health-report.ts";
 
 export interface RpcServerOptions {
@@ -17,6 +18,8 @@ export interface RpcServerOptions {
   log: Logger;
   clock: Clock;
   health: HealthCheck;
+  /** What `/metrics` of the HTTP port shows to whoever has the token; without it there is no such page. */
+  metrics?: () => Promise<MetricsPage>;
   /** How long a stop lets calls end by themselves; `DRAIN_MS` if not set. */
   drainMs?: number;
 }

@@ -1,22 +1,22 @@
-/** What the HTTP port serves besides RPCs: `/healthz` and `/readyz`, and a word for all other paths. */
+/** What the HTTP port serves besides RPCs: `/healthz`, `/readyz`, `/metrics`, and a word for all other paths. */
 
 import type { IncomingMessage, ServerResponse } from "node:http";
 import helmet from "@fastify/helmet";
 import { fastify, type FastifyInstance } from "fastify";
 import { errorMessage } from "../../base/errors.ts";
-import type { Logger } from "../../base/log.ts";
 import { readHealth, type HealthCheck } from "./health-report.ts";
+import type { RpcServerOptions } from "./rpc-options.ts";
 
 export type RequestListener = (request: IncomingMessage, response: ServerResponse) => void;
 
 /** A listener for a server that somebody else runs. */
-export async function createWebPages(options: {
-  health: HealthCheck;
-  log: Logger;
-}): Promise<RequestListener> {
+export async function createWebPages(
+  options: Pick<RpcServerOptions, "health" | "metrics" | "auth" | "log">,
+): Promise<RequestListener> {
   const app = fastify({ logger: false });
   await app.register(helmet, { strictTransportSecurity: false });
   addProbes(app, options.health);
+  if (options.metrics) addMetrics(app, options.metrics, options.auth);
   app.setNotFoundHandler((request, reply) =>
     reply.code(404).send({ code: "not_found", message: `there is nothing at ${request.url}` }),
   );
@@ -40,6 +40,23 @@ function addProbes(app: FastifyInstance, health: HealthCheck): void {
       .code(report.ready ? 200 : 503)
       .type("text/plain")
       .send(text);
+  });
+}
+
+/** Names of queues and pools are nobody's business who may not ask for them by the API. */
+function addMetrics(
+  app: FastifyInstance,
+  metrics: NonNullable<RpcServerOptions["metrics"]>,
+  auth: RpcServerOptions["auth"],
+): void {
+  app.get("/metrics", async (request, reply) => {
+    const refusal = auth({ path: "/metrics", authorization: request.headers.authorization });
+    if (refusal !== null) {
+      const { code, message } = refusal;
+      return reply.code(401).header("www-authenticate", "Bearer").send({ code, message });
+    }
+    const { contentType, text } = await metrics();
+    return reply.type(contentType).send(text);
   });
 }
 
