@@ -16,6 +16,7 @@ import {
   unaryQueueJob,
 } from "./hodei/jobs.ts";
 import { logBytes } from "./hodei/logs.ts";
+import { plannerRound } from "./hodei/planner.ts";
 import { idleWorkersCpu, idleWorkersMemory, reconnect } from "./hodei/workers.ts";
 import { fileAppend } from "./raw-limits/append.ts";
 import { connectEcho } from "./raw-limits/echo.ts";
@@ -34,6 +35,7 @@ const rows: readonly BenchRow[] = [
   laterRun,
   ephemeralWorker,
   dockerWorker,
+  plannerRound,
   idleWorkersMemory,
   idleWorkersCpu,
   reconnect,

@@ -23,6 +23,8 @@ export interface PlannedJob {
   placementKey: string;
   placement: Placement;
   concurrency: ConcurrencyLimit | null;
+  /** Its own labels, for preferences of other jobs of the same plan; none if left out. */
+  labels?: Record<string, string>;
 }
 
 /** What a worker has that a job may ask for; also what a worker of a pool will have. */

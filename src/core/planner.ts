@@ -1,193 +1,173 @@
 /**
- * Decides which job goes to which worker, and how many workers are missing.
+ * Makes a plan, see plan.ts for what it is given and returns.
  *
- * Pure: the caller reads the jobs, workers and pools, and carries out what is returned. Jobs come
- * in the order in which they should start. A job that fits nowhere never holds up the ones behind
- * it, and alike jobs (same `placementKey`) are looked at once when there is no room for them.
+ * Jobs are taken priority by priority; within a priority the queue whose share is due goes on until one
+ * of its jobs starts. A job goes to the best worker of its group (planner-group.ts), else it waits for
+ * one that is being made (planner-provision.ts), else others make room for it (preemption.ts), else
+ * somebody is told why not (explain-nowhere.ts).
  */
 
-import type { Resources } from "./job.ts";
-import type { WorkerCapacity } from "./worker.ts";
+import { whyNowhere } from "./explain-nowhere.ts";
+import { nextShare, stride } from "./fair-share.ts";
+import { waitKey, type Plan, type PlanInput, type PlannedJob } from "./plan.ts";
+import {
+  keyOf,
+  newBoard,
+  noteReason,
+  queueHold,
+  queueOf,
+  type AtWork,
+  type Board,
+  type BoardQueue,
+} from "./planner-board.ts";
+import { bestWorker, groupOf, takeWorker, type Group } from "./planner-group.ts";
+import { failsForGood, waitForMachine } from "./planner-provision.ts";
+import { evictions, makeRoom } from "./preemption.ts";
 
-export interface PlannedJob {
-  id: string;
-  placementKey: string;
-  resources: Resources;
-  selector: Record<string, string>;
+export function plan(input: PlanInput): Plan {
+  const board = newBoard(input);
+  evictions(board);
+  for (const jobs of byPriority(input.jobs)) planLevel(board, jobs);
+  const { plan: made } = board;
+  for (const { pool, jobIds } of board.pools) {
+    if (jobIds.length > 0) made.provision.push({ pool: pool.name, count: jobIds.length, jobIds });
+  }
+  for (const { name, pass } of board.queues.values()) made.passes.set(name, pass);
+  return made;
 }
 
-/** A worker that may be given jobs, with what is still free on it. */
-export interface PlannedWorker {
-  id: string;
-  labels: Record<string, string>;
-  free: WorkerCapacity;
+function byPriority(jobs: readonly PlannedJob[]): PlannedJob[][] {
+  const levels = new Map<number, PlannedJob[]>();
+  for (const job of jobs) {
+    const level = levels.get(job.priority);
+    if (level) level.push(job);
+    else levels.set(job.priority, [job]);
+  }
+  return [...levels].toSorted(([left], [right]) => right - left).map(([, level]) => level);
 }
 
-/** Where workers can be made. */
-export interface PlannedPool {
+interface Lane {
+  queue: BoardQueue;
+  jobs: PlannedJob[];
+  next: number;
   name: string;
-  labels: Record<string, string>;
-  /** What one new worker can hold. */
-  capacity: WorkerCapacity;
-  /** How many more workers may be made now. */
-  room: number;
-  /** Workers that were asked for and have not connected yet: jobs may wait for them. */
-  arriving: number;
-  /** Why no worker can be made now, if so. */
-  problem: string | null;
+  weight: number;
+  pass: number;
 }
 
-export interface Plan {
-  assign: { jobId: string; workerId: string }[];
-  /** How many workers to make, by pool. */
-  provision: { pool: string; count: number }[];
-  /** Why jobs wait, by placement key. A reason is `impossible` if no worker could ever take them. */
-  reasons: Map<string, WaitReason>;
+/** Jobs of one priority. */
+function planLevel(board: Board, jobs: readonly PlannedJob[]): void {
+  const lanes = new Map<BoardQueue, Lane>();
+  for (const job of jobs) {
+    const queue = queueOf(board, job);
+    const lane = lanes.get(queue);
+    if (lane) lane.jobs.push(job);
+    else lanes.set(queue, { ...queue, queue, jobs: [job], next: 0 });
+  }
+  for (let lane = nextShare(lanes.values()); lane; lane = nextShare(lanes.values())) {
+    if (!startNext(board, lane)) lanes.delete(lane.queue);
+  }
 }
 
-export interface WaitReason {
-  impossible: boolean;
-  message: string;
-}
-
-export function plan(input: {
-  jobs: readonly PlannedJob[];
-  workers: readonly PlannedWorker[];
-  pools: readonly PlannedPool[];
-}): Plan {
-  const workers = input.workers.map((worker) => ({ ...worker, free: { ...worker.free } }));
-  const arriving = input.pools.map((pool) => ({
-    pool,
-    slots: pool.arriving * pool.capacity.jobs,
-    room: pool.room,
-    wanted: 0,
-  }));
-  const result: Plan = { assign: [], provision: [], reasons: new Map() };
-  const noRoomOnWorkers = new Set<string>();
-
-  for (const job of input.jobs) {
-    if (!noRoomOnWorkers.has(job.placementKey)) {
-      const worker = leastLoadedFit(job, workers);
-      if (worker) {
-        take(worker.free, job.resources);
-        result.assign.push({ jobId: job.id, workerId: worker.id });
-        continue;
-      }
-      noRoomOnWorkers.add(job.placementKey);
+/** Goes on in a queue until one of its jobs starts; false if none is left that could. */
+function startNext(board: Board, lane: Lane): boolean {
+  const { queue, jobs } = lane;
+  while (lane.next < jobs.length) {
+    const hold = queueHold(queue);
+    if (hold !== null) {
+      noteReason(board, waitKey.queue(queue.name), hold);
+      return false;
     }
-    waitForPool(job, { arriving, result, workers });
+    const job = jobs[lane.next];
+    lane.next += 1;
+    if (!job || !planJob(board, job, queue)) continue;
+    queue.pass += stride(queue);
+    lane.pass = queue.pass;
+    return true;
   }
-
-  for (const { pool, wanted } of arriving) {
-    if (wanted > 0) result.provision.push({ pool: pool.name, count: wanted });
-  }
-  return result;
+  return false;
 }
 
-interface ArrivingPool {
-  pool: PlannedPool;
-  slots: number;
-  room: number;
-  wanted: number;
+/** True if the job is given to a worker. */
+function planJob(board: Board, job: PlannedJob, queue: BoardQueue): boolean {
+  const key = keyOf(board, job);
+  const { concurrency } = job;
+  if (concurrency && key && key.running >= concurrency.limit) {
+    const { key: name, limit } = concurrency;
+    const message = `${key.running} ${key.running === 1 ? "job is" : "jobs are"} at work with the concurrency key ${name}, and ${limit} may be`;
+    noteReason(board, waitKey.concurrency(name), message);
+    return false;
+  }
+  const group = groupOf(board, job);
+  if (start(board, job, group)) {
+    queue.running += 1;
+    if (key) key.running += 1;
+    return true;
+  }
+  if (!group.isClosed) wait(board, job, { group, queue, key });
+  return false;
 }
 
-function waitForPool(
+function start(board: Board, job: PlannedJob, group: Group): boolean {
+  const best = bestWorker(board, group);
+  if (!best) return false;
+  const { worker, weight, reluctance } = best;
+  const { strategy, id } = worker.worker;
+  const preferred = weight === 0 ? "" : `, weight ${weight} by the job's preferences`;
+  const tainted = reluctance === 0 ? "" : ", though a taint asks jobs to go elsewhere";
+  const choice = group.candidates.length === 1 ? "the only worker that fits" : CHOICES[strategy];
+  board.plan.assign.push({ jobId: job.id, workerId: id, reason: `${choice}${preferred}${tainted}` });
+  takeWorker(board, worker, job);
+  return true;
+}
+
+const CHOICES = {
+  least_loaded: "the least loaded worker that fits",
+  best_fit: "the worker that is left with the least room",
+  round_robin: "the worker that got no job for the longest time",
+} as const;
+
+/** Finds out what the job waits for, and does something about it if that is possible. */
+function wait(
+  board: Board,
   job: PlannedJob,
-  context: { arriving: ArrivingPool[]; result: Plan; workers: readonly PlannedWorker[] },
+  { group, queue, key }: { group: Group; queue: BoardQueue; key: AtWork | null },
 ): void {
-  const fitting = context.arriving.filter(
-    ({ pool }) => hasLabels(pool.labels, job.selector) && holds(pool.capacity, job.resources),
-  );
-  const reserved = fitting.find((entry) => entry.slots > 0);
-  if (reserved) {
-    reserved.slots -= 1;
-    setReason(context.result, job, {
-      impossible: false,
-      message: `waiting for a worker of pool ${reserved.pool.name} to connect`,
-    });
+  const reasonKey = waitKey.placement(job);
+  if (group.candidates.length === 0 && group.pools.length === 0) {
+    noteReason(board, reasonKey, whyNowhere(board, group), { impossible: true });
+    group.isClosed = true;
     return;
   }
-  const growing = fitting.find((entry) => entry.room > 0);
-  if (growing) {
-    growing.room -= 1;
-    growing.wanted += 1;
-    growing.slots += growing.pool.capacity.jobs - 1;
-    setReason(context.result, job, {
-      impossible: false,
-      message: `a worker of pool ${growing.pool.name} is being made`,
-    });
+  const ahead = othersAhead(job, { queue, key });
+  const made = ahead ?? waitForMachine(group, job) ?? makeRoom(board, job, group);
+  if (made !== null) {
+    noteReason(board, reasonKey, made);
+    if (ahead !== null) return;
+    queue.expected += 1;
+    if (key) key.expected += 1;
     return;
   }
-  setReason(context.result, job, explainNoFit(job, fitting, context));
-}
-
-function explainNoFit(
-  job: PlannedJob,
-  fitting: readonly ArrivingPool[],
-  context: { arriving: readonly ArrivingPool[]; workers: readonly PlannedWorker[] },
-): WaitReason {
-  const couldRun = context.workers.some((worker) => hasLabels(worker.labels, job.selector));
-  const failing = fitting.find(({ pool }) => pool.problem !== null);
-  if (failing) {
-    return {
-      impossible: false,
-      message: `pool ${failing.pool.name} cannot make a worker: ${failing.pool.problem}`,
-    };
+  const message = failsForGood(group, job);
+  if (message !== null) {
+    board.plan.fail.push({ jobId: job.id, message });
+    return;
   }
-  if (fitting.length > 0) {
-    const names = fitting.map(({ pool }) => pool.name).join(", ");
-    return { impossible: false, message: `every worker is busy and pool ${names} is at its maximum` };
+  noteReason(board, reasonKey, whyNowhere(board, group));
+  // Whether a pool that failed for good is tried again depends on when the job came.
+  group.isClosed = group.pools.every(({ state }) => state.pool.permanentProblem === null);
+}
+
+/** Says so if those that workers are made for, or others make room for, are all that may start. */
+function othersAhead(
+  { concurrency }: PlannedJob,
+  { queue, key }: { queue: BoardQueue; key: AtWork | null },
+): string | null {
+  if (queue.maxRunning !== null && queue.running + queue.expected >= queue.maxRunning) {
+    return `jobs of queue ${queue.name} that go first are about to start, and it may have ${queue.maxRunning} at work`;
   }
-  if (couldRun) return { impossible: false, message: "every worker with these labels is busy or too small" };
-  const places: { labels: Record<string, string> }[] = [
-    ...context.workers,
-    ...context.arriving.map(({ pool }) => pool),
-  ];
-  const missing = Object.entries(job.selector).filter(
-    ([key, value]) => !places.some(({ labels }) => labels[key] === value),
-  );
-  if (missing.length > 0) {
-    const labels = missing.map(([key, value]) => `${key}=${value}`).join(", ");
-    return { impossible: true, message: `no worker and no pool has the label ${labels}` };
+  if (concurrency && key && key.running + key.expected >= concurrency.limit) {
+    return `jobs with the concurrency key ${concurrency.key} that go first are about to start, and ${concurrency.limit} may be at work`;
   }
-  return {
-    impossible: true,
-    message: "no worker and no pool is large enough for its resources, or has all its labels",
-  };
-}
-
-function setReason(result: Plan, job: PlannedJob, reason: WaitReason): void {
-  if (!result.reasons.has(job.placementKey)) result.reasons.set(job.placementKey, reason);
-}
-
-/** The fitting worker with the most free job slots; the first one of several. */
-function leastLoadedFit(job: PlannedJob, workers: readonly PlannedWorker[]): PlannedWorker | null {
-  let best: PlannedWorker | null = null;
-  for (const worker of workers) {
-    if (!holds(worker.free, job.resources) || !hasLabels(worker.labels, job.selector)) continue;
-    if (best === null || worker.free.jobs > best.free.jobs) best = worker;
-  }
-  return best;
-}
-
-function hasLabels(labels: Record<string, string>, selector: Record<string, string>): boolean {
-  return Object.entries(selector).every(([key, value]) => labels[key] === value);
-}
-
-function holds(free: WorkerCapacity, wanted: Resources): boolean {
-  return (
-    free.jobs >= 1 &&
-    free.cpuMillis >= wanted.cpuMillis &&
-    free.memoryBytes >= wanted.memoryBytes &&
-    free.diskBytes >= wanted.diskBytes &&
-    free.gpu >= wanted.gpu
-  );
-}
-
-function take(free: WorkerCapacity, wanted: Resources): void {
-  free.jobs -= 1;
-  free.cpuMillis -= wanted.cpuMillis;
-  free.memoryBytes -= wanted.memoryBytes;
-  free.diskBytes -= wanted.diskBytes;
-  free.gpu -= wanted.gpu;
+  return null;
 }

@@ -1,0 +1,38 @@
+/** Why jobs have no worker and none is made for them. */
+
+import { whyImpossible } from "./explain-impossible.ts";
+import type { Board, BoardPool, BoardWorker } from "./planner-board.ts";
+import type { Group } from "./planner-group.ts";
+
+/** Of a group that found no worker, no pool and nobody who makes room. */
+export function whyNowhere(board: Board, group: Group): string {
+  if (group.candidates.length === 0 && group.pools.length === 0) {
+    return whyImpossible(group.placement, {
+      workers: board.workers.map(({ worker }) => worker),
+      pools: board.pools.map(({ pool }) => pool),
+    });
+  }
+  const workers = group.candidates.length === 0 ? [] : [whyNoWorker(group.candidates)];
+  return [...workers, ...group.pools.map(({ state }) => whyNoMachine(state))].join("; ");
+}
+
+function whyNoWorker(candidates: readonly BoardWorker[]): string {
+  const taking = candidates.filter(({ worker }) => worker.unavailable === null);
+  const [only] = candidates;
+  if (candidates.length === 1 && only) {
+    const { name, unavailable } = only.worker;
+    return `worker ${name}, the only one that fits, is ${unavailable ?? "busy"}`;
+  }
+  if (taking.length === candidates.length) return `all ${candidates.length} workers that fit are busy`;
+  const away = candidates.length - taking.length;
+  const why = candidates.find(({ worker }) => worker.unavailable !== null)?.worker;
+  const example = `${away} of ${candidates.length} workers that fit take no jobs (${why?.name} is ${why?.unavailable})`;
+  return taking.length === 0 ? example : `${example}, the others are busy`;
+}
+
+function whyNoMachine({ pool }: BoardPool): string {
+  const failed = pool.problem ?? pool.permanentProblem?.message ?? null;
+  if (failed !== null) return `pool ${pool.name} cannot make a worker: ${failed}`;
+  const { name, maxWorkers } = pool;
+  return `pool ${name} is at its maximum of ${maxWorkers} ${maxWorkers === 1 ? "worker" : "workers"}`;
+}

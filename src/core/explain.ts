@@ -1,0 +1,137 @@
+/** Tells people why a job waits: worker by worker, pool by pool, with what would have to change. */
+
+import { isEverPossible, whyImpossible, type Places } from "./explain-impossible.ts";
+import { AMOUNTS, blockersOf, type Blocker, type Placement } from "./placement.ts";
+import {
+  waitKey,
+  type Place,
+  type PlanInput,
+  type PlannedJob,
+  type PlannedPool,
+  type PlannedWorker,
+} from "./plan.ts";
+import { plan } from "./planner.ts";
+import type { WorkerCapacity } from "./worker.ts";
+
+export interface WorkerVerdict {
+  workerId: string;
+  name: string;
+  pool: string;
+  /** The job could start there now. */
+  fits: boolean;
+  blockers: Blocker[];
+}
+
+export interface PoolVerdict {
+  name: string;
+  /** A worker for the job can be made now, or is on its way. */
+  fits: boolean;
+  arriving: number;
+  blockers: Blocker[];
+}
+
+export interface Explanation {
+  /** `assigned` if it would start now, were it the only one that waits. */
+  kind: "waiting" | "impossible" | "assigned";
+  reason: string;
+  /** What keeps all jobs of its queue or of its concurrency key from starting; empty if nothing does. */
+  heldBy: string;
+  /** The closest first: with the fewest things in the way, then with the least that is missing. */
+  workers: WorkerVerdict[];
+  pools: PoolVerdict[];
+}
+
+/** Why a job waits, were it the only one: what `plan` would do with it alone, and why not elsewhere. */
+export function explainJob(job: PlannedJob, snapshot: Omit<PlanInput, "jobs">): Explanation {
+  const { placement } = job;
+  const { assign, fail, reasons } = plan({ ...snapshot, jobs: [job] });
+  const hold =
+    reasons.get(waitKey.queue(job.queue)) ??
+    (job.concurrency ? reasons.get(waitKey.concurrency(job.concurrency.key)) : undefined);
+  const isPossible = isEverPossible(placement, snapshot);
+  const [assigned] = assign;
+  const [failed] = fail;
+  const isHopeless = !isPossible || failed !== undefined;
+  const reason = isPossible
+    ? (assigned?.reason ?? failed?.message ?? (hold ?? reasons.get(waitKey.placement(job)))?.message)
+    : whyImpossible(placement, snapshot);
+  return {
+    kind: isHopeless ? "impossible" : assigned ? "assigned" : "waiting",
+    reason: reason ?? "",
+    heldBy: hold?.message ?? "",
+    workers: byDistance(snapshot.workers, placement).map((worker) => workerVerdict(worker, placement)),
+    pools: byDistance(snapshot.pools, placement).map((pool) => poolVerdict(pool, placement)),
+  };
+}
+
+/**
+ * Why no worker that is known and no pool could ever take such a job, or null if one could. Null also
+ * where there is neither: somebody may be about to start the first worker.
+ */
+export function placementProblem(placement: Placement, places: Places): string | null {
+  const isEmpty = places.workers.length === 0 && places.pools.every(({ maxWorkers }) => maxWorkers === 0);
+  return isEmpty || isEverPossible(placement, places) ? null : whyImpossible(placement, places);
+}
+
+function workerVerdict(worker: PlannedWorker, placement: Placement): WorkerVerdict {
+  const blockers = workerBlockers(worker, placement);
+  const { id: workerId, name, pool } = worker;
+  return { workerId, name, pool, fits: blockers.length === 0, blockers };
+}
+
+function workerBlockers(worker: PlannedWorker, placement: Placement): Blocker[] {
+  const blockers = blockersOf(placement, worker, worker.free);
+  if (worker.unavailable === null) return blockers;
+  const message = `takes no jobs: ${worker.unavailable}`;
+  const change = "wait until it takes jobs again, or let it";
+  return [{ kind: "unavailable", message, change }, ...blockers];
+}
+
+function poolVerdict(pool: PlannedPool, placement: Placement): PoolVerdict {
+  const blockers = poolBlockers(pool, placement);
+  return { name: pool.name, fits: blockers.length === 0, arriving: pool.arriving, blockers };
+}
+
+function poolBlockers(pool: PlannedPool, placement: Placement): Blocker[] {
+  const blockers = blockersOf(placement, pool, null);
+  if (pool.arriving > 0) return blockers;
+  const problem = pool.problem ?? pool.permanentProblem?.message ?? null;
+  if (problem !== null) {
+    const message = `cannot make a worker: ${problem}`;
+    blockers.push({ kind: "provider", message, change: "mend what its provider complains of" });
+  }
+  if (problem === null && pool.room <= 0) {
+    const message = `has as many workers as it may, ${pool.maxWorkers}`;
+    blockers.push({ kind: "pool_full", message, change: "wait, or raise its max_workers" });
+  }
+  return blockers;
+}
+
+function byDistance<P extends PlannedWorker | PlannedPool>(places: readonly P[], placement: Placement): P[] {
+  return places
+    .map((place) => ({
+      place,
+      blockers: ("free" in place ? workerBlockers(place, placement) : poolBlockers(place, placement)).length,
+      shortage: shortage("free" in place ? place.free : place.capacity, place, placement),
+    }))
+    .toSorted(
+      (left, right) =>
+        left.blockers - right.blockers ||
+        left.shortage - right.shortage ||
+        (left.place.name < right.place.name ? -1 : 1),
+    )
+    .map(({ place }) => place);
+}
+
+/** The missing parts of what the job needs, one for each resource that is not there at all. */
+function shortage(room: WorkerCapacity, { capacity }: Place, { resources }: Placement): number {
+  let sum = 0;
+  for (const { name } of AMOUNTS) {
+    const needs = name === "jobs" ? 1 : resources[name];
+    if (needs <= 0) continue;
+    sum += Math.max(0, needs - Math.max(0, room[name])) / needs;
+    // What waiting does not bring counts more.
+    sum += Math.max(0, needs - capacity[name]) / needs;
+  }
+  return sum;
+}

@@ -1,0 +1,210 @@
+/**
+ * What the planner works on: copies of what is free, the groups of alike jobs, and the plan that grows.
+ * The input itself is never changed.
+ */
+
+import { withoutHoarding } from "./fair-share.ts";
+import type { Resources } from "./job.ts";
+import type { Plan, PlanInput, PlannedJob, PlannedPool, PlannedWorker } from "./plan.ts";
+import type { Group } from "./planner-group.ts";
+import { defaultQueue } from "./pool.ts";
+import type { WorkerCapacity } from "./worker.ts";
+
+export interface Board {
+  /** By id, so that the lower index is the lower id. */
+  workers: BoardWorker[];
+  /** One of each kind of worker; `kind` of a worker is an index in it. */
+  kinds: PlannedWorker[];
+  /** Workers whose room or jobs have changed, oldest first. */
+  changes: BoardWorker[];
+  pools: BoardPool[];
+  queues: Map<string, BoardQueue>;
+  /** By concurrency key. */
+  keys: Map<string, AtWork>;
+  groups: Map<string, Group>;
+  assignments: number;
+  /** Greater than `lastAssigned` of any worker after this plan. */
+  lastAssignment: number;
+  plan: Plan;
+}
+
+export interface BoardWorker {
+  index: number;
+  kind: number;
+  worker: PlannedWorker;
+  free: WorkerCapacity;
+  /** What attempts that are being ended still take. */
+  leaving: WorkerCapacity;
+  /** What of `leaving` some job of this plan counts on. */
+  promised: WorkerCapacity;
+  /** Attempts that are being ended, also by this plan. */
+  leavingIds: Set<string>;
+  /** Labels of the jobs that stay. */
+  jobLabels: Record<string, string>[];
+  lastAssigned: number;
+  /** Grows with each change. */
+  version: number;
+}
+
+export interface BoardPool {
+  pool: PlannedPool;
+  room: number;
+  /** What is free on each worker that is on its way or that this plan makes. */
+  machines: WorkerCapacity[];
+  /** The jobs that workers are made for, one each. */
+  jobIds: string[];
+}
+
+/** Jobs at work, those that this plan starts, and those that will start on what it makes room for. */
+export interface AtWork {
+  running: number;
+  expected: number;
+}
+
+export interface BoardQueue extends AtWork {
+  name: string;
+  weight: number;
+  pass: number;
+  maxRunning: number | null;
+  paused: boolean;
+}
+
+export function newBoard(input: PlanInput): Board {
+  const kinds = new Map<string, number>();
+  const board: Board = {
+    workers: [],
+    kinds: [],
+    changes: [],
+    pools: input.pools.map(newPool),
+    queues: newQueues(input),
+    keys: new Map(),
+    groups: new Map(),
+    assignments: input.assignments,
+    lastAssignment: input.assignments + input.jobs.length + 1,
+    plan: {
+      assign: [],
+      provision: [],
+      preempt: [],
+      fail: [],
+      evict: [],
+      reasons: new Map(),
+      passes: new Map(),
+    },
+  };
+  for (const [key, running] of input.concurrency) board.keys.set(key, { running, expected: 0 });
+  for (const worker of input.workers.toSorted((left, right) => (left.id < right.id ? -1 : 1))) {
+    const kind = kindOf(worker, kinds);
+    board.kinds[kind] ??= worker;
+    board.workers.push(newWorker(worker, { kind, index: board.workers.length }));
+  }
+  return board;
+}
+
+/** Workers of one kind take the same jobs when they are empty: a pool of a thousand is matched once. */
+function kindOf(worker: PlannedWorker, kinds: Map<string, number>): number {
+  const { labels, taints, capabilities, capacity } = worker;
+  const signature = JSON.stringify([labels, taints, capabilities, capacity]);
+  const kind = kinds.get(signature) ?? kinds.size;
+  kinds.set(signature, kind);
+  return kind;
+}
+
+function newWorker(worker: PlannedWorker, { kind, index }: { kind: number; index: number }): BoardWorker {
+  const made: BoardWorker = {
+    index,
+    kind,
+    worker,
+    free: { ...worker.free },
+    leaving: nothing(),
+    promised: nothing(),
+    leavingIds: new Set(),
+    jobLabels: [],
+    lastAssigned: worker.lastAssigned,
+    version: 0,
+  };
+  for (const placed of worker.running) {
+    if (placed.isLeaving) noteLeaving(made, placed);
+    else made.jobLabels.push(placed.labels);
+  }
+  return made;
+}
+
+function newPool(pool: PlannedPool): BoardPool {
+  const machines = Array.from({ length: pool.arriving }, () => ({ ...pool.capacity }));
+  return { pool, room: pool.room, machines, jobIds: [] };
+}
+
+/** Every queue of the input and of its jobs; those that may start a job go on without hoarded shares. */
+function newQueues({ jobs, queues }: PlanInput): Map<string, BoardQueue> {
+  const made = new Map<string, BoardQueue>();
+  for (const queue of queues) made.set(queue.name, { ...queue, expected: 0 });
+  const waiting = new Set<BoardQueue>();
+  for (const { queue: name } of jobs) {
+    const queue = made.get(name) ?? { ...defaultQueue(name), running: 0, expected: 0, pass: 0 };
+    made.set(name, queue);
+    if (queueHold(queue) === null) waiting.add(queue);
+  }
+  for (const { name, pass } of withoutHoarding([...waiting])) {
+    const queue = made.get(name);
+    if (queue) queue.pass = pass;
+  }
+  return made;
+}
+
+/** Why no job of the queue starts, or null. */
+export function queueHold({ name, paused, maxRunning, running }: BoardQueue): string | null {
+  if (paused) return `queue ${name} is paused`;
+  if (maxRunning === null || running < maxRunning) return null;
+  return `queue ${name} has ${running} ${running === 1 ? "job" : "jobs"} at work and may have ${maxRunning}`;
+}
+
+export function queueOf(board: Board, job: PlannedJob): BoardQueue {
+  const queue = board.queues.get(job.queue);
+  if (!queue) throw new Error(`no queue ${job.queue} on the board`);
+  return queue;
+}
+
+/** Null for a job without a concurrency key. */
+export function keyOf(board: Board, job: PlannedJob): AtWork | null {
+  if (job.concurrency === null) return null;
+  const key = board.keys.get(job.concurrency.key) ?? { running: 0, expected: 0 };
+  board.keys.set(job.concurrency.key, key);
+  return key;
+}
+
+/** What alike jobs wait for; the first reason stays, since it is that of the job that is next. */
+export function noteReason(
+  board: Board,
+  key: string,
+  message: string,
+  { impossible } = { impossible: false },
+): void {
+  if (!board.plan.reasons.has(key)) board.plan.reasons.set(key, { impossible, message });
+}
+
+export function noteLeaving(
+  worker: BoardWorker,
+  { attemptId, resources }: { attemptId: string; resources: Resources },
+): void {
+  worker.leavingIds.add(attemptId);
+  add(worker.leaving, resources, 1);
+}
+
+/** Adds the claims of so many jobs; takes them away if `jobs` is below 0. */
+export function add(room: WorkerCapacity, resources: Resources, jobs: number): void {
+  room.jobs += jobs;
+  room.cpuMillis += jobs * resources.cpuMillis;
+  room.memoryBytes += jobs * resources.memoryBytes;
+  room.diskBytes += jobs * resources.diskBytes;
+  room.gpu += jobs * resources.gpu;
+}
+
+function nothing(): WorkerCapacity {
+  return { jobs: 0, cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 };
+}
+
+/** Says that room or jobs of the worker are not what they were, so that every group looks again. */
+export function noteChange(board: Board, worker: BoardWorker): void {
+  worker.version += 1;
+  board.changes.push(worker);
+}
