@@ -2,9 +2,10 @@
 
 import { AppError } from "../base/errors.ts";
 import { sha256Hex } from "../base/random.ts";
-import { placementKey, type Job, type JobEventRecord } from "../core/job.ts";
+import type { Job, JobEventRecord } from "../core/job.ts";
+import { placementKey } from "../core/placement.ts";
 import type { Worker, WorkerState } from "../core/worker.ts";
-import type { JobInputRecord, NewJob, NewWorker, SealedLog, WorkerChange } from "./store.ts";
+import type { JobInputRecord, NewJob, NewWorker, PendingJob, SealedLog, WorkerChange } from "./store.ts";
 
 /** A job that was just submitted. */
 export function newJob(record: NewJob): Job {
@@ -71,6 +72,22 @@ export function withWaitReason(job: Job, reason: string | null): Job {
   return { ...job, message: job.message === "" ? reason : `${job.message}; ${reason}` };
 }
 
+/** Queues by name; within a queue the highest priority first, then the one that waits for the longest. */
+export function inPendingOrder(jobs: readonly PendingJob[]): PendingJob[] {
+  return jobs.toSorted(
+    (a, b) =>
+      compareText(a.queue, b.queue) ||
+      b.priority - a.priority ||
+      a.pendingSinceMs - b.pendingSinceMs ||
+      compareText(a.id, b.id),
+  );
+}
+
+export function compareText(a: string, b: string): number {
+  if (a === b) return 0;
+  return a < b ? -1 : 1;
+}
+
 export function newWorker(worker: NewWorker): Worker {
   return {
     id: worker.id,
@@ -81,9 +98,11 @@ export function newWorker(worker: NewWorker): Worker {
     info: null,
     usage: null,
     createdAtMs: worker.nowMs,
+    madeAtMs: null,
     registeredAtMs: null,
     lastHeartbeatAtMs: null,
     message: "",
+    cordoned: false,
   };
 }
 

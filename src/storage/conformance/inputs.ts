@@ -185,10 +185,10 @@ function attemptTests(store: () => Store): void {
     await applyOk(store(), jobId, { type: "assign", attemptId, workerId: newId() }, waiting.notBeforeMs);
     const attempts = await store().listAttempts(jobId);
     assert.deepEqual(
-      attempts.map(({ id, number, state }) => [id, number, state]),
+      attempts.map(({ id, number, state, queuedAtMs }) => [id, number, state, queuedAtMs]),
       [
-        [first, 1, "failed"],
-        [attemptId, 2, "scheduled"],
+        [first, 1, "failed", T0],
+        [attemptId, 2, "scheduled", T0 + 10],
       ],
     );
     const latest = await store().latestAttempts([jobId, newId()]);

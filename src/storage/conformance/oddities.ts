@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { JobInput } from "../../core/job-input.ts";
-import { placementKey } from "../../core/job.ts";
+import { placementKey } from "../../core/placement.ts";
 import type { Store } from "../store.ts";
 import { newId, newJobOf, apply, startJob, resultOf } from "./samples.ts";
 

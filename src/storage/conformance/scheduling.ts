@@ -2,64 +2,14 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { placementKey } from "../../core/job.ts";
+import { placementKey } from "../../core/placement.ts";
+import { waitKey } from "../../core/plan.ts";
 import type { Store } from "../store.ts";
 import { T0, newId, definitionOf, submit, applyOk, startJob, resultOf } from "./samples.ts";
 
 export function schedulingTests(store: () => Store): void {
-  pendingTests(store);
   reasonTests(store);
   deadlineTests(store);
-}
-
-function pendingTests(store: () => Store): void {
-  test("pending jobs are listed by priority, then by how long they wait", async () => {
-    const old = await submit(store(), {}, { nowMs: T0 - 1_000 });
-    const young = await submit(store(), {}, { nowMs: T0 - 500 });
-    const urgent = await submit(store(), { priority: 5 }, { nowMs: T0 });
-    const humble = await submit(store(), { priority: -5 }, { nowMs: T0 - 2_000 });
-    const ids = [old, young, urgent, humble];
-    assert.deepEqual(await listOwn(store(), { ids }), [urgent, old, young, humble]);
-    const listed = await store().listPending({ limit: 10_000, nowMs: T0, withoutKeys: [] });
-    assert.deepEqual(
-      listed.find(({ id }) => id === urgent),
-      {
-        id: urgent,
-        placementKey: placementKey(definitionOf()),
-        resources: definitionOf().resources,
-        selector: {},
-        priority: 5,
-        pendingSinceMs: T0,
-      },
-    );
-    assert.equal((await store().listPending({ limit: 2, nowMs: T0, withoutKeys: [] })).length, 2);
-  });
-
-  test("placement keys can be left out, and assigned jobs are not pending", async () => {
-    const gpu = { resources: { cpuMillis: 1, memoryBytes: 2, diskBytes: 3, gpu: 4 } };
-    const ids = [await submit(store(), gpu), await submit(store()), await submit(store())];
-    await startJob(store(), ids[2] as string);
-    assert.deepEqual(new Set(await listOwn(store(), { ids })), new Set(ids.slice(0, 2)));
-    assert.deepEqual(await listOwn(store(), { ids, withoutKeys: [placementKey(definitionOf(gpu))] }), [
-      ids[1],
-    ]);
-  });
-
-  test("a job that waits for its retry is listed when its time has come, and that time is known", async () => {
-    const jobId = await submit(store());
-    const attemptId = await startJob(store(), jobId);
-    const waiting = await applyOk(
-      store(),
-      jobId,
-      { type: "lose", attemptId, cause: "worker_lost", message: "" },
-      T0 + 10,
-    );
-    assert.deepEqual(await listOwn(store(), { ids: [jobId], nowMs: waiting.notBeforeMs - 1 }), []);
-    assert.deepEqual(await listOwn(store(), { ids: [jobId], nowMs: waiting.notBeforeMs }), [jobId]);
-    const next = await store().nextPendingAtMs(waiting.notBeforeMs - 1);
-    assert.equal(next, waiting.notBeforeMs);
-    assert.equal(await store().nextPendingAtMs(T0 + 10 ** 11), null);
-  });
 }
 
 function reasonTests(store: () => Store): void {
@@ -83,6 +33,41 @@ function reasonTests(store: () => Store): void {
     assert.equal(items.find(({ id }) => id === jobId)?.message, "every worker is busy");
     await startJob(store(), jobId);
     assert.equal((await store().getJob(jobId))?.message, "");
+  });
+
+  test("the reason of the queue goes before that of the concurrency key, and that before the placement's", async () => {
+    const [queue, key, selector] = [newId(), newId(), { host: newId() }];
+    const jobId = await submit(store(), { queue, concurrency: { key, limit: 1 }, selector });
+    const placement = placementKey(definitionOf({ selector }));
+    const shown = async (reasons: [string, string][]): Promise<string | undefined> => {
+      await store().setWaitReasons(new Map(reasons));
+      const { items } = await store().listJobs({ queue }, { limit: 10, cursor: null });
+      const message = (await store().getJob(jobId))?.message;
+      assert.equal(items[0]?.message, message);
+      return message;
+    };
+    assert.equal(await shown([[placement, "too big"]]), "too big");
+    assert.equal(await shown([[waitKey.concurrency(key), "held"]]), "held");
+    assert.equal(await shown([[waitKey.queue(queue), "paused"]]), "paused");
+    assert.equal(await shown([[waitKey.concurrency(key), ""]]), "paused");
+    assert.equal(await shown([[waitKey.queue(queue), ""]]), "too big");
+    const both: [string, string][] = [
+      [placement, ""],
+      [waitKey.concurrency(key), "held again"],
+    ];
+    assert.equal(await shown(both), "held again");
+    assert.equal(await shown([[waitKey.concurrency(key), ""]]), "");
+  });
+
+  test("a job between two attempts says first how the last one ended, then why it waits", async () => {
+    const queue = newId();
+    const jobId = await submit(store(), { queue });
+    const attemptId = await startJob(store(), jobId);
+    const lost = { type: "lose", attemptId, cause: "worker_lost", message: "gone" } as const;
+    const { message } = await applyOk(store(), jobId, lost);
+    assert.notEqual(message, "");
+    await store().setWaitReasons(new Map([[waitKey.queue(queue), "paused"]]));
+    assert.equal((await store().getJob(jobId))?.message, `${message}; paused`);
   });
 }
 
@@ -134,16 +119,6 @@ function deadlineTests(store: () => Store): void {
       assert.deepEqual(job, await store().getJob(attempt.jobId));
     }
   });
-}
-
-/** Of the jobs that may start, those of one test: a store is shared by many. */
-async function listOwn(
-  store: Store,
-  options: { nowMs?: number; withoutKeys?: string[]; ids: readonly string[] },
-): Promise<string[]> {
-  const { nowMs = T0, withoutKeys = [], ids } = options;
-  const listed = await store.listPending({ limit: 10_000, nowMs, withoutKeys });
-  return listed.filter(({ id }) => ids.includes(id)).map(({ id }) => id);
 }
 
 function compareText(a = "", b = ""): number {

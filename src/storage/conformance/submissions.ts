@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { placementKey, JOB_DEFAULTS } from "../../core/job.ts";
+import { JOB_DEFAULTS } from "../../core/job.ts";
+import { placementKey } from "../../core/placement.ts";
 import type { Store } from "../store.ts";
 import { T0, newId, newJobOf, submit } from "./samples.ts";
 
@@ -18,6 +19,12 @@ function ownTests(store: () => Store): void {
       selector: { os: "linux" },
       priority: -3,
       labels: { team: "x" },
+      selectorExpressions: [{ key: "zone", operator: "in", values: ["a", "b"] }],
+      tolerations: [{ key: "gpu", operator: "exists", value: "", effect: null }],
+      capabilities: ["pause"],
+      preferences: [{ weight: 10, workerLabels: [], jobLabels: { app: "db" } }],
+      concurrency: { key: "deploy", limit: 2 },
+      preemptible: true,
     });
     await store().insertJobs([added]);
     const job = await store().getJob(added.id);

@@ -27,6 +27,7 @@ export function workerTests(store: () => Store, second: () => Store): void {
   refusalTests(store, second);
   changeTests(store);
   lastingStateTests(store);
+  cordonTests(store, second);
   listTests(store);
 }
 
@@ -42,9 +43,11 @@ function creationTests(store: () => Store): void {
       info: null,
       usage: null,
       createdAtMs: T0,
+      madeAtMs: null,
       registeredAtMs: null,
       lastHeartbeatAtMs: null,
       message: "",
+      cordoned: false,
     });
     await assert.rejects(
       store().insertWorker({ id, name: "w", provider: "fake", pool: "p", nowMs: T0, token: null }),
@@ -225,6 +228,45 @@ function lastingStateTests(store: () => Store): void {
     ]);
     const { state, message } = (await store().getWorker(id)) ?? {};
     assert.deepEqual([state, message], ["draining", "repairs"]);
+  });
+}
+
+function cordonTests(store: () => Store, second: () => Store): void {
+  test("a cordoned worker stays so through registration, streams, drain and heartbeats, until it is changed", async () => {
+    const { id, tokenHash } = await insert(store());
+    const registration = registrationOf(tokenHash);
+    await store().registerWorker(registration);
+    await store().changeWorker({ workerId: id, state: "ready", cordoned: true });
+    const again = await second().registerWorker(registrationOf(tokenHash));
+    assert.ok(again.ok && again.worker.cordoned);
+    await store().changeWorker({ workerId: id, state: "ready", message: "", info: infoOf(), usage: null });
+    await store().changeWorker({ workerId: id, lastHeartbeatAtMs: T0 + 1 });
+    assert.equal((await second().findWorkerBySession(registration.sessionTokenHash))?.cordoned, true);
+    await store().changeWorker({ workerId: id, state: "draining", message: "repairs" });
+    await store().changeWorker({ workerId: id, state: "ready", cordoned: false });
+    const worker = await store().getWorker(id);
+    assert.deepEqual([worker?.state, worker?.cordoned], ["draining", false]);
+  });
+
+  test("of changes that arrive together the last cordon counts", async () => {
+    const { id } = await insert(store());
+    await Promise.all([
+      store().changeWorker({ workerId: id, cordoned: true }),
+      store().changeWorker({ workerId: id, cordoned: false }),
+      store().changeWorker({ workerId: id, cordoned: true }),
+      store().changeWorker({ workerId: id, state: "ready" }),
+    ]);
+    assert.equal((await store().getWorker(id))?.cordoned, true);
+  });
+
+  test("the time at which a worker was made is kept, also in lists", async () => {
+    const { id } = await insert(store());
+    await store().changeWorker({ workerId: id, madeAtMs: T0 + 5 });
+    await store().changeWorker({ workerId: id, state: "ready" });
+    assert.equal((await store().getWorker(id))?.madeAtMs, T0 + 5);
+    const { items } = await store().listWorkers({ includeTerminated: false }, { limit: 1_000, cursor: null });
+    const listed = items.find((worker) => worker.id === id);
+    assert.deepEqual([listed?.madeAtMs, listed?.cordoned], [T0 + 5, false]);
   });
 }
 

@@ -6,7 +6,9 @@ import { changeJob } from "../../core/job-change.ts";
 import { isFinal, type Attempt, type Job, type JobEventRecord } from "../../core/job.ts";
 import type { Worker } from "../../core/worker.ts";
 import {
+  compareText,
   emptySealedLog,
+  inPendingOrder,
   isUuid,
   newJob,
   newWorker,
@@ -20,6 +22,7 @@ import {
   storedIdempotencyKey,
 } from "../store-rules.ts";
 import type {
+  ActiveJob,
   AppliedInput,
   DueJob,
   InsertedJob,
@@ -32,6 +35,8 @@ import type {
   Page,
   PageRequest,
   PendingJob,
+  PendingQuery,
+  QueueBacklog,
   RegisterOutcome,
   Registration,
   ResolvedId,
@@ -39,6 +44,8 @@ import type {
   Store,
   WorkerChange,
 } from "../store.ts";
+import { MemoryConfiguration } from "./memory-configuration.ts";
+import { backlogsOf, firstPending, pendingJob, waitReasonOf } from "./pending-jobs.ts";
 
 export function createMemoryStore(options: { random: Random }): Store {
   return new MemoryStore(options.random);
@@ -51,7 +58,7 @@ interface StoredWorker {
   sessions: string[];
 }
 
-class MemoryStore implements Store {
+class MemoryStore extends MemoryConfiguration implements Store {
   readonly #random: Random;
   readonly #jobs = new Map<string, Job>();
   readonly #idempotency = new Map<string, string>();
@@ -64,11 +71,12 @@ class MemoryStore implements Store {
   #isClosed = false;
 
   constructor(random: Random) {
+    super();
     this.#random = random;
   }
 
   async insertJobs(jobs: readonly NewJob[]): Promise<InsertedJob[]> {
-    this.#assertOpen("insert jobs");
+    this.assertOpen("insert jobs");
     for (const { id } of jobs) requireUuid(id, "job id");
     return jobs.map((record) => {
       const key = record.idempotencyKey === null ? null : storedIdempotencyKey(record.idempotencyKey);
@@ -82,7 +90,7 @@ class MemoryStore implements Store {
   }
 
   async applyInput(record: JobInputRecord): Promise<AppliedInput> {
-    this.#assertOpen("change job");
+    this.assertOpen("change job");
     if (record.input.type === "assign") {
       requireUuid(record.input.attemptId, "attempt id");
       requireUuid(record.input.workerId, "worker id");
@@ -114,35 +122,36 @@ class MemoryStore implements Store {
   }
 
   async getJob(jobId: string): Promise<Job | null> {
-    this.#assertOpen("read job");
+    this.assertOpen("read job");
     const job = this.#jobs.get(jobId);
     return job ? this.#shown(job) : null;
   }
 
   #shown(job: Job): Job {
-    return structuredClone(withWaitReason(job, this.#waitReasons.get(job.placementKey) ?? null));
+    const reason = waitReasonOf(pendingJob(job), this.#waitReasons);
+    return structuredClone(withWaitReason(job, reason));
   }
 
   async resolveJobId(prefix: string): Promise<ResolvedId> {
-    this.#assertOpen("resolve job id");
+    this.assertOpen("resolve job id");
     return resolve(this.#jobs.keys(), prefix);
   }
 
   async listJobs(filter: JobFilter, page: PageRequest): Promise<Page<Job>> {
-    this.#assertOpen("list jobs");
+    this.assertOpen("list jobs");
     const jobs = [...this.#jobs.values()].filter((job) => matches(job, filter));
     const { items, nextCursor } = newestFirst(jobs, page);
     return { items: items.map((job) => this.#shown(job)), nextCursor };
   }
 
   async listAttempts(jobId: string): Promise<Attempt[]> {
-    this.#assertOpen("list attempts");
+    this.assertOpen("list attempts");
     const ids = this.#attemptsOfJob.get(jobId) ?? [];
     return structuredClone(ids.map((id) => this.#attempts.get(id) as Attempt));
   }
 
   async latestAttempts(jobIds: readonly string[]): Promise<Map<string, Attempt>> {
-    this.#assertOpen("read attempts");
+    this.assertOpen("read attempts");
     const found = new Map<string, Attempt>();
     for (const jobId of jobIds) {
       const attempt = this.#attempts.get(this.#jobs.get(jobId)?.attemptId ?? "");
@@ -152,49 +161,56 @@ class MemoryStore implements Store {
   }
 
   async getAttempt(attemptId: string): Promise<Attempt | null> {
-    this.#assertOpen("read attempt");
+    this.assertOpen("read attempt");
     return structuredClone(this.#attempts.get(attemptId) ?? null);
   }
 
   async listEvents(jobId: string, afterSequence: number): Promise<JobEventRecord[]> {
-    this.#assertOpen("list events");
+    this.assertOpen("list events");
     const job = this.#jobs.get(jobId);
     if (!job) return [];
     const events = [queuedEvent(job), ...(this.#events.get(jobId) ?? [])];
     return structuredClone(events.filter(({ sequence }) => sequence > afterSequence));
   }
 
-  async listPending(options: {
-    limit: number;
-    nowMs: number;
-    withoutKeys: readonly string[];
-  }): Promise<PendingJob[]> {
-    this.#assertOpen("list pending jobs");
-    const without = new Set(options.withoutKeys);
+  async listPending(query: PendingQuery): Promise<PendingJob[]> {
+    this.assertOpen("list pending jobs");
+    const mayStart = this.#pending().filter(({ notBeforeMs }) => notBeforeMs <= query.nowMs);
+    return structuredClone(firstPending(mayStart.map(pendingJob), query));
+  }
+
+  #pending(): Job[] {
+    return [...this.#jobs.values()].filter(({ state }) => state === "pending");
+  }
+
+  async listActive(): Promise<ActiveJob[]> {
+    this.assertOpen("list active jobs");
     return [...this.#jobs.values()]
-      .filter(
-        (job) =>
-          job.state === "pending" && job.notBeforeMs <= options.nowMs && !without.has(job.placementKey),
-      )
-      .toSorted(
-        (a, b) =>
-          b.definition.priority - a.definition.priority ||
-          a.pendingSinceMs - b.pendingSinceMs ||
-          compareText(a.id, b.id),
-      )
-      .slice(0, options.limit)
-      .map((job) => ({
-        id: job.id,
-        placementKey: job.placementKey,
-        resources: { ...job.definition.resources },
-        selector: { ...job.definition.selector },
-        priority: job.definition.priority,
-        pendingSinceMs: job.pendingSinceMs,
+      .filter(({ state }) => state !== "pending" && !isFinal(state))
+      .map(({ id, definition, version }) => ({
+        jobId: id,
+        queue: definition.queue,
+        concurrencyKey: definition.concurrency?.key ?? null,
+        version,
       }));
   }
 
+  async listBacklogs(): Promise<QueueBacklog[]> {
+    this.assertOpen("count waiting jobs");
+    return backlogsOf(this.#pending().map(pendingJob));
+  }
+
+  async countAhead(job: Job): Promise<number> {
+    this.assertOpen("count waiting jobs");
+    if (job.state !== "pending") return 0;
+    const asked = pendingJob(job);
+    const others = this.#pending().filter(({ id }) => id !== job.id);
+    const inQueue = others.map(pendingJob).filter(({ queue }) => queue === asked.queue);
+    return inPendingOrder([asked, ...inQueue]).indexOf(asked);
+  }
+
   async nextPendingAtMs(nowMs: number): Promise<number | null> {
-    this.#assertOpen("read pending jobs");
+    this.assertOpen("read pending jobs");
     let next: number | null = null;
     for (const job of this.#jobs.values()) {
       if (job.state !== "pending" || job.notBeforeMs <= nowMs) continue;
@@ -204,12 +220,15 @@ class MemoryStore implements Store {
   }
 
   async setWaitReasons(reasons: ReadonlyMap<string, string>): Promise<void> {
-    this.#assertOpen("store wait reasons");
-    for (const [key, reason] of reasons) this.#waitReasons.set(key, reason);
+    this.assertOpen("store wait reasons");
+    for (const [key, reason] of reasons) {
+      if (reason === "") this.#waitReasons.delete(key);
+      else this.#waitReasons.set(key, reason);
+    }
   }
 
   async listDue(options: { nowMs: number; limit: number }): Promise<DueJob[]> {
-    this.#assertOpen("list due jobs");
+    this.assertOpen("list due jobs");
     return [...this.#jobs.values()]
       .filter((job) => job.deadlineAtMs !== null && job.deadlineAtMs < options.nowMs)
       .map((job) => ({
@@ -224,7 +243,7 @@ class MemoryStore implements Store {
   }
 
   async listLiveAttempts(workerId: string): Promise<LiveAttempt[]> {
-    this.#assertOpen("list attempts");
+    this.assertOpen("list attempts");
     return [...this.#attempts.values()]
       .filter((attempt) => attempt.workerId === workerId && !isFinal(attempt.state))
       .toSorted((a, b) => compareText(a.id, b.id))
@@ -232,7 +251,7 @@ class MemoryStore implements Store {
   }
 
   async insertWorker(worker: NewWorker): Promise<Worker> {
-    this.#assertOpen("insert worker");
+    this.assertOpen("insert worker");
     requireUuid(worker.id, "worker id");
     const isKnownToken = [...this.#workers.values()].some(
       ({ token }) => token && token.hash === worker.token?.hash,
@@ -250,13 +269,13 @@ class MemoryStore implements Store {
   }
 
   async setTokenExpiry(workerId: string, expiresAtMs: number): Promise<void> {
-    this.#assertOpen("set token expiry");
+    this.assertOpen("set token expiry");
     const token = this.#workers.get(workerId)?.token;
     if (token) token.expiresAtMs = expiresAtMs;
   }
 
   async registerWorker(registration: Registration): Promise<RegisterOutcome> {
-    this.#assertOpen("register worker");
+    this.assertOpen("register worker");
     const { tokenHash, registrationKey, sessionTokenHash, info, nowMs } = registration;
     const stored = [...this.#workers.values()].find(({ token }) => token?.hash === tokenHash);
     if (!stored?.token) return { ok: false, refusal: "unknown_token" };
@@ -280,13 +299,13 @@ class MemoryStore implements Store {
   }
 
   async findWorkerBySession(sessionTokenHash: string): Promise<Worker | null> {
-    this.#assertOpen("find worker");
+    this.assertOpen("find worker");
     const found = [...this.#workers.values()].find(({ sessions }) => sessions.includes(sessionTokenHash));
     return found && found.worker.state !== "terminated" ? structuredClone(found.worker) : null;
   }
 
   async changeWorker(change: WorkerChange): Promise<void> {
-    this.#assertOpen("change worker");
+    this.assertOpen("change worker");
     const stored = this.#workers.get(change.workerId);
     if (!stored || stored.worker.state === "terminated") return;
     const { workerId: _, ...changes } = structuredClone(takenChange(stored.worker.state, change));
@@ -294,17 +313,17 @@ class MemoryStore implements Store {
   }
 
   async getWorker(workerId: string): Promise<Worker | null> {
-    this.#assertOpen("read worker");
+    this.assertOpen("read worker");
     return structuredClone(this.#workers.get(workerId)?.worker ?? null);
   }
 
   async resolveWorkerId(prefix: string): Promise<ResolvedId> {
-    this.#assertOpen("resolve worker id");
+    this.assertOpen("resolve worker id");
     return resolve(this.#workers.keys(), prefix);
   }
 
   async listWorkers(filter: WorkerFilter, page: PageRequest): Promise<Page<Worker>> {
-    this.#assertOpen("list workers");
+    this.assertOpen("list workers");
     const workers = [...this.#workers.values()]
       .map(({ worker }) => worker)
       .filter(({ state }) => filter.includeTerminated || state !== "terminated")
@@ -316,7 +335,7 @@ class MemoryStore implements Store {
   }
 
   async setSealedLog(log: SealedLog): Promise<void> {
-    this.#assertOpen("store sealed log");
+    this.assertOpen("store sealed log");
     if (!this.#attempts.has(log.attemptId)) {
       throw new AppError(
         "not_found",
@@ -327,12 +346,12 @@ class MemoryStore implements Store {
   }
 
   async getSealedLog(attemptId: string): Promise<SealedLog | null> {
-    this.#assertOpen("read sealed log");
+    this.assertOpen("read sealed log");
     return structuredClone(this.#sealed.get(attemptId) ?? null);
   }
 
   async listUnsealed(limit: number): Promise<Attempt[]> {
-    this.#assertOpen("list unsealed logs");
+    this.assertOpen("list unsealed logs");
     return structuredClone(
       [...this.#attempts.values()]
         .filter((attempt) => isFinal(attempt.state) && !this.#sealed.has(attempt.id))
@@ -342,19 +361,19 @@ class MemoryStore implements Store {
   }
 
   async version(): Promise<string> {
-    this.#assertOpen("read version");
+    this.assertOpen("read version");
     return "memory";
   }
 
   async ping(): Promise<void> {
-    this.#assertOpen("ping");
+    this.assertOpen("ping");
   }
 
   async close(): Promise<void> {
     this.#isClosed = true;
   }
 
-  #assertOpen(what: string): void {
+  protected assertOpen(what: string): void {
     if (this.#isClosed) throw new AppError("unavailable", `${what}: the store is closed`);
   }
 }
@@ -389,9 +408,4 @@ function matches(job: Job, filter: JobFilter): boolean {
     (filter.createdBeforeMs === undefined || job.createdAtMs < filter.createdBeforeMs) &&
     Object.entries(filter.labels ?? {}).every(([key, value]) => definition.labels[key] === value)
   );
-}
-
-function compareText(a: string, b: string): number {
-  if (a === b) return 0;
-  return a < b ? -1 : 1;
 }

@@ -18,7 +18,7 @@ import { isFinal, type Attempt, type Job, type JobEventRecord } from "../../core
 import { emptySealedLog } from "../store-rules.ts";
 import type { AppliedInput, JobInputRecord, SealedLog } from "../store.ts";
 import { jsonList, mayBeOneOfMany } from "./database.ts";
-import { bodyOfJob, jobOfRow, JOB_COLUMNS, type JobRow } from "./job-rows.ts";
+import { attemptOfBody, bodyOfJob, jobOfRow, JOB_COLUMNS, type JobRow } from "./job-rows.ts";
 import { isConnectionLost, repeating } from "./repeat.ts";
 
 /** Each lost race means that another server's change went through, so few suffice in practice. */
@@ -167,7 +167,7 @@ async function read(pool: Pool, jobIds: readonly string[]): Promise<Map<string, 
     changes.set(row.id, {
       readVersion: row.version,
       after: jobOfRow(row),
-      attempt: row.attempt,
+      attempt: row.attempt && attemptOfBody(row.attempt),
       changedAttempts: new Map(),
       emptyLogs: new Map(),
       events: [],

@@ -6,6 +6,7 @@ import type { Clock } from "../../base/clock.ts";
 import { AppError, errorMessage, systemErrorCode, type ErrorCode } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Attempt, Cause, JobDefinition, JobEventRecord, JobState } from "../../core/job.ts";
+import type { PoolDefinition } from "../../core/pool.ts";
 import type { WorkerInfo, WorkerState, WorkerUsage } from "../../core/worker.ts";
 import type { SealedLog } from "../store.ts";
 import type { JobBody } from "./job-rows.ts";
@@ -34,6 +35,9 @@ export interface JobsTable {
   version: number;
   labels: unknown;
   idempotency_key: string | null;
+  concurrency_key: string | null;
+  concurrency_limit: number | null;
+  preemptible: boolean;
   definition: JobDefinition;
   /** Null for a job to which nothing has happened yet. */
   body: JobBody | null;
@@ -64,15 +68,36 @@ export interface WorkersTable {
   token_hash: string | null;
   token_expires_at: number | null;
   token_used_key: string | null;
+  made_at: number | null;
+  cordoned: boolean;
+}
+
+export interface PoolsTable {
+  name: string;
+  definition: PoolDefinition;
+  created_at: number;
+  updated_at: number;
+  is_deleting: boolean;
+}
+
+export interface QueuesTable {
+  name: string;
+  weight: number;
+  max_running: number | null;
+  max_pending: number | null;
+  paused: boolean;
 }
 
 export interface Tables {
   jobs: JobsTable;
   attempts: AttemptsTable;
   job_events: { job_id: string; sequence: number; body: JobEventRecord };
+  /** `placement_key` is any wait key. */
   wait_reasons: { key_hash: Uint8Array; placement_key: string; reason: string };
   workers: WorkersTable;
   worker_sessions: { token_hash: string; worker_id: string; number: number };
+  pools: PoolsTable;
+  queues: QueuesTable;
 }
 
 export interface Database {
@@ -223,10 +248,17 @@ function isConnectionMessage(message: string): boolean {
 
 /** A text that any column takes: PostgreSQL refuses NUL, UTF-8 half surrogate pairs, an index long values. */
 export function columnText(text: string): string {
-  return text.slice(0, MAX_COLUMN_CHARACTERS).replaceAll(/\0|\p{Surrogate}/gu, "\ufffd");
+  return plainText(text.slice(0, MAX_COLUMN_CHARACTERS));
 }
 
 const MAX_COLUMN_CHARACTERS = 500;
+
+/** A text of any length with what PostgreSQL refuses replaced. */
+export function plainText(text: string): string {
+  return text.replaceAll(NUL_OR_HALF_PAIR, "\ufffd");
+}
+
+const NUL_OR_HALF_PAIR = /\0|\p{Surrogate}/gu;
 
 /**
  * JSON values as one parameter, for `json_array_elements`: an array of texts would quote every quote

@@ -1,7 +1,7 @@
 /** Submissions: one statement for thousands of jobs, from any number of calls. */
 
 import type { Pool } from "pg";
-import { placementKey } from "../../core/job.ts";
+import { placementKey } from "../../core/placement.ts";
 import { storedIdempotencyKey } from "../store-rules.ts";
 import type { InsertedJob, NewJob } from "../store.ts";
 import { columnText, jsonList } from "./database.ts";
@@ -25,14 +25,15 @@ export async function insertJobs(pool: Pool, jobs: readonly NewJob[]): Promise<I
 
 const INSERT = `
   INSERT INTO jobs (id, state, queue, name, placement_key, priority, created_at, waiting_since, not_before,
-    deadline_at, version, labels, idempotency_key, definition)
+    deadline_at, version, labels, idempotency_key, concurrency_key, concurrency_limit, preemptible, definition)
   SELECT id, 'pending', queue, name, placement_key, priority, now_ms, now_ms, now_ms,
-    deadline_at, 1, labels::jsonb, idempotency_key, definition
+    deadline_at, 1, labels::jsonb, idempotency_key, concurrency_key, concurrency_limit, preemptible, definition
   FROM ROWS FROM (
       unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
-        $8::text[], $9::text[]),
-      json_array_elements($10::json))
-    AS new (id, queue, name, placement_key, priority, now_ms, deadline_at, labels, idempotency_key, definition)
+        $8::text[], $9::text[], $10::text[], $11::bigint[], $12::boolean[]),
+      json_array_elements($13::json))
+    AS new (id, queue, name, placement_key, priority, now_ms, deadline_at, labels, idempotency_key,
+      concurrency_key, concurrency_limit, preemptible, definition)
   ON CONFLICT DO NOTHING
   RETURNING id`;
 
@@ -47,6 +48,9 @@ function columnsOf(jobs: readonly NewJob[]): unknown[] {
     jobs.map(({ nowMs, definition }) => nowMs + definition.queueTimeoutMs),
     jobs.map(({ definition }) => labelColumn(definition.labels)),
     jobs.map(({ idempotencyKey }) => (idempotencyKey === null ? null : storedIdempotencyKey(idempotencyKey))),
+    jobs.map(({ definition: { concurrency } }) => concurrency && columnText(concurrency.key)),
+    jobs.map(({ definition: { concurrency } }) => concurrency && concurrency.limit),
+    jobs.map(({ definition }) => definition.preemptible),
     jsonList(jobs.map(({ definition }) => JSON.stringify(definition))),
   ];
 }

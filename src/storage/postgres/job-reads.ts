@@ -1,19 +1,26 @@
 /** Reading jobs, attempts and events. */
 
-import { sql, type Kysely, type SqlBool } from "kysely";
+import { sql, type Kysely, type RawBuilder, type SqlBool } from "kysely";
 import { AppError } from "../../base/errors.ts";
 import { isFinal, type Attempt, type Job, type JobEventRecord } from "../../core/job.ts";
+import { waitKey } from "../../core/plan.ts";
 import { isUuid, PREFIX_EXAMPLES, queuedEvent, uuidRange, withWaitReason } from "../store-rules.ts";
 import type { JobFilter, LiveAttempt, Page, PageRequest, ResolvedId, SealedLog } from "../store.ts";
 import { columnText, type Tables } from "./database.ts";
 import { labelColumn } from "./insert-jobs.ts";
-import { JOB_COLUMNS, jobOfRow } from "./job-rows.ts";
+import { attemptOfBody, JOB_COLUMNS, jobOfRow } from "./job-rows.ts";
 
 type Db = Kysely<Tables>;
 
-/** Only a pending job waits, so only for those is the reason looked up. */
-const WAIT_REASON = sql<string | null>`CASE WHEN jobs.state = 'pending' THEN (
-  SELECT reason FROM wait_reasons WHERE key_hash = sha256(convert_to(jobs.placement_key, 'UTF8'))) END`;
+/** Only a pending job waits, so only for those is the reason looked up; the first that is there counts. */
+const WAIT_REASON = sql<string | null>`CASE WHEN jobs.state = 'pending' THEN coalesce(
+  ${reasonOf(sql`${sql.lit(waitKey.queue(""))} || jobs.queue`)},
+  ${reasonOf(sql`${sql.lit(waitKey.concurrency(""))} || jobs.concurrency_key`)},
+  ${reasonOf(sql`jobs.placement_key`)}) END`;
+
+function reasonOf(key: RawBuilder<unknown>): RawBuilder<string | null> {
+  return sql`(SELECT reason FROM wait_reasons WHERE key_hash = sha256(convert_to(${key}, 'UTF8')))`;
+}
 
 function selectJobs(db: Db) {
   return db.selectFrom("jobs").select(JOB_COLUMNS).select(WAIT_REASON.as("wait_reason"));
@@ -89,7 +96,7 @@ export async function listAttempts(db: Db, jobId: string): Promise<Attempt[]> {
     .where("job_id", "=", jobId)
     .orderBy("number")
     .execute();
-  return rows.map(({ body }) => body);
+  return rows.map(({ body }) => attemptOfBody(body));
 }
 
 export async function latestAttempts(db: Db, jobIds: readonly string[]): Promise<Map<string, Attempt>> {
@@ -97,13 +104,13 @@ export async function latestAttempts(db: Db, jobIds: readonly string[]): Promise
   const { rows } = await sql<{ job_id: string; body: Attempt }>`
     SELECT a.job_id, a.body FROM jobs j JOIN attempts a ON a.id = j.attempt_id
     WHERE j.id = ANY(${known}::uuid[])`.execute(db);
-  return new Map(rows.map((row) => [row.job_id, row.body]));
+  return new Map(rows.map((row) => [row.job_id, attemptOfBody(row.body)]));
 }
 
 export async function getAttempt(db: Db, attemptId: string): Promise<Attempt | null> {
   if (!isUuid(attemptId)) return null;
   const row = await db.selectFrom("attempts").select("body").where("id", "=", attemptId).executeTakeFirst();
-  return row?.body ?? null;
+  return row ? attemptOfBody(row.body) : null;
 }
 
 export async function listEvents(db: Db, jobId: string, afterSequence: number): Promise<JobEventRecord[]> {
@@ -125,9 +132,6 @@ export async function listEvents(db: Db, jobId: string, afterSequence: number): 
   return job ? [queuedEvent({ id: job.id, createdAtMs: job.created_at }), ...events] : [];
 }
 
-/** What an attempt of an earlier version lacks. */
-const BEFORE_RUNNER_ID: Partial<Attempt> = { runnerId: "" };
-
 export async function listLiveAttempts(db: Db, workerId: string): Promise<LiveAttempt[]> {
   if (!isUuid(workerId)) return [];
   const rows = await db
@@ -140,7 +144,7 @@ export async function listLiveAttempts(db: Db, workerId: string): Promise<LiveAt
     .orderBy("attempts.id")
     .execute();
   return rows.map(({ attempt, ...row }) => ({
-    attempt: { ...BEFORE_RUNNER_ID, ...attempt },
+    attempt: attemptOfBody(attempt),
     job: jobOfRow(row),
   }));
 }
@@ -173,5 +177,5 @@ export async function listUnsealed(db: Db, limit: number): Promise<Attempt[]> {
     .orderBy("id")
     .limit(limit)
     .execute();
-  return rows.map(({ body }) => body);
+  return rows.map(({ body }) => attemptOfBody(body));
 }

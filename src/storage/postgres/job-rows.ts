@@ -1,6 +1,6 @@
 /** How a job lies in its row: columns for what is searched, one JSON value for the rest. */
 
-import { JOB_DEFAULTS, type Job } from "../../core/job.ts";
+import { JOB_DEFAULTS, type Attempt, type Job, type JobDefinition } from "../../core/job.ts";
 import type { JobsTable } from "./database.ts";
 
 /** The part of a job that is never searched. */
@@ -56,13 +56,6 @@ const EMPTY_BODY: Omit<JobBody, "pendingSinceMs"> = {
   pauseWanted: false,
 };
 
-/** What definitions of an earlier version lack. */
-const LATER_FIELDS = {
-  onWorkerLost: JOB_DEFAULTS.onWorkerLost,
-  logQuotaBytes: JOB_DEFAULTS.logQuotaBytes,
-  onLogQuota: JOB_DEFAULTS.onLogQuota,
-} as const;
-
 export function jobOfRow(row: JobRow): Job {
   return {
     ...EMPTY_BODY,
@@ -70,7 +63,7 @@ export function jobOfRow(row: JobRow): Job {
     pendingSinceMs: row.created_at,
     ...row.body,
     id: row.id,
-    definition: { ...LATER_FIELDS, ...row.definition },
+    definition: definitionOfRow(row),
     placementKey: row.placement_key,
     state: row.state,
     cause: row.cause,
@@ -81,6 +74,29 @@ export function jobOfRow(row: JobRow): Job {
     workerId: row.worker_id,
     version: row.version,
   };
+}
+
+/** A definition that an earlier version stored lacks what came later. */
+export function definitionOfRow({ definition }: Pick<JobRow, "definition">): JobDefinition {
+  return {
+    ...{
+      onWorkerLost: JOB_DEFAULTS.onWorkerLost,
+      logQuotaBytes: JOB_DEFAULTS.logQuotaBytes,
+      onLogQuota: JOB_DEFAULTS.onLogQuota,
+      selectorExpressions: [],
+      tolerations: [],
+      capabilities: [],
+      preferences: [],
+      concurrency: null,
+      preemptible: false,
+    },
+    ...definition,
+  };
+}
+
+/** As with definitions: an attempt of an earlier version lacks what came later. */
+export function attemptOfBody(body: Attempt): Attempt {
+  return { ...{ runnerId: "", queuedAtMs: body.scheduledAtMs }, ...body };
 }
 
 export function bodyOfJob(job: Job): string {

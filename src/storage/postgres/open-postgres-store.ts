@@ -26,6 +26,7 @@ import {
 } from "./database.ts";
 import { insertJobs } from "./insert-jobs.ts";
 import * as jobs from "./job-reads.ts";
+import * as configured from "./pools-and-queues.ts";
 import { repeating } from "./repeat.ts";
 import * as scheduling from "./scheduling-reads.ts";
 import * as workers from "./workers.ts";
@@ -86,6 +87,7 @@ function createStore(database: Database, random: Random): Store {
     ...readJobs(database, call),
     ...readForScheduling(database, call),
     ...workerCalls(database, call),
+    ...configurationCalls(database, call),
     ...logCalls(database, call),
     async version() {
       const { rows } = await call("read version", () =>
@@ -186,10 +188,25 @@ function readJobs({ db }: Database, call: Call) {
 
 function readForScheduling({ pool }: Database, call: Call) {
   return {
-    listPending: (options) => call("list pending jobs", () => scheduling.listPending(pool, options)),
+    listPending: (query) => call("list pending jobs", () => scheduling.listPending(pool, query)),
+    listActive: () => call("list active jobs", () => scheduling.listActive(pool)),
+    listBacklogs: () => call("count waiting jobs", () => scheduling.listBacklogs(pool)),
+    countAhead: (job) => call("count waiting jobs", () => scheduling.countAhead(pool, job)),
     nextPendingAtMs: (nowMs) => call("read pending jobs", () => scheduling.nextPendingAtMs(pool, nowMs)),
     setWaitReasons: (reasons) => call("store wait reasons", () => scheduling.setWaitReasons(pool, reasons)),
     listDue: (options) => call("list due jobs", () => scheduling.listDue(pool, options)),
+  } satisfies Partial<Store>;
+}
+
+function configurationCalls({ pool }: Database, call: Call) {
+  return {
+    listPools: () => call("list pools", () => configured.listPools(pool)),
+    putPools: (pools, nowMs) => call("store pools", () => configured.putPools(pool, pools, nowMs)),
+    markPoolsDeleting: (names, nowMs) =>
+      call("mark pools as being deleted", () => configured.markPoolsDeleting(pool, names, nowMs)),
+    removePool: (name) => call(`remove pool ${name}`, () => configured.removePool(pool, name)),
+    listQueues: () => call("list queues", () => configured.listQueues(pool)),
+    configureQueues: (change) => call("configure queues", () => configured.configureQueues(pool, change)),
   } satisfies Partial<Store>;
 }
 

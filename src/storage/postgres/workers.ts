@@ -13,7 +13,7 @@ import type {
   WorkerChange,
   WorkerFilter,
 } from "../store.ts";
-import { columnText, type Tables, type WorkersTable } from "./database.ts";
+import { columnText, plainText, type Tables, type WorkersTable } from "./database.ts";
 import { pageOf, requireCursor } from "./job-reads.ts";
 
 type Db = Kysely<Tables>;
@@ -29,6 +29,7 @@ export async function insertWorker(db: Db, worker: NewWorker): Promise<Worker> {
       pool: columnText(worker.pool),
       created_at: worker.nowMs,
       message: "",
+      cordoned: false,
       token_hash: worker.token?.hash ?? null,
       token_expires_at: worker.token?.expiresAtMs ?? null,
     })
@@ -114,6 +115,8 @@ const WORKER_COLUMNS = [
   "workers.message",
   "workers.info",
   "workers.usage",
+  "workers.made_at",
+  "workers.cordoned",
 ] as const;
 
 type WorkerRow = Omit<Selectable<WorkersTable>, "token_hash" | "token_expires_at" | "token_used_key">;
@@ -128,9 +131,11 @@ function workerOfRow(row: WorkerRow): Worker {
     info: row.info,
     usage: row.usage,
     createdAtMs: row.created_at,
+    madeAtMs: row.made_at,
     registeredAtMs: row.registered_at,
     lastHeartbeatAtMs: row.last_heartbeat_at,
     message: row.message,
+    cordoned: row.cordoned,
   };
 }
 
@@ -182,9 +187,12 @@ const CHANGE_WORKERS = `
     message = CASE WHEN keeps(w.state, c.state) THEN w.message ELSE coalesce(c.message, w.message) END,
     info = coalesce(c.info::json, w.info),
     usage = CASE WHEN c.sets_usage THEN c.usage::json ELSE w.usage END,
-    last_heartbeat_at = coalesce(c.last_heartbeat_at, w.last_heartbeat_at)
-  FROM locked JOIN unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::bigint[])
-    AS c (id, state, message, info, sets_usage, usage, last_heartbeat_at) ON c.id = locked.id
+    last_heartbeat_at = coalesce(c.last_heartbeat_at, w.last_heartbeat_at),
+    made_at = coalesce(c.made_at, w.made_at),
+    cordoned = coalesce(c.cordoned, w.cordoned)
+  FROM locked JOIN unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::bigint[],
+      $8::bigint[], $9::boolean[])
+    AS c (id, state, message, info, sets_usage, usage, last_heartbeat_at, made_at, cordoned) ON c.id = locked.id
   WHERE w.id = locked.id`.replaceAll("keeps(w.state, c.state)", KEEPS_STATE);
 
 /** Changes of one worker apply in their order; those after its end are left out. */
@@ -196,18 +204,16 @@ export async function changeWorkers(pool: Pool, changes: readonly WorkerChange[]
     values: [
       merged.map(({ workerId }) => workerId),
       merged.map(({ state }) => state ?? null),
-      merged.map(({ message }) =>
-        message === undefined ? null : message.replaceAll(NUL_OR_HALF_PAIR, "\ufffd"),
-      ),
+      merged.map(({ message }) => (message === undefined ? null : plainText(message))),
       merged.map(({ info }) => (info === undefined ? null : JSON.stringify(info))),
       merged.map(({ usage }) => usage !== undefined),
       merged.map(({ usage }) => (usage ? JSON.stringify(usage) : null)),
       merged.map(({ lastHeartbeatAtMs }) => lastHeartbeatAtMs ?? null),
+      merged.map(({ madeAtMs }) => madeAtMs ?? null),
+      merged.map(({ cordoned }) => cordoned ?? null),
     ],
   });
 }
-
-const NUL_OR_HALF_PAIR = /\0|\p{Surrogate}/gu;
 
 function mergeChanges(changes: readonly WorkerChange[]): WorkerChange[] {
   const merged = new Map<string, WorkerChange>();
