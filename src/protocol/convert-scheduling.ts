@@ -2,6 +2,7 @@
 
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { Blocker, BlockerKind } from "../core/placement.ts";
 import { defaultQueue, type QueueConfig } from "../core/pool.ts";
 import { timeFromWire } from "./convert.ts";
 import * as pb from "./gen/hodei/v1/scheduling_pb.ts";
@@ -17,7 +18,7 @@ const DECISION_KIND_NUMBER = {
   ended: pb.DecisionKind.ENDED,
 } as const;
 
-const BLOCKER_KIND_NUMBER = {
+const BLOCKER_KIND_NUMBER: Record<BlockerKind, pb.BlockerKind> = {
   label: pb.BlockerKind.LABEL,
   too_small: pb.BlockerKind.TOO_SMALL,
   busy: pb.BlockerKind.BUSY,
@@ -26,7 +27,7 @@ const BLOCKER_KIND_NUMBER = {
   unavailable: pb.BlockerKind.UNAVAILABLE,
   pool_full: pb.BlockerKind.POOL_FULL,
   provider: pb.BlockerKind.PROVIDER,
-} as const;
+};
 
 const decisionKindName = inverse(DECISION_KIND_NUMBER);
 const blockerKindName = inverse(BLOCKER_KIND_NUMBER);
@@ -94,27 +95,20 @@ export function decisionFromWire(message: pb.SchedulingDecision): DecisionView {
 
 // ── Verdicts ───────────────────────────────────────────────────────────────────────────────────
 
-/** One thing that keeps a job from a worker or pool, and what would have to change. */
-export interface BlockerView {
-  kind: keyof typeof BLOCKER_KIND_NUMBER;
-  message: string;
-  change: string;
-}
-
 export interface WorkerVerdictView {
   workerId: string;
   name: string;
   /** Empty for one that a person started. */
   pool: string;
   fits: boolean;
-  blockers: readonly BlockerView[];
+  blockers: readonly Blocker[];
 }
 
 export interface PoolVerdictView {
   name: string;
   fits: boolean;
   arriving: number;
-  blockers: readonly BlockerView[];
+  blockers: readonly Blocker[];
 }
 
 export function workerVerdictToWire(verdict: WorkerVerdictView): pb.WorkerVerdict {
@@ -143,10 +137,10 @@ export function poolVerdictFromWire(message: pb.PoolVerdict): PoolVerdictView {
   return { name, fits, arriving, blockers: message.blockers.map(blockerFromWire) };
 }
 
-function blockerToWire({ kind, message, change }: BlockerView): pb.Blocker {
+function blockerToWire({ kind, message, change }: Blocker): pb.Blocker {
   return create(pb.BlockerSchema, { kind: BLOCKER_KIND_NUMBER[kind], message, change });
 }
 
-function blockerFromWire({ kind, message, change }: pb.Blocker): BlockerView {
+function blockerFromWire({ kind, message, change }: pb.Blocker): Blocker {
   return { kind: blockerKindName(kind) ?? "unavailable", message, change };
 }
