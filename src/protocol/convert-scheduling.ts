@@ -95,20 +95,22 @@ export function decisionFromWire(message: pb.SchedulingDecision): DecisionView {
 
 // ── Verdicts ───────────────────────────────────────────────────────────────────────────────────
 
+export type BlockerView = Blocker;
+
 export interface WorkerVerdictView {
   workerId: string;
   name: string;
   /** Empty for one that a person started. */
   pool: string;
   fits: boolean;
-  blockers: readonly Blocker[];
+  blockers: readonly BlockerView[];
 }
 
 export interface PoolVerdictView {
   name: string;
   fits: boolean;
   arriving: number;
-  blockers: readonly Blocker[];
+  blockers: readonly BlockerView[];
 }
 
 export function workerVerdictToWire(verdict: WorkerVerdictView): pb.WorkerVerdict {

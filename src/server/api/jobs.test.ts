@@ -8,9 +8,8 @@ import type { AttemptResult } from "../../core/job.ts";
 import { Cause, JobService, JobState } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
 import { ServerService } from "../../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService, WorkerState } from "../../protocol/gen/hodei/v1/workers_pb.ts";
+import { command, rejectsWith } from "./api-fixtures.ts";
 import { startTestApi, TEST_TOKEN } from "./test-api.ts";
-
-const command = { commandType: { case: "shell" as const, value: { cmd: "true" } } };
 
 async function setup(t: TestContext, options: Parameters<typeof startTestApi>[1] = {}) {
   const api = await startTestApi(t, options);
@@ -46,15 +45,6 @@ const SUCCESS: AttemptResult = {
   summary: "# done",
   logEnd: 0,
 };
-
-async function rejectsWith(call: Promise<unknown>, code: Code, message: RegExp): Promise<void> {
-  await assert.rejects(call, (error) => {
-    assert.ok(error instanceof ConnectError, String(error));
-    assert.equal(Code[error.code], Code[code], error.message);
-    assert.match(error.rawMessage, message);
-    return true;
-  });
-}
 
 test("a job that was queued can be read with its defaults, in every protocol", async (t) => {
   const { client, protocols, queued } = await setup(t);

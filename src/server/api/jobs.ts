@@ -1,12 +1,9 @@
 /** JobService: submit, look at, cancel and retry jobs. */
 
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
-import { Batcher } from "../../base/batcher.ts";
 import type { Clock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
-import { uuidV7, type Random } from "../../base/random.ts";
 import { isFinal, type Job } from "../../core/job.ts";
-import { definitionFromWire } from "../../protocol/convert-definition.ts";
 import {
   causeFromWire,
   eventToWire,
@@ -15,51 +12,38 @@ import {
   timeFromWire,
 } from "../../protocol/convert.ts";
 import type * as pb from "../../protocol/gen/hodei/v1/jobs_pb.ts";
-import type { AppliedInput, InsertedJob, JobFilter, NewJob, Store } from "../../storage/store.ts";
+import type { AppliedInput, JobFilter, NewJob, Store } from "../../storage/store.ts";
 import type { JobBus } from "../job-bus.ts";
 import { findJob, notFound } from "./find-by-id.ts";
 import { FollowedJob } from "./followed-job.ts";
+import type { LogReader } from "./logs.ts";
 import { pageFromWire, pageTokenToWire } from "./page-token.ts";
+import type { Submissions } from "./submissions.ts";
+import { jobTimeline } from "./timeline.ts";
 
 export interface JobsApiDeps {
   store: Store;
   clock: Clock;
-  random: Random;
   events: JobBus;
-  /** Told after the jobs are stored, with those that are new or wait again. */
+  logs: Pick<LogReader, "read">;
+  submissions: Submissions;
+  /** Told after it is stored that a job waits again. */
   onQueued: (jobs: NewJob[]) => void;
   /** Told after a wish for a job is stored: that it ends, is paused or goes on. */
   onWanted: (job: Job) => void;
 }
 
-/** Single submissions that share a statement. */
-const MAX_SUBMISSION_GROUP = 1_000;
-/** Single submissions that wait for the database; more are refused, and may be tried again. */
-const MAX_WAITING_SUBMISSIONS = 20_000;
-
 type JobsApi = Required<ServiceImpl<typeof pb.JobService>>;
 
 export function jobsApi(deps: JobsApiDeps): JobsApi {
   const { store, clock } = deps;
-  const submissions = new Batcher<NewJob, InsertedJob>({
-    run: (jobs) => insert(deps, jobs),
-    maxGroup: MAX_SUBMISSION_GROUP,
-    maxWaiting: MAX_WAITING_SUBMISSIONS,
-    full: () => new AppError("resource_exhausted", "queue job: too many submissions wait for the database"),
-  });
   return {
     async queueJob(request) {
-      const { jobId } = await submissions.add(newJob(request, { id: newId(deps), nowMs: clock.nowMs() }));
-      return { jobId };
+      return { jobId: await deps.submissions.add(request) };
     },
 
-    async queueJobs(request) {
-      const nowMs = clock.nowMs();
-      // Ids of one millisecond come in any order, but the jobs of a batch start and list in theirs.
-      const ids = request.jobs.map(() => newId(deps)).toSorted();
-      const jobs = request.jobs.map((job, index) => newJob(job, { id: ids[index] as string, nowMs }));
-      const inserted = await insert(deps, jobs);
-      return { jobIds: inserted.map(({ jobId }) => jobId) };
+    async queueJobs({ jobs }) {
+      return { jobIds: await deps.submissions.addAll(jobs) };
     },
 
     async getJob({ jobId }) {
@@ -111,6 +95,9 @@ export function jobsApi(deps: JobsApiDeps): JobsApi {
     },
 
     getJobEvents: (request) => getJobEvents(deps, request),
+    async getJobTimeline({ jobId }) {
+      return { attempts: await jobTimeline(deps, await findJob(store, jobId)) };
+    },
     watchJob: (request, context) => watchJob(deps, request.jobId, context),
   };
 }
@@ -124,26 +111,6 @@ async function getJobEvents(
   const after = Math.min(Number(afterSequence), Number.MAX_SAFE_INTEGER);
   const events = await store.listEvents(id, after);
   return { events: events.map(eventToWire) };
-}
-
-function newId(deps: JobsApiDeps): string {
-  return uuidV7(deps.clock, deps.random);
-}
-
-function newJob(request: pb.QueueJobRequest, fixed: { id: string; nowMs: number }): NewJob {
-  if (!request.definition) throw new AppError("invalid_argument", "definition: value is required");
-  return {
-    ...fixed,
-    definition: definitionFromWire(request.definition),
-    idempotencyKey: request.idempotencyKey || null,
-  };
-}
-
-async function insert(deps: JobsApiDeps, jobs: NewJob[]): Promise<InsertedJob[]> {
-  const inserted = await deps.store.insertJobs(jobs);
-  const created = jobs.filter((_, index) => inserted[index]?.created);
-  if (created.length > 0) deps.onQueued(created);
-  return inserted;
 }
 
 async function withAttempts(store: Store, job: Job): Promise<pb.Job> {

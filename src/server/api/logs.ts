@@ -233,7 +233,7 @@ function batchMessage(batch: LogBatch, place: { attempt: number; complete: boole
 const MAX_TIME_MS = 253_402_300_799_999;
 
 /** A worker with a broken clock must not make its log unreadable. */
-function possibleTimeMs(timeMs: number): number {
+export function possibleTimeMs(timeMs: number): number {
   return timeMs >= 0 && timeMs <= MAX_TIME_MS ? Math.floor(timeMs) : 0;
 }
 

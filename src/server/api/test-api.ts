@@ -20,8 +20,11 @@ import { silentLogger } from "../../base/log.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";
 import type { JobInput } from "../../core/job-input.ts";
 import type { Job } from "../../core/job.ts";
+import type { Worker } from "../../core/worker.ts";
 import { JobService } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogService } from "../../protocol/gen/hodei/v1/logs_pb.ts";
+import { PoolService } from "../../protocol/gen/hodei/v1/pools_pb.ts";
+import { SchedulerService } from "../../protocol/gen/hodei/v1/scheduling_pb.ts";
 import { ServerService } from "../../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService } from "../../protocol/gen/hodei/v1/workers_pb.ts";
 import { createMemoryStore } from "../../storage/memory/memory-store.ts";
@@ -33,9 +36,14 @@ import { databaseHealth } from "../http/health-report.ts";
 import { startHttpServer } from "../http/http-server.ts";
 import { validationInterceptor } from "../http/validation.ts";
 import { JobBus } from "../job-bus.ts";
+import { FakePools } from "./fake-pools.ts";
+import { FakeScheduler } from "./fake-scheduler.ts";
 import { jobsApi } from "./jobs.ts";
 import { logsApi, type LogReader } from "./logs.ts";
+import { poolsApi } from "./pools.ts";
+import { schedulingApi, type StartTimePart } from "./scheduling.ts";
 import { serverApi } from "./server.ts";
+import { Submissions } from "./submissions.ts";
 import { workersApi } from "./workers.ts";
 
 export const TEST_TOKEN = "a-token-of-the-test";
@@ -43,7 +51,10 @@ export const TEST_TOKEN = "a-token-of-the-test";
 export interface TestApiOptions {
   logs?: (store: Store) => Promise<LogReader>;
   clock?: Clock;
+  startTimes?: StartTimePart[];
 }
+
+const noLogs: Pick<LogReader, "read"> = { async *read() {} };
 
 const withToken: Interceptor = (next) => (request) => {
   request.header.set("authorization", `Bearer ${TEST_TOKEN}`);
@@ -51,31 +62,12 @@ const withToken: Interceptor = (next) => (request) => {
 };
 
 export async function startTestApi(t: TestContext, options: TestApiOptions = {}) {
-  const store = createMemoryStore({ random: systemRandom });
-  const events = new JobBus();
-  const queued: NewJob[] = [];
-  const wanted: Job[] = [];
-  const drained: string[] = [];
-  const deps = {
-    store,
-    clock: options.clock ?? systemClock,
-    random: systemRandom,
-    events,
-    onQueued: (jobs: NewJob[]) => queued.push(...jobs),
-    onWanted: (job: Job) => wanted.push(job),
-    onDrained: (workerId: string) => drained.push(workerId),
-  };
-  const logs = await options.logs?.(store);
-  const routes = (router: ConnectRouter): void => {
-    router.service(JobService, jobsApi(deps));
-    router.service(WorkerService, workersApi(deps));
-    router.service(ServerService, serverApi({ store, version: "1.2.3", instanceId: "i-1" }));
-    if (logs) router.service(LogService, logsApi({ ...deps, logs }));
-  };
+  const parts = await openParts(options);
+  const { store, events } = parts;
   const servers = {
     host: "127.0.0.1",
     port: 0,
-    routes,
+    routes: parts.routes,
     interceptors: [errorInterceptor({ log: silentLogger, random: systemRandom }), validationInterceptor()],
     auth: createTokenGuard({ token: TEST_TOKEN }),
     log: silentLogger,
@@ -98,11 +90,7 @@ export async function startTestApi(t: TestContext, options: TestApiOptions = {})
     gRPC: createGrpcTransport({ baseUrl: `http://127.0.0.1:${grpc.port}`, sessionManager, interceptors }),
   };
   return {
-    store,
-    events,
-    queued,
-    wanted,
-    drained,
+    ...parts,
     web,
     grpc,
     /** A client over one of the protocols; plain Connect if none is named. */
@@ -119,4 +107,49 @@ export async function startTestApi(t: TestContext, options: TestApiOptions = {})
       return applied.job;
     },
   };
+}
+
+/** What the API stands on, and what it told the rest of the server. */
+async function openParts(options: TestApiOptions) {
+  const store = createMemoryStore({ random: systemRandom });
+  const queued: NewJob[] = [];
+  const wanted: Job[] = [];
+  const drained: string[] = [];
+  const cordoned: string[] = [];
+  const removed: { worker: Worker; reason: string }[] = [];
+  const scheduler = new FakeScheduler(store);
+  const pools = new FakePools();
+  const logs = await options.logs?.(store);
+  const base = {
+    store,
+    clock: options.clock ?? systemClock,
+    random: systemRandom,
+    scheduler,
+    onQueued: (jobs: NewJob[]) => queued.push(...jobs),
+  };
+  const deps = {
+    ...base,
+    events: new JobBus(),
+    logs: logs ?? noLogs,
+    submissions: new Submissions(base),
+    onWanted: (job: Job) => wanted.push(job),
+    onDrained: (workerId: string) => drained.push(workerId),
+    onCordoned: (workerId: string) => cordoned.push(workerId),
+    removeWorker: (workerId: string, reason: string) => pools.removeWorker(workerId, reason),
+    removeStatic: async (worker: Worker, reason: string) => {
+      removed.push({ worker, reason });
+      await store.changeWorker({ workerId: worker.id, state: "terminated", message: reason });
+    },
+    startTimes: () => options.startTimes ?? [],
+  };
+  const routes = (router: ConnectRouter): void => {
+    router.service(JobService, jobsApi(deps));
+    router.service(WorkerService, workersApi(deps));
+    router.service(SchedulerService, schedulingApi(deps));
+    router.service(PoolService, poolsApi({ pools }));
+    router.service(ServerService, serverApi({ store, version: "1.2.3", instanceId: "i-1" }));
+    if (logs) router.service(LogService, logsApi({ ...deps, logs }));
+  };
+  const { events } = deps;
+  return { store, events, scheduler, pools, queued, wanted, drained, cordoned, removed, routes };
 }

@@ -1,24 +1,45 @@
 /** The part of WorkerService that is for people; workers use the rest. */
 
+import { durationMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
+import type { Clock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
+import { sha256Hex, uuidV4, uuidV7, type Random } from "../../base/random.ts";
 import type { Worker } from "../../core/worker.ts";
 import { workerToWire } from "../../protocol/convert-worker.ts";
-import type { Worker as PbWorker, WorkerService } from "../../protocol/gen/hodei/v1/workers_pb.ts";
+import type {
+  CreateWorkerTokenRequest,
+  CreateWorkerTokenResponse,
+  RemoveWorkerRequest,
+  Worker as PbWorker,
+  WorkerService,
+} from "../../protocol/gen/hodei/v1/workers_pb.ts";
 import type { Store } from "../../storage/store.ts";
+import { workerLabels } from "../workers/worker-labels.ts";
 import { findWorker } from "./find-by-id.ts";
 import { pageFromWire, pageTokenToWire } from "./page-token.ts";
 
 type WorkersApi = Pick<
   Required<ServiceImpl<typeof WorkerService>>,
-  "listWorkers" | "getWorkerInfo" | "drainWorker"
+  "listWorkers" | "getWorkerInfo" | "drainWorker" | "cordonWorker" | "removeWorker" | "createWorkerToken"
 >;
 
 export interface WorkersApiDeps {
   store: Store;
+  clock: Clock;
+  random: Random;
   /** Told after it is stored that a worker shall finish and leave. */
   onDrained: (workerId: string, reason: string) => void;
+  /** Told after it is stored that a worker shall get no new jobs, or some again. */
+  onCordoned: (workerId: string) => void;
+  /** Ends a worker through its provider; false if no provider made it. */
+  removeWorker: (workerId: string, reason: string) => Promise<boolean>;
+  /** Ends the session of a worker that no provider made, and what is known of it. */
+  removeStatic: (worker: Worker, reason: string) => Promise<void>;
 }
+
+/** How long a token for a worker that a person starts is valid, if nobody says. */
+const TOKEN_LIFETIME_MS = 5 * 60_000;
 
 export function workersApi(deps: WorkersApiDeps): WorkersApi {
   const { store } = deps;
@@ -37,22 +58,79 @@ export function workersApi(deps: WorkersApiDeps): WorkersApi {
     },
 
     async drainWorker({ workerId, reason }) {
-      const { id, state } = await findWorker(store, workerId);
-      if (state === "terminated") throw new AppError("failed_precondition", `drain worker ${id}: it is gone`);
+      const { id } = await findPresent(store, workerId, "drain");
       const message = reason || "drained by hand";
       await store.changeWorker({ workerId: id, state: "draining", message });
       deps.onDrained(id, message);
       return { worker: await withAttemptIds(store, await findWorker(store, id)) };
     },
+
+    async cordonWorker({ workerId, uncordon }) {
+      const { id } = await findPresent(store, workerId, uncordon ? "uncordon" : "cordon");
+      await store.changeWorker({ workerId: id, cordoned: !uncordon });
+      deps.onCordoned(id);
+      return { worker: await withAttemptIds(store, await findWorker(store, id)) };
+    },
+
+    removeWorker: (request) => removeWorker(deps, request),
+    createWorkerToken: (request) => createWorkerToken(deps, request),
   };
 }
 
+/** @throws AppError `not_found`, or `failed_precondition` if it is gone. */
+async function findPresent(store: Store, idOrPrefix: string, verb: string): Promise<Worker> {
+  const worker = await findWorker(store, idOrPrefix);
+  if (worker.state !== "terminated") return worker;
+  throw new AppError("failed_precondition", `${verb} worker ${worker.id}: it is gone`);
+}
+
+async function removeWorker(
+  deps: WorkersApiDeps,
+  { workerId, force, reason }: RemoveWorkerRequest,
+): Promise<{ worker: PbWorker }> {
+  const { store } = deps;
+  const worker = await findPresent(store, workerId, "remove");
+  const { length } = await store.listLiveAttempts(worker.id);
+  if (length > 0 && !force) {
+    const held = length === 1 ? "1 attempt" : `${length} attempts`;
+    throw new AppError(
+      "failed_precondition",
+      `remove worker ${worker.id}: it holds ${held}; drain it to let them end, or set \`force\``,
+    );
+  }
+  const message = reason || "removed by hand";
+  const isRemoved = await deps.removeWorker(worker.id, message);
+  if (!isRemoved) await deps.removeStatic(worker, message);
+  return { worker: await withAttemptIds(store, await findWorker(store, worker.id)) };
+}
+
+async function createWorkerToken(
+  { store, clock, random }: WorkersApiDeps,
+  { name, lifetime }: CreateWorkerTokenRequest,
+): Promise<Pick<CreateWorkerTokenResponse, "workerId" | "token" | "expiresAt">> {
+  const nowMs = clock.nowMs();
+  const workerId = uuidV7(clock, random);
+  const token = uuidV4();
+  const expiresAtMs = nowMs + (lifetime ? Math.round(durationMs(lifetime)) : TOKEN_LIFETIME_MS);
+  await store.insertWorker({
+    id: workerId,
+    name: name || "static",
+    provider: "static",
+    pool: "",
+    nowMs,
+    token: { hash: sha256Hex(token), expiresAtMs },
+  });
+  return { workerId, token, expiresAt: timestampFromMs(expiresAtMs) };
+}
+
+/** With the labels that selectors see. */
 async function withAttemptIds(store: Store, worker: Worker): Promise<PbWorker> {
   // A worker that is gone or never came holds nothing: no need to ask.
   const mayHold = worker.state !== "terminated" && worker.registeredAtMs !== null;
   const live = mayHold ? await store.listLiveAttempts(worker.id) : [];
+  const info = worker.info && { ...worker.info, labels: workerLabels(worker, worker.info) };
   return workerToWire(
-    worker,
+    { ...worker, info },
     live.map(({ attempt }) => attempt.id),
   );
 }

@@ -1,0 +1,128 @@
+/** What was decided on a job, or would be decided now, in the words of the scheduler. */
+
+import type { Clock } from "../../base/clock.ts";
+import { explainJob, type Explanation } from "../../core/explain.ts";
+import { isFinal, type Attempt, type Job, type JobDefinition } from "../../core/job.ts";
+import { placementKey, placementOf } from "../../core/placement.ts";
+import type { PlannedJob } from "../../core/plan.ts";
+import type { Store } from "../../storage/store.ts";
+import type { SchedulerView, SchedulingDecision } from "../scheduling/scheduler-view.ts";
+
+export interface JobDecisionDeps {
+  store: Store;
+  clock: Clock;
+  scheduler: SchedulerView;
+}
+
+/** A decision, and of a job that waits what each worker and pool is for it. */
+export interface ExplainedDecision {
+  decision: SchedulingDecision;
+  explanation: Explanation | null;
+}
+
+/** Worked out anew for a job that waits, so it is never older than the scheduler's view of the workers. */
+export async function decisionOn(deps: JobDecisionDeps, job: Job): Promise<ExplainedDecision> {
+  if (job.state !== "pending") return { decision: await pastDecision(deps, job), explanation: null };
+  const explanation = explain(deps, plannedJob(job));
+  return { decision: waitingDecision(deps, job, explanation), explanation };
+}
+
+/** What would be decided now if a job came with this definition. */
+export function decisionWithoutQueueing(
+  deps: JobDecisionDeps,
+  definition: JobDefinition,
+): SchedulingDecision {
+  const nowMs = deps.clock.nowMs();
+  const { kind, reason, heldBy, workers, pools } = explain(deps, {
+    ...plannedDefinition(definition),
+    id: "",
+    pendingSinceMs: nowMs,
+  });
+  const decision = { jobId: "", queue: definition.queue, reason, atMs: nowMs, workerId: null, pool: null };
+  if (kind === "assigned") {
+    const workerId = workers.find(({ fits }) => fits)?.workerId ?? null;
+    return { ...decision, kind, workerId };
+  }
+  const pool = heldBy === "" ? pools.find(({ fits }) => fits) : undefined;
+  if (pool) return { ...decision, kind: "provisioning", pool: pool.name };
+  return { ...decision, kind };
+}
+
+export function explain({ scheduler }: JobDecisionDeps, job: PlannedJob): Explanation {
+  return explainJob(job, scheduler.snapshot([job.queue]));
+}
+
+export function plannedJob(job: Job): PlannedJob {
+  const { id, pendingSinceMs } = job;
+  return { ...plannedDefinition(job.definition), id, pendingSinceMs, placementKey: job.placementKey };
+}
+
+function plannedDefinition(definition: JobDefinition): Omit<PlannedJob, "id" | "pendingSinceMs"> {
+  const { queue, priority, concurrency } = definition;
+  const placement = placementOf(definition);
+  return { queue, priority, concurrency, placement, placementKey: placementKey(definition) };
+}
+
+/**
+ * That workers are made or others make room is known to the scheduler alone; why it still waits is
+ * said as of now. A job that would fit now waits for the next round only.
+ */
+function waitingDecision(
+  { scheduler, clock }: JobDecisionDeps,
+  job: Job,
+  explanation: Explanation,
+): SchedulingDecision {
+  const nowMs = clock.nowMs();
+  const { reason } = explanation;
+  const decision = { jobId: job.id, queue: job.definition.queue, reason, atMs: nowMs };
+  const nowhere = { workerId: null, pool: null };
+  if (job.notBeforeMs > nowMs) {
+    const seconds = Math.ceil((job.notBeforeMs - nowMs) / 1_000);
+    const why = `it is tried again in ${seconds} s: ${job.message || "its last attempt failed"}`;
+    return { ...decision, ...nowhere, kind: "waiting", reason: why };
+  }
+  if (explanation.kind === "impossible") return { ...decision, ...nowhere, kind: "impossible" };
+  const latest = scheduler.latestDecision(job.id);
+  if (latest?.kind === "provisioning" || latest?.kind === "preempting") {
+    const { kind, workerId, pool } = latest;
+    return { ...decision, kind, workerId, pool };
+  }
+  return { ...decision, ...nowhere, kind: "waiting" };
+}
+
+async function pastDecision(deps: JobDecisionDeps, job: Job): Promise<SchedulingDecision> {
+  const latest = deps.scheduler.latestDecision(job.id);
+  if (latest?.kind === "assigned" || latest?.kind === "failed") return latest;
+  const attempt = (await deps.store.latestAttempts([job.id])).get(job.id);
+  return attempt ? givenTo(deps.store, job, attempt) : endedWithoutWorker(job);
+}
+
+/** An older one than this server remembers. */
+async function givenTo(store: Store, job: Job, attempt: Attempt): Promise<SchedulingDecision> {
+  const worker = await store.getWorker(attempt.workerId);
+  return {
+    jobId: job.id,
+    queue: job.definition.queue,
+    kind: "assigned",
+    reason: `given to worker ${worker?.name ?? attempt.workerId} as attempt ${attempt.number}`,
+    atMs: attempt.scheduledAtMs,
+    workerId: attempt.workerId,
+    pool: worker?.pool || null,
+  };
+}
+
+function endedWithoutWorker(job: Job): SchedulingDecision {
+  const isFailed = job.cause === "provision_failed";
+  const fallback = isFinal(job.state)
+    ? `it ended before it had a worker: ${job.state}`
+    : `it is ${job.state}`;
+  return {
+    jobId: job.id,
+    queue: job.definition.queue,
+    kind: isFailed ? "failed" : "ended",
+    reason: job.message || fallback,
+    atMs: job.finishedAtMs ?? job.createdAtMs,
+    workerId: null,
+    pool: null,
+  };
+}

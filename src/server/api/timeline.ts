@@ -1,0 +1,61 @@
+/** When each part of the way to the first output of each attempt of a job began. */
+
+import { create } from "@bufbuild/protobuf";
+import type { Attempt, Job } from "../../core/job.ts";
+import type { Worker } from "../../core/worker.ts";
+import { timeToWire } from "../../protocol/convert.ts";
+import { AttemptTimelineSchema, type AttemptTimeline } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
+import type { Store } from "../../storage/store.ts";
+import { possibleTimeMs, type LogReader } from "./logs.ts";
+
+export interface TimelineDeps {
+  store: Pick<Store, "listAttempts" | "getWorker">;
+  logs: Pick<LogReader, "read">;
+}
+
+/** Oldest first. */
+export async function jobTimeline(deps: TimelineDeps, job: Job): Promise<AttemptTimeline[]> {
+  const attempts = await deps.store.listAttempts(job.id);
+  const ids = [...new Set(attempts.map(({ workerId }) => workerId))];
+  const workers = new Map(
+    await Promise.all(ids.map(async (id) => [id, await deps.store.getWorker(id)] as const)),
+  );
+  return Promise.all(
+    attempts.map(async (attempt) =>
+      timelineOf(attempt, workers.get(attempt.workerId) ?? null, await firstByteAtMs(deps.logs, attempt)),
+    ),
+  );
+}
+
+function timelineOf(attempt: Attempt, worker: Worker | null, firstByteMs: number | null): AttemptTimeline {
+  // A worker that a person started was never asked for: its row is as old as its token.
+  const isMade = worker !== null && worker.provider !== "static";
+  const times = {
+    queuedAt: timeToWire(attempt.queuedAtMs),
+    provisioningAt: timeToWire(isMade ? worker.createdAtMs : null),
+    createdAt: timeToWire(isMade ? worker.madeAtMs : null),
+    registeredAt: timeToWire(worker?.registeredAtMs ?? null),
+    scheduledAt: timeToWire(attempt.scheduledAtMs),
+    startedAt: timeToWire(attempt.startedAtMs),
+    firstByteAt: timeToWire(firstByteMs),
+    finishedAt: timeToWire(attempt.finishedAtMs),
+  };
+  const known = Object.fromEntries(Object.entries(times).filter(([, time]) => time !== undefined));
+  const { id: attemptId, number, workerId } = attempt;
+  return create(AttemptTimelineSchema, { attemptId, number, workerId, ...known });
+}
+
+/** Null while the command has said nothing. */
+async function firstByteAtMs(logs: Pick<LogReader, "read">, attempt: Attempt): Promise<number | null> {
+  if (attempt.startedAtMs === null) return null;
+  try {
+    const options = { offset: 0, follow: false, isEnded: () => false } as const;
+    for await (const { records } of logs.read(attempt.id, { ...options, streams: ["stdout", "stderr"] })) {
+      const [first] = records;
+      if (first) return possibleTimeMs(first.timeMs);
+    }
+  } catch {
+    // A log that cannot be read, and says so to whoever asks for it, hides one time and not the others.
+  }
+  return null;
+}
