@@ -25,6 +25,7 @@ export function sampleSpec(): WorkerSpec {
     serverUrl: "http://127.0.0.1:9",
     token: uuidV4(),
     labels: { pool: "test" },
+    taints: [],
     capacity: { cpuMillis: 1_000, memoryBytes: 2 ** 30, diskBytes: 2 ** 30, gpu: 0, jobs: 1 },
     environment: {},
   };

@@ -5,6 +5,7 @@
  * that a `create` whose answer was lost can be found again with `list`.
  */
 
+import type { Taint } from "../core/labels.ts";
 import type { WorkerCapacity } from "../core/worker.ts";
 
 /** What to make. */
@@ -17,6 +18,7 @@ export interface WorkerSpec {
   /** The one-time token. Handed over in a file where the provider can, never in argv. */
   token: string;
   labels: Record<string, string>;
+  taints: readonly Taint[];
   /** What it may hold. */
   capacity: WorkerCapacity;
   environment: Record<string, string>;
@@ -60,4 +62,14 @@ export interface Provider {
   onEvent(listener: (event: ProviderEvent) => void): () => void;
   /** Lets go of what the provider holds itself; workers are not destroyed. */
   close(): Promise<void>;
+}
+
+/**
+ * Labels and taints for an agent, as its settings read them: `key=value,...` and
+ * `key=value:Effect,...`. Neither keys nor values hold a comma (core/pool-problems.ts).
+ */
+export function labelVariables(spec: Pick<WorkerSpec, "labels" | "taints">): Record<string, string> {
+  const labels = Object.entries(spec.labels).map(([key, value]) => `${key}=${value}`);
+  const taints = spec.taints.map(({ key, value, effect }) => `${key}=${value}:${effect}`);
+  return { HODEI_WORKER_LABELS: labels.join(","), HODEI_WORKER_TAINTS: taints.join(",") };
 }

@@ -2,6 +2,7 @@
 
 import { AppError } from "../base/errors.ts";
 import { setting, type SettingsValues } from "../base/settings.ts";
+import { hostPathOfMount } from "../core/pool-problems.ts";
 import { PULL_POLICIES } from "../providers/docker/image-store.ts";
 
 export const dockerSettings = {
@@ -80,6 +81,14 @@ export const dockerSettings = {
     unit: "/host:/container[:ro],...",
     description: "Directories of the engine's machine for every container; jobs cannot ask for others.",
   }),
+  dockerAllowMounts: setting.string({
+    env: "HODEI_DOCKER_ALLOW_MOUNTS",
+    flag: "--docker-allow-mounts",
+    default: "",
+    unit: "/directory,...",
+    description:
+      "Directories of the engine's machine that applied pools may mount, with all below them; empty allows none.",
+  }),
   dockerUser: setting.string({
     env: "HODEI_DOCKER_USER",
     flag: "--docker-user",
@@ -137,6 +146,22 @@ export const dockerSettings = {
 
 type DockerSettings = SettingsValues<typeof dockerSettings>;
 
+/** What holds for all pools of containers, whoever makes them. */
+export interface DockerEngineSettings {
+  host: string;
+  tlsDirectory: string | null;
+  /** Directories that applied pools may mount. */
+  allowedMounts: string[];
+}
+
+export function dockerEngineSettings(settings: DockerSettings): DockerEngineSettings {
+  return {
+    host: settings.dockerHost,
+    tlsDirectory: settings.dockerTlsDirectory,
+    allowedMounts: listOf(settings.dockerAllowMounts),
+  };
+}
+
 export interface DockerPoolSettings extends DockerSettings {
   dockerImage: string;
   workerIdleTimeoutMs: number;
@@ -145,7 +170,7 @@ export interface DockerPoolSettings extends DockerSettings {
 /**
  * Null if no image was named.
  *
- * @throws AppError `invalid_argument` if containers could not reach the server.
+ * @throws AppError `invalid_argument` if containers could not reach the server, or for what is no mount.
  */
 export function dockerPoolSettings(
   settings: DockerSettings & { workerIdleTimeout: number },
@@ -158,5 +183,20 @@ export function dockerPoolSettings(
       `--docker-network ${dockerNetwork}: containers do not share this machine's addresses then; say with --docker-server-url where they reach the worker port`,
     );
   }
+  for (const mount of listOf(settings.dockerMounts)) {
+    if (hostPathOfMount(mount) !== null) continue;
+    throw new AppError(
+      "invalid_argument",
+      `--docker-mounts: ${JSON.stringify(mount)} is not of the form /host/path:/container/path[:ro]`,
+    );
+  }
   return { ...settings, dockerImage, workerIdleTimeoutMs: settings.workerIdleTimeout };
+}
+
+/** The parts of a text with commas. */
+export function listOf(text: string): string[] {
+  return text
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "");
 }

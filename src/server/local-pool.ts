@@ -1,9 +1,7 @@
 /** The pool of local workers that a server has without any configuration. */
 
-import { totalmem } from "node:os";
-import { availableParallelism, arch, hostname, platform } from "node:os";
-import type { Provider } from "../providers/provider.ts";
-import type { Pool } from "./loops/provisioning.ts";
+import { availableParallelism } from "node:os";
+import { poolWith, type PoolDefinition } from "../core/pool.ts";
 
 export interface LocalPoolSettings {
   maxWorkers: number;
@@ -13,23 +11,15 @@ export interface LocalPoolSettings {
   ephemeral: boolean;
 }
 
-/** Local workers share one machine, so each counts for its part of it. */
-export function localPool(settings: LocalPoolSettings, provider: Provider): Pool {
-  const share = Math.max(1, settings.maxWorkers);
-  const cores = availableParallelism();
-  return {
+export function localPool(settings: LocalPoolSettings): PoolDefinition {
+  const { maxWorkers, workerJobs, workerIdleTimeoutMs, ephemeral } = settings;
+  const jobsPerWorker = ephemeral ? 1 : (workerJobs ?? Math.max(4, availableParallelism() * 2));
+  return poolWith({
     name: "local",
-    provider,
-    labels: { os: platform(), arch: arch(), hostname: hostname(), pool: "local" },
-    capacity: {
-      cpuMillis: Math.floor((cores * 1000) / share),
-      memoryBytes: Math.floor(totalmem() / share),
-      diskBytes: Number.MAX_SAFE_INTEGER,
-      gpu: 0,
-      jobs: settings.ephemeral ? 1 : (settings.workerJobs ?? Math.max(4, cores * 2)),
-    },
-    maxWorkers: settings.maxWorkers,
-    idleTimeoutMs: settings.workerIdleTimeoutMs,
-    ephemeral: settings.ephemeral,
-  };
+    provider: { type: "process" },
+    jobsPerWorker,
+    maxWorkers,
+    idleTimeoutMs: workerIdleTimeoutMs,
+    ephemeral,
+  });
 }

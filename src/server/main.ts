@@ -17,7 +17,7 @@ import { readSettings, type Flags, type SettingsValues } from "../base/settings.
 import { listenForSignals } from "../base/signals.ts";
 import { steadyClock } from "../base/steady-clock.ts";
 import { abandonEmbeddedPostgres } from "../storage/embedded-postgres.ts";
-import { dockerPoolSettings } from "./docker-settings.ts";
+import { dockerEngineSettings, dockerPoolSettings } from "./docker-settings.ts";
 import { serverSettings } from "./settings.ts";
 import {
   checkAddress,
@@ -160,6 +160,7 @@ function optionsFrom(
       ephemeral: settings.ephemeralWorkers,
     },
     docker: dockerPoolSettings(settings),
+    dockerEngine: dockerEngineSettings(settings),
     onFatal(error) {
       log.error({ err: error }, "the server cannot go on");
       process.exit(1);

@@ -14,7 +14,7 @@ import { startEmbeddedPostgres } from "../storage/embedded-postgres.ts";
 import type { PostgresConnection } from "../storage/postgres/database.ts";
 import { takeServingLock } from "../storage/postgres/serving-lock.ts";
 import { lockDataDirectory, type DirectoryOwner, type LockHolder } from "./data-lock.ts";
-import type { DockerPoolSettings } from "./docker-settings.ts";
+import type { DockerEngineSettings, DockerPoolSettings } from "./docker-settings.ts";
 import type { LocalPoolSettings } from "./local-pool.ts";
 
 export interface ServerOptions {
@@ -28,6 +28,8 @@ export interface ServerOptions {
   localWorkers: LocalPoolSettings;
   /** Null: no workers in containers. */
   docker: DockerPoolSettings | null;
+  /** For every pool of containers. */
+  dockerEngine: DockerEngineSettings;
   /** On stop, which workers end too: all, those that this server made, or none: they wait for the next. */
   endWorkersOnStop: "all" | "own" | "none";
   /** Serves what is stored and runs nothing. */

@@ -12,11 +12,11 @@ import { uuidV7 } from "../base/random.ts";
 import { stopAll, type Service } from "../base/service.ts";
 import type { StartedServices } from "../base/started-services.ts";
 import { isFinal, type Job } from "../core/job.ts";
+import { providerName } from "../core/pool-change.ts";
 import { JobService } from "../protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogService } from "../protocol/gen/hodei/v1/logs_pb.ts";
 import { ServerService } from "../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
-import { ProcessProvider } from "../providers/process/process-provider.ts";
 import { openDirectoryBlobStore } from "../storage/directory-blob-store.ts";
 import type { PostgresConnection } from "../storage/postgres/database.ts";
 import { openPostgresStore } from "../storage/postgres/open-postgres-store.ts";
@@ -35,12 +35,17 @@ import { startHttpServer } from "./http/http-server.ts";
 import type { RpcServerOptions } from "./http/rpc-options.ts";
 import { validationInterceptor } from "./http/validation.ts";
 import { JobBus } from "./job-bus.ts";
+import { dockerPool } from "./docker-pool.ts";
 import { localPool } from "./local-pool.ts";
 import { openLogStore, type LogStore } from "./logs/log-store.ts";
 import { deadlineRound } from "./loops/deadlines.ts";
 import { livenessRound } from "./loops/liveness.ts";
-import { Provisioner, type Pool } from "./loops/provisioning.ts";
 import { Scheduler } from "./loops/scheduling.ts";
+import { makeProvider } from "./pools/make-provider.ts";
+import { openPoolRegistry, type PoolRegistry } from "./pools/pool-registry.ts";
+import { thisMachine } from "./pools/pool.ts";
+import { PROVIDER_CHECK_PERIOD_MS } from "./pools/provider-checks.ts";
+import { Provisioner } from "./pools/provisioner.ts";
 import type { DatabaseServer, RunningServer, ServerOptions } from "./start-server.ts";
 import { HeartbeatWriter } from "./workers/heartbeat-writer.ts";
 import { linkApi } from "./workers/link-api.ts";
@@ -121,7 +126,7 @@ interface Parts {
   heartbeats: HeartbeatWriter;
   jobs: JobBus;
   calls: ActiveCalls;
-  pools: Pool[];
+  pools: PoolRegistry;
   connections: WorkerConnections;
   /** Wake-ups of the loops; they do nothing while no loop runs. */
   hints: { scheduling(): void; provisioning(): void; sealing(): void };
@@ -149,7 +154,7 @@ async function openParts(
   const heartbeats = new HeartbeatWriter({ store, clock, log });
   started.add("heartbeats", heartbeats);
   started.add("logs", logs);
-  const pools = await openPools(options);
+  const pools = await openPools(options, store);
   const jobs = new JobBus();
   const nothing = (): void => {};
   const hints = { scheduling: nothing, provisioning: nothing, sealing: nothing };
@@ -162,7 +167,7 @@ async function openParts(
     jobs,
     calls: new ActiveCalls(),
     pools,
-    connections: new WorkerConnections((name) => pools.some((pool) => pool.name === name && pool.ephemeral)),
+    connections: new WorkerConnections((name) => pools.get(name)?.definition ?? null),
     hints,
     onJobChanged(job) {
       jobs.publish(job);
@@ -176,20 +181,20 @@ async function openParts(
   };
 }
 
-/** A job that asks for no pool goes to the first one that has room for it. */
-async function openPools(options: ServerOptions): Promise<Pool[]> {
-  const { dataDirectory, docker, clock, log } = options;
-  const processes = new ProcessProvider({
-    directory: join(dataDirectory, "workers"),
-    workerProgram: options.workerProgram,
-    environment: options.environment,
-    clock,
-    log,
+/** Those of the settings, and those that people have applied. */
+function openPools(options: ServerOptions, store: Store): Promise<PoolRegistry> {
+  const { docker, dockerEngine, localWorkers } = options;
+  const { host: dockerHost, tlsDirectory: dockerTlsDirectory, allowedMounts } = dockerEngine;
+  const context = { ...options, dockerHost, dockerTlsDirectory };
+  return openPoolRegistry({
+    ...options,
+    store,
+    settingsPools: [localPool(localWorkers), ...(docker === null ? [] : [dockerPool(docker)])],
+    makeProvider: (definition) => makeProvider(definition, context),
+    nameProvider: (provider) => providerName(provider, { dockerHost }),
+    machine: thisMachine(),
+    allowedMounts,
   });
-  const local = localPool(options.localWorkers, processes);
-  if (docker === null) return [local];
-  const { dockerPool } = await import("./docker-pool.ts");
-  return [local, await dockerPool(docker, options)];
 }
 
 function addRoutes(router: ConnectRouter, options: ServerOptions, parts: Parts): void {
@@ -259,6 +264,7 @@ function startLoops(options: ServerOptions, parts: Parts, provisioner: Provision
     new Loop({ name, periodMs, run, clock, log });
 
   const provisioning = loop("provisioning", PROVISIONING_PERIOD_MS, () => provisioner.round());
+  const health = loop("provider health", PROVIDER_CHECK_PERIOD_MS, () => provisioner.checkAllProviders());
   const scheduler = new Scheduler({ ...deps, provisioner, hint: () => hints.scheduling() });
   const scheduling = loop("scheduling", SCHEDULING_PERIOD_MS, (signal) => scheduler.round(signal));
   const sealing = loop("sealing", SEALING_PERIOD_MS, () => logs.sealEnded());
@@ -267,7 +273,7 @@ function startLoops(options: ServerOptions, parts: Parts, provisioner: Provision
   hints.scheduling = () => scheduling.hint();
   hints.provisioning = () => provisioning.hint();
   hints.sealing = () => sealing.hint();
-  return { stop: () => stopAll([scheduling, scheduler, provisioning, sealing, deadlines, liveness]) };
+  return { stop: () => stopAll([scheduling, scheduler, provisioning, health, sealing, deadlines, liveness]) };
 }
 
 /**
@@ -282,13 +288,13 @@ function makeFirstWorker(provisioner: Provisioner): void {
 async function endWorkers(
   options: ServerOptions,
   provisioner: Provisioner,
-  pools: readonly Pool[],
+  pools: PoolRegistry,
 ): Promise<void> {
   const { endWorkersOnStop } = options;
   if (endWorkersOnStop === "none") provisioner.stopListening();
   else await provisioner.destroyWorkers(endWorkersOnStop);
   // An agent that dies from here on is the next server's to start again.
-  for (const { provider } of pools) await provider.close();
+  await pools.stop();
 }
 
 /** Leaves word for the command line on this machine. Removed once: the next word is another server's. */

@@ -1,6 +1,6 @@
 /** The container of a worker: its name, its labels, and what the engine is told to make. */
 
-import type { WorkerSpec } from "../provider.ts";
+import { labelVariables, type WorkerSpec } from "../provider.ts";
 import { runtimeMount, type RuntimeFiles } from "./worker-runtime.ts";
 
 /** What every container of a pool is given. Null leaves a limit to the engine. */
@@ -106,9 +106,7 @@ function agentEnvironment(
     HODEI_WORKER_MEMORY: String(spec.capacity.memoryBytes),
     HODEI_WORKER_OFFLINE_EXIT: OFFLINE_EXIT,
     HODEI_WORKER_DRAIN_TIMEOUT: "0s",
-    HODEI_WORKER_LABELS: Object.entries(spec.labels)
-      .map(([key, value]) => `${key}=${value}`)
-      .join(","),
+    ...labelVariables(spec),
     HODEI_PROGRAMS: runtime.programs,
     HODEI_INHERIT: imageVariables.filter((name) => !UNSET.includes(name)).join(","),
   };

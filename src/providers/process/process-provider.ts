@@ -10,8 +10,8 @@
  */
 
 import { execFile, spawn } from "node:child_process";
-import { closeSync, openSync } from "node:fs";
-import { mkdir, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { closeSync, constants, openSync } from "node:fs";
+import { access, mkdir, readFile, readdir, rm, statfs, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import type { Clock } from "../../base/clock.ts";
@@ -26,13 +26,14 @@ import {
   type ProcessIdentity,
 } from "../../base/process-identity.ts";
 import { readRunnerMark } from "../../base/runner-mark.ts";
-import type {
-  InstanceState,
-  Provider,
-  ProviderEvent,
-  ProviderHealth,
-  WorkerHandle,
-  WorkerSpec,
+import {
+  labelVariables,
+  type InstanceState,
+  type Provider,
+  type ProviderEvent,
+  type ProviderHealth,
+  type WorkerHandle,
+  type WorkerSpec,
 } from "../provider.ts";
 
 export interface ProcessProviderOptions {
@@ -79,6 +80,8 @@ const MAX_RESTART_DELAY_MS = 2_000;
 const HEALTHY_RUN_MS = 3_000;
 /** How long the end of what a killed runner has left may take; longer than the sweep tries. */
 const SWEEP_TIMEOUT_MS = 20_000;
+/** With less than this a worker can hardly keep the log of its jobs. */
+const LOW_DISK_BYTES = 256 * 2 ** 20;
 /** How long a runner may take to end after an agent that left on purpose. */
 const RUNNER_END_MS = 5_000;
 
@@ -165,11 +168,23 @@ export class ProcessProvider implements Provider {
   async healthCheck(): Promise<ProviderHealth> {
     try {
       await mkdir(this.#options.directory, { recursive: true, mode: 0o700 });
-      await stat(this.#options.workerProgram);
-      return { status: "healthy" };
+      await access(this.#options.directory, constants.W_OK | constants.X_OK);
+      await access(this.#options.workerProgram, constants.R_OK);
+      return await this.#diskHealth();
     } catch (error) {
       return { status: "unhealthy", reason: errorMessage(error) };
     }
+  }
+
+  async #diskHealth(): Promise<ProviderHealth> {
+    const { directory } = this.#options;
+    const disk = await statfs(directory);
+    const freeBytes = disk.bavail * disk.bsize;
+    if (freeBytes >= LOW_DISK_BYTES) return { status: "healthy" };
+    return {
+      status: "degraded",
+      reason: `only ${Math.floor(freeBytes / 2 ** 20)} MiB are free in ${directory}`,
+    };
   }
 
   onEvent(listener: (event: ProviderEvent) => void): () => void {
@@ -271,9 +286,7 @@ export class ProcessProvider implements Provider {
       HODEI_WORKER_OFFLINE_EXIT: OFFLINE_EXIT,
       // Whoever destroys a worker does not wait for its jobs.
       HODEI_WORKER_DRAIN_TIMEOUT: "0s",
-      HODEI_WORKER_LABELS: Object.entries(spec.labels)
-        .map(([key, value]) => `${key}=${value}`)
-        .join(","),
+      ...labelVariables(spec),
     };
   }
 

@@ -2,28 +2,56 @@ import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 import { AppError } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
+import type { Job } from "../../core/job.ts";
+import { poolWith, type PoolDefinition } from "../../core/pool.ts";
 import { FakeProvider } from "../../providers/fake/fake-provider.ts";
-import { makeControlPlane } from "./loop-fixtures.ts";
-import { Provisioner, type Pool } from "./provisioning.ts";
-import { Scheduler } from "./scheduling.ts";
+import { makeControlPlane } from "../loops/loop-fixtures.ts";
+import { Scheduler } from "../loops/scheduling.ts";
+import { SchedulingState } from "../scheduling/scheduling-state.ts";
+import { fixedPools, poolOf, type Machine, type Pool } from "./pool.ts";
+import { Provisioner } from "./provisioner.ts";
 
-function setup(t: TestContext, changes: Partial<Pool> = {}) {
+const MACHINE: Machine = {
+  cpuMillis: 8_000,
+  memoryBytes: 2 ** 34,
+  os: "linux",
+  arch: "x64",
+  hostname: "here",
+};
+
+function poolFor(
+  provider: FakeProvider,
+  changes: Partial<PoolDefinition> = {},
+  facts: Partial<Pool> = {},
+): Pool {
+  const definition = poolWith({
+    name: "local",
+    provider: { type: "process" },
+    resources: { cpuMillis: 1_000, memoryBytes: 2 ** 20, diskBytes: 2 ** 20, gpu: 0 },
+    maxWorkers: 3,
+    ...changes,
+  });
+  return { ...poolOf(definition, { provider, providerName: "fake", machine: MACHINE }), ...facts };
+}
+
+function setup(t: TestContext, changes: Partial<PoolDefinition> = {}) {
   const plane = makeControlPlane({ takesOneJob: changes.ephemeral ?? false });
   const provider = new FakeProvider();
-  const pool: Pool = {
-    name: "local",
-    provider,
-    labels: { os: "linux" },
-    capacity: { cpuMillis: 1_000, memoryBytes: 1, diskBytes: 1, gpu: 0, jobs: 1 },
-    maxWorkers: 3,
-    idleTimeoutMs: 60_000,
-    ephemeral: false,
-    ...changes,
-  };
+  /** The test may change what there is. */
+  const pools = [poolFor(provider, changes)];
   const makeProvisioner = (): Provisioner =>
-    new Provisioner({ ...plane, pools: [pool], serverUrl: () => "http://127.0.0.1:1" });
+    new Provisioner({ ...plane, pools: fixedPools(pools), serverUrl: () => "http://127.0.0.1:1" });
   const provisioner = makeProvisioner();
-  const scheduler = new Scheduler({ ...plane, provisioner, hint() {} });
+  const state = new SchedulingState({ ...plane, plannedPools: () => provisioner.plannedPools() });
+  const onJobChanged = (job: Job): void => state.onJobChanged(job);
+  const scheduler = new Scheduler({
+    ...plane,
+    state,
+    provision: (wanted) => provisioner.provision(wanted),
+    onJobChanged,
+    onWanted: onJobChanged,
+    hint() {},
+  });
   t.after(async () => {
     provisioner.stopListening();
     await scheduler.stop();
@@ -33,7 +61,7 @@ function setup(t: TestContext, changes: Partial<Pool> = {}) {
   const made = (count: number): Promise<boolean> => eventually(() => provider.instances.size === count);
   const only = (): string => [...provider.instances][0] ?? "";
   const workerState = async (id: string) => (await plane.store.getWorker(id))?.state;
-  return { ...plane, provider, provisioner, makeProvisioner, schedule, made, only, workerState };
+  return { ...plane, pools, provider, provisioner, makeProvisioner, schedule, made, only, workerState };
 }
 
 test("makes as many workers as jobs wait, up to the maximum, however often it is asked", async (t) => {
@@ -179,7 +207,7 @@ test("gives no job to a worker that is gone and whose stream seems to be open", 
   connect(workerId);
   provider.lose(workerId);
   await eventually(async () => (await workerState(workerId)) === "terminated");
-  assert.deepEqual(connections.schedulable(), []);
+  assert.deepEqual(connections.planned(), []);
 });
 
 test("notices the loss of a worker whose stream is closed and whose transport hangs", async (t) => {
@@ -288,18 +316,13 @@ test("goes on with the workers of one provider while another one is away", async
   const plane = makeControlPlane({ takesOneJob: false });
   const away = new FakeProvider({ outage: new Error("no socket") });
   const here = new FakeProvider();
-  const pool = (name: string, provider: FakeProvider): Pool => ({
-    name,
-    provider,
-    labels: {},
-    capacity: { cpuMillis: 1_000, memoryBytes: 1, diskBytes: 1, gpu: 0, jobs: 1 },
-    maxWorkers: 1,
-    idleTimeoutMs: 60_000,
-    ephemeral: false,
-  });
+  const pools = [
+    poolFor(away, { name: "a" }, { providerName: "away" }),
+    poolFor(here, { name: "b" }, { providerName: "here" }),
+  ];
   const provisioner = new Provisioner({
     ...plane,
-    pools: [pool("a", away), pool("b", here)],
+    pools: fixedPools(pools),
     serverUrl: () => "http://127.0.0.1:1",
   });
   t.after(() => provisioner.stopListening());

@@ -1,0 +1,85 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { isSamePool, providerKey, providerName, workerTemplateKey } from "./pool-change.ts";
+import { rankPools, type RankedPool } from "./pool-rank.ts";
+import { poolWith, type PoolDefinition } from "./pool.ts";
+
+const ranked = (name: string, changes: Partial<RankedPool> = {}): RankedPool => ({
+  name,
+  isDegraded: false,
+  costPerHour: 0,
+  startTimeMs: null,
+  ...changes,
+});
+
+test("ranks by health, then cost, then start-up time, then the order they stand in", () => {
+  const ranks = rankPools([
+    ranked("degraded", { isDegraded: true }),
+    ranked("dear", { costPerHour: 2, startTimeMs: 1 }),
+    ranked("unknown"),
+    ranked("unknown too"),
+    ranked("slow", { startTimeMs: 900 }),
+    ranked("fast", { startTimeMs: 100 }),
+  ]);
+  assert.deepEqual(
+    [...ranks].toSorted(([, a], [, b]) => a - b).map(([name]) => name),
+    ["fast", "slow", "unknown", "unknown too", "dear", "degraded"],
+  );
+});
+
+const local: PoolDefinition = poolWith({
+  name: "small",
+  provider: { type: "process" },
+  labels: { zone: "a", rack: "1" },
+});
+
+test("a pool is the same in whatever order its fields come back", () => {
+  const shuffled = Object.fromEntries(Object.entries(local).toReversed()) as unknown as PoolDefinition;
+  assert.ok(isSamePool(local, { ...shuffled, labels: { rack: "1", zone: "a" } }));
+  assert.ok(!isSamePool(local, { ...local, maxWorkers: 9 }));
+});
+
+test("workers are alike as long as only the pool's sizes, times and costs change", () => {
+  const key = workerTemplateKey(local);
+  const sizes = { minWorkers: 1, maxWorkers: 9, warmSpares: 1, costPerHour: 3, idleTimeoutMs: 1 };
+  assert.equal(workerTemplateKey({ ...local, ...sizes }), key);
+  for (const change of [
+    { labels: { zone: "b" } },
+    { taints: [{ key: "spot", value: "", effect: "NoSchedule" as const }] },
+    { jobsPerWorker: 2 },
+    { ephemeral: true },
+    { resources: { ...local.resources, gpu: 1 } },
+    { serverUrl: "http://10.0.0.1:9090" },
+  ]) {
+    assert.notEqual(workerTemplateKey({ ...local, ...change }), key, Object.keys(change)[0]);
+  }
+});
+
+test("pools share a provider that makes the same kind of instance, and a name for the same place", () => {
+  const docker = {
+    image: "debian:13",
+    host: null,
+    tlsDirectory: null,
+    pull: "missing" as const,
+    authFile: null,
+    network: "host",
+    pids: null,
+    user: null,
+    noNewPrivileges: true,
+    dropCapabilities: [],
+    readOnlyRoot: false,
+    mounts: [],
+  };
+  const defaults = { dockerHost: "unix:///var/run/docker.sock" };
+  const debian = poolWith({ name: "a", provider: { type: "docker", docker } });
+  const alpine = poolWith({
+    name: "b",
+    provider: { type: "docker", docker: { ...docker, image: "alpine" } },
+  });
+  const limited = { ...debian, resources: { ...debian.resources, memoryBytes: 1 } };
+  assert.equal(providerKey({ ...debian, name: "c" } as PoolDefinition), providerKey(debian));
+  assert.notEqual(providerKey(alpine), providerKey(debian));
+  assert.notEqual(providerKey(limited), providerKey(debian));
+  assert.equal(providerName(alpine.provider, defaults), "docker unix:///var/run/docker.sock");
+  assert.equal(providerName(local.provider, defaults), "process");
+});
