@@ -24,7 +24,8 @@ export interface ExplainedDecision {
 export async function decisionOn(deps: JobDecisionDeps, job: Job): Promise<ExplainedDecision> {
   if (job.state !== "pending") return { decision: await pastDecision(deps, job), explanation: null };
   const explanation = explain(deps, plannedJob(job));
-  return { decision: waitingDecision(deps, job, explanation), explanation };
+  const decision = waitingDecision(deps, job, explanation);
+  return { decision: (await betweenAttempts(deps, job)) ?? decision, explanation };
 }
 
 /** What would be decided now if a job came with this definition. */
@@ -76,11 +77,6 @@ function waitingDecision(
   const { reason } = explanation;
   const decision = { jobId: job.id, queue: job.definition.queue, reason, atMs: nowMs };
   const nowhere = { workerId: null, pool: null };
-  if (job.notBeforeMs > nowMs) {
-    const seconds = Math.ceil((job.notBeforeMs - nowMs) / 1_000);
-    const why = `it is tried again in ${seconds} s: ${job.message || "its last attempt failed"}`;
-    return { ...decision, ...nowhere, kind: "waiting", reason: why };
-  }
   if (explanation.kind === "impossible") return { ...decision, ...nowhere, kind: "impossible" };
   const latest = scheduler.latestDecision(job.id);
   if (latest?.kind === "provisioning" || latest?.kind === "preempting") {
@@ -88,6 +84,31 @@ function waitingDecision(
     return { ...decision, kind, workerId, pool };
   }
   return { ...decision, ...nowhere, kind: "waiting" };
+}
+
+/** Until then it is no matter for the scheduler. */
+async function betweenAttempts(
+  { store, clock }: JobDecisionDeps,
+  job: Job,
+): Promise<SchedulingDecision | null> {
+  const nowMs = clock.nowMs();
+  if (job.notBeforeMs <= nowMs) return null;
+  const seconds = Math.ceil((job.notBeforeMs - nowMs) / 1_000);
+  const attempt = (await store.latestAttempts([job.id])).get(job.id);
+  const why = attempt ? `attempt ${attempt.number} ended with ${endOf(attempt)}` : job.message;
+  return {
+    jobId: job.id,
+    queue: job.definition.queue,
+    kind: "waiting",
+    reason: `it is tried again in ${seconds} s: ${why}`,
+    atMs: nowMs,
+    workerId: null,
+    pool: null,
+  };
+}
+
+function endOf({ state, cause, message }: Attempt): string {
+  return [cause ?? state, message].filter((text) => text !== "").join(": ");
 }
 
 async function pastDecision(deps: JobDecisionDeps, job: Job): Promise<SchedulingDecision> {

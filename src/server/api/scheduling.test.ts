@@ -301,9 +301,10 @@ test("decisions are sent as they are made, by queue and job, in every protocol",
   const { client, protocols, scheduler } = await setup(t);
   for (const protocol of protocols) {
     const leave = new AbortController();
-    const watch = client(SchedulerService, protocol)
-      .watchSchedulingDecisions({ queue: "q", jobId: "J-1" }, { signal: leave.signal })
-      [Symbol.asyncIterator]();
+    const request = { queue: "q", jobId: "J-1" };
+    const { signal } = leave;
+    const stream = client(SchedulerService, protocol).watchSchedulingDecisions(request, { signal });
+    const watch = stream[Symbol.asyncIterator]();
     const first = watch.next();
     await eventually(() => scheduler.listeners.size === 1, { what: `the watch (${protocol})` });
     scheduler.decide({ jobId: "j-1", kind: "waiting", queue: "other" });
