@@ -6,6 +6,7 @@ import { MapRulesSchema } from "@bufbuild/protovalidate/gen/buf/validate/validat
 import {
   GetJobRequestSchema,
   JobState,
+  LabelOperator,
   ListJobsRequestSchema,
   QueueJobRequestSchema,
   QueueJobsRequestSchema,
@@ -18,6 +19,16 @@ type Definition = NonNullable<MessageInitShape<typeof QueueJobRequestSchema>["de
 
 const command = { commandType: { case: "shell" as const, value: { cmd: "true", args: ["-x", "é"] } } };
 const plain = { name: "x", command };
+
+/** A job that is particular about its worker. */
+const picky = {
+  selectorExpressions: [{ key: "zone", operator: LabelOperator.IN, values: ["a", "b"] }],
+  tolerations: [{ key: "", exists: true }],
+  capabilities: ["pause"],
+  preferences: [{ weight: -100, workerLabels: [{ key: "disk", operator: LabelOperator.EXISTS }] }],
+  concurrency: { key: "deploy", limit: 1 },
+  preemptible: true,
+};
 
 const attemptId = "01a1fffb-57d2-75b7-81b8-e9801aa8fecb";
 const taint = { key: "a", value: "b", effect: "NoSchedule" };
@@ -77,6 +88,7 @@ test("what clients usually send is known to be valid without the library", () =>
       QueueJobRequestSchema,
       definition({ retry: { maxRetries: 1, exitCodes: [0, 255], backoff: { seconds: 0n, nanos: 0 } } }),
     ],
+    [QueueJobRequestSchema, definition(picky)],
     [QueueJobsRequestSchema, create(QueueJobsRequestSchema, { jobs })],
     [GetJobRequestSchema, create(GetJobRequestSchema, { jobId: "01a1fffb" })],
     [ListJobsRequestSchema, create(ListJobsRequestSchema, { pageSize: 10 })],
@@ -124,7 +136,26 @@ test("nothing that the library refuses is taken for valid, at either side of eac
     definition({ retry: { exitCodes: [256] } }),
     definition({ retry: { exitCodes: [-1] } }),
     definition({ retry: { maxRetries: 1_000_000 } }),
+    definition(picky),
+    definition({ preferences: [{ weight: 101 }] }),
+    definition({ preferences: [{ weight: -101 }] }),
+    definition({ concurrency: { key: "a", limit: 100_001 } }),
+    definition({ concurrency: {} }),
+    ...[0, 1, 6, 7].map((operator) => definition({ selectorExpressions: [{ key: "a", operator }] })),
+    ...[0, 1, 6, 7].map((operator) =>
+      definition({ preferences: [{ workerLabels: [{ key: "a", operator }] }] }),
+    ),
+    definition({
+      tolerations: Array.from({ length: 65 }, () => ({ key: "a", value: "", exists: false, effect: "" })),
+    }),
     ...texts.flatMap((text) => [
+      definition({ selectorExpressions: [{ key: text, operator: LabelOperator.EXISTS }] }),
+      definition({ selectorExpressions: [{ key: "a", operator: LabelOperator.IN, values: [text] }] }),
+      definition({ tolerations: [{ key: text, value: text }] }),
+      definition({ tolerations: [{ key: "a", effect: text }] }),
+      definition({ capabilities: [text] }),
+      definition({ preferences: [{ jobLabels: { [text]: text } }] }),
+      definition({ concurrency: { key: text } }),
       definition({ name: text }),
       definition({ queue: text }),
       definition({ env: { [text]: "v" } }),
