@@ -9,14 +9,12 @@
  */
 
 import type { Clock } from "../../base/clock.ts";
-import { AppError, errorMessage } from "../../base/errors.ts";
+import { AppError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
-import { sha256Hex, uuidV4, uuidV7, type Random } from "../../base/random.ts";
-import type { Failure } from "../../core/circuit-breaker.ts";
+import type { Random } from "../../base/random.ts";
 import type { Job } from "../../core/job.ts";
 import type { Plan, PlannedPool } from "../../core/plan.ts";
-import { planPool, poolRoom, type PoolWorker } from "../../core/pool-plan.ts";
-import { rankPools } from "../../core/pool-rank.ts";
+import { planPool, type PoolWorker } from "../../core/pool-plan.ts";
 import type { Worker } from "../../core/worker.ts";
 import type { Provider } from "../../providers/provider.ts";
 import type { Store } from "../../storage/store.ts";
@@ -24,11 +22,12 @@ import type { WorkerConnection } from "../workers/worker-connection.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
 import { Orphans } from "./orphans.ts";
 import { OwnedWorkers, type OwnedWorker } from "./owned-workers.ts";
-import { PoolCondition } from "./pool-condition.ts";
+import { PoolStates } from "./pool-states.ts";
 import type { PoolView, ProviderView } from "./pool-view.ts";
 import type { Pool, PoolSource } from "./pool.ts";
-import { healthReason, ProviderChecks } from "./provider-checks.ts";
+import { ProviderChecks } from "./provider-checks.ts";
 import { providerViews } from "./provider-views.ts";
+import { WorkerMaker } from "./worker-maker.ts";
 
 export interface ProvisionerDependencies {
   pools: PoolSource;
@@ -44,20 +43,16 @@ export interface ProvisionerDependencies {
   onRoom(): void;
 }
 
-/** How long a one-time token lives at least, from the moment the instance runs. */
-const TOKEN_LIFETIME_MS = 5 * 60_000;
-
 export class Provisioner {
   readonly #deps: ProvisionerDependencies;
   readonly #owned: OwnedWorkers;
   readonly #checks: ProviderChecks;
   readonly #orphans: Orphans;
+  readonly #states: PoolStates;
+  readonly #maker: WorkerMaker;
   /** Workers that an earlier server began to make and that had not registered. */
   readonly #arrivingAtStart = new Set<string>();
-  /** By pool name; a pool whose workers are made in another way begins anew. */
-  readonly #conditions = new Map<string, { templateKey: string; condition: PoolCondition }>();
   readonly #listening = new Map<Provider, () => void>();
-  readonly #creating = new Set<Promise<void>>();
   #isStopped = false;
 
   constructor(deps: ProvisionerDependencies) {
@@ -65,6 +60,10 @@ export class Provisioner {
     this.#owned = new OwnedWorkers(deps);
     this.#orphans = new Orphans(deps.log);
     this.#checks = new ProviderChecks({ ...deps, onChange: (provider) => this.#onHealthChanged(provider) });
+    const owned = this.#owned;
+    this.#states = new PoolStates({ ...deps, owned, checks: this.#checks });
+    const onFailure = (worker: OwnedWorker, error: unknown): void => this.#noteFailure(worker, error);
+    this.#maker = new WorkerMaker({ ...deps, owned, onFailure });
     this.#listen();
   }
 
@@ -73,7 +72,7 @@ export class Provisioner {
     const { pools } = this.#deps;
     await this.#owned.adopt(pools, (worker) => {
       const pool = pools.get(worker.pool);
-      if (pool && worker.info) this.#conditionOf(pool).capabilities = worker.info.capabilities;
+      if (pool && worker.info) this.#states.conditionOf(pool).capabilities = worker.info.capabilities;
     });
     for (const { workerId, hasConnected } of this.#owned.all()) {
       if (!hasConnected) this.#arrivingAtStart.add(workerId);
@@ -82,34 +81,14 @@ export class Provisioner {
 
   /** Where workers can be made, as of now: those of the settings first, then the others by name. */
   plannedPools(): PlannedPool[] {
-    const workers = this.#workersByPool();
-    const pools = this.#deps.pools.all();
-    const ranks = rankPools(pools.map((pool) => ({ ...pool.definition, ...this.#rankFacts(pool) })));
-    return pools.map((pool) => {
-      const condition = this.#conditionOf(pool);
-      const { failure } = condition;
-      const own = workers.get(pool.name) ?? [];
-      return {
-        name: pool.name,
-        labels: pool.labels,
-        taints: pool.taints,
-        capabilities: condition.capabilities,
-        capacity: pool.capacity,
-        room: this.#roomOf(pool, own),
-        arriving: this.#arrivingOf(own),
-        maxWorkers: pool.definition.maxWorkers,
-        rank: ranks.get(pool.name) ?? pools.length,
-        problem: this.#problemOf(pool, own),
-        permanentProblem: permanentProblem(failure),
-      };
-    });
+    return this.#states.planned();
   }
 
   /** Never makes more than there is room for, whatever was planned a moment ago. */
   provision(wanted: Pick<Plan["provision"][number], "pool" | "count">[]): void {
     for (const { pool: name, count } of wanted) {
       const pool = this.#deps.pools.get(name);
-      if (pool) this.#make(pool, Math.min(count, this.#roomOf(pool, this.#owned.ofPool(name))));
+      if (pool) this.#make(pool, Math.min(count, this.#states.roomOf(pool)));
     }
   }
 
@@ -145,11 +124,7 @@ export class Provisioner {
   }
 
   poolViews(): PoolView[] {
-    const workers = this.#workersByPool();
-    return this.#deps.pools
-      .all()
-      .map((pool) => this.#viewOf(pool, workers.get(pool.name) ?? []))
-      .toSorted((a, b) => (a.definition.name < b.definition.name ? -1 : 1));
+    return this.#states.views();
   }
 
   providerViews(): ProviderView[] {
@@ -176,7 +151,7 @@ export class Provisioner {
   async destroyWorkers(which: "all" | "own"): Promise<void> {
     this.stopListening();
     // A worker that is just being made is there only after that.
-    await Promise.all(this.#creating);
+    await this.#maker.settled();
     await Promise.all(
       this.#owned.all().map(async (worker) => {
         if (which === "own" && worker.isAdopted && (await this.#isAtWork(worker))) return;
@@ -192,6 +167,7 @@ export class Provisioner {
   /** Makes no more workers, and hears of none; those that are there stay. */
   stopListening(): void {
     this.#isStopped = true;
+    this.#states.stop();
     for (const stop of this.#listening.values()) stop();
     this.#listening.clear();
   }
@@ -209,149 +185,13 @@ export class Provisioner {
     }
   }
 
-  #workersByPool(): Map<string, OwnedWorker[]> {
-    const byPool = new Map<string, OwnedWorker[]>();
-    for (const worker of this.#owned.all()) {
-      const known = byPool.get(worker.poolName);
-      if (known) known.push(worker);
-      else byPool.set(worker.poolName, [worker]);
-    }
-    return byPool;
-  }
-
-  #conditionOf({ name, templateKey }: Pool): PoolCondition {
-    const known = this.#conditions.get(name);
-    if (known?.templateKey === templateKey) return known.condition;
-    const condition = new PoolCondition(this.#deps);
-    this.#conditions.set(name, { templateKey, condition });
-    return condition;
-  }
-
-  /** Null if its pool is made in another way by now, of which it says nothing. */
-  #conditionFor(worker: Pick<OwnedWorker, "poolName" | "templateKey">): PoolCondition | null {
-    const pool = this.#deps.pools.get(worker.poolName);
-    const isSame = pool && (worker.templateKey ?? pool.templateKey) === pool.templateKey;
-    return isSame ? this.#conditionOf(pool) : null;
-  }
-
-  #rankFacts(pool: Pool): { isDegraded: boolean; startTimeMs: number | null } {
-    const { status } = this.#checks.get(pool.provider).health;
-    const { starts, breaker } = this.#conditionOf(pool);
-    const isDegraded = status === "degraded" || status === "unhealthy" || breaker !== "closed";
-    return { isDegraded, startTimeMs: starts.medianMs };
-  }
-
-  #arrivingOf(workers: readonly OwnedWorker[]): number {
-    return workers.filter(
-      ({ workerId, hasConnected, failure }) =>
-        !hasConnected && failure === null && !this.#deps.connections.get(workerId),
-    ).length;
-  }
-
-  #roomOf(pool: Pool, workers: readonly OwnedWorker[]): number {
-    return poolRoom({
-      maxWorkers: pool.definition.maxWorkers,
-      existing: workers.length,
-      arriving: this.#arrivingOf(workers),
-      breaker: this.#conditionOf(pool).breaker,
-      isUsable: !this.#isStopped && !pool.isDeleting && !this.#isUnhealthy(pool),
-    });
-  }
-
-  #isUnhealthy({ provider }: Pool): boolean {
-    return this.#checks.get(provider).health.status === "unhealthy";
-  }
-
-  /** Null while workers can be made, or are as many as there may be. */
-  #problemOf(pool: Pool, workers: readonly OwnedWorker[]): string | null {
-    if (pool.isDeleting) return "it is being deleted";
-    if (this.#isUnhealthy(pool)) {
-      const reason = healthReason(this.#checks.get(pool.provider).health);
-      return `provider ${pool.providerName} is unhealthy: ${reason}`;
-    }
-    const { breaker, failure } = this.#conditionOf(pool);
-    const isHeldBack = breaker !== "closed" && this.#roomOf(pool, workers) === 0;
-    return isHeldBack && failure ? failure.message : null;
-  }
-
-  #viewOf(pool: Pool, workers: readonly OwnedWorker[]): PoolView {
-    const { definition, isFromSettings, isDeleting } = pool;
-    const condition = this.#conditionOf(pool);
-    return {
-      definition,
-      isFromSettings,
-      isDeleting,
-      workers: workers.length,
-      arriving: this.#arrivingOf(workers),
-      busy: workers.filter((worker) => this.#isBusy(worker)).length,
-      problem: this.#problemOf(pool, workers) ?? "",
-      retryAtMs: condition.retryAtMs,
-      startTimeMs: condition.starts.medianMs,
-    };
-  }
-
-  #isBusy({ workerId }: OwnedWorker): boolean {
-    const { connections } = this.#deps;
-    const attempts = connections.get(workerId)?.session.attempts.size ?? 0;
-    return attempts > 0 || connections.isAssigning(workerId);
-  }
-
   #make(pool: Pool, count: number): void {
-    if (this.#isStopped) return;
-    for (let made = 0; made < count; made += 1) {
-      const creation = this.#create(pool).finally(() => this.#creating.delete(creation));
-      this.#creating.add(creation);
-    }
-  }
-
-  async #create(pool: Pool): Promise<void> {
-    const { store, clock, random, log } = this.#deps;
-    const workerId = uuidV7(clock, random);
-    const worker = this.#owned.book(workerId, pool);
-    const { requestedAtMs } = worker;
-    this.#listen();
-    const token = uuidV4();
-    const name = `${pool.name}-${workerId.slice(-8)}`;
-    const lifetimeMs = Math.max(TOKEN_LIFETIME_MS, pool.definition.startTimeoutMs);
-    try {
-      await store.insertWorker({
-        id: workerId,
-        name,
-        provider: pool.provider.name,
-        pool: pool.name,
-        nowMs: requestedAtMs,
-        token: { hash: sha256Hex(token), expiresAtMs: requestedAtMs + 2 * lifetimeMs },
-      });
-      const { serverUrl } = pool.definition;
-      await pool.provider.create({
-        workerId,
-        name,
-        pool: pool.name,
-        serverUrl: serverUrl ?? this.#deps.serverUrl(),
-        token,
-        labels: pool.labels,
-        taints: pool.taints,
-        capacity: pool.capacity,
-        environment: {},
-      });
-      const madeAtMs = clock.nowMs();
-      await store.setTokenExpiry(workerId, madeAtMs + lifetimeMs);
-      await store.changeWorker({ workerId, madeAtMs });
-      // From here on it may be late: until then an image may have been pulled for it.
-      worker.madeAtMs = madeAtMs;
-      log.info({ workerId, pool: pool.name }, "worker created");
-    } catch (error) {
-      this.#noteFailure(worker, error);
-      worker.failure = errorMessage(error);
-      worker.madeAtMs = clock.nowMs();
-      await this.#owned.remove(worker, worker.failure).catch((cleanUpError: unknown) => {
-        log.error({ err: cleanUpError, workerId }, "could not remove a worker");
-      });
-    }
+    if (count > 0) this.#listen();
+    this.#maker.make(pool, count);
   }
 
   #noteFailure(worker: OwnedWorker, error: unknown, triedAtMs = worker.requestedAtMs): void {
-    const condition = this.#conditionFor(worker);
+    const condition = this.#states.conditionFor(worker);
     const before = condition?.failure?.message;
     condition?.noteFailure(error, triedAtMs);
     if (condition?.failure?.message === before) return;
@@ -362,7 +202,7 @@ export class Provisioner {
   #onHealthChanged(provider: Provider): void {
     if (this.#checks.get(provider).health.status !== "unhealthy") {
       const pools = this.#deps.pools.all().filter((pool) => pool.provider === provider);
-      for (const pool of pools) this.#conditionOf(pool).noteRecovery();
+      for (const pool of pools) this.#states.conditionOf(pool).noteRecovery();
     }
     this.#deps.onRoom();
   }
@@ -392,7 +232,7 @@ export class Provisioner {
     const connection = connections.get(worker.workerId);
     if (connection) {
       if (!worker.hasConnected) this.#noteConnected(worker, await store.getWorker(worker.workerId));
-      const isBusy = this.#isBusy(worker);
+      const isBusy = this.#states.isBusy(worker);
       worker.hasTakenJob ||= isBusy || connection.assignedCount > 0;
       worker.idleSinceMs = isBusy ? null : (worker.idleSinceMs ?? clock.nowMs());
       return;
@@ -420,7 +260,7 @@ export class Provisioner {
   async #removeFailed(worker: OwnedWorker, failure: string): Promise<void> {
     try {
       await this.#owned.remove(worker, failure);
-      this.#conditionFor(worker)?.noteRecovery();
+      this.#states.conditionFor(worker)?.noteRecovery();
     } catch (error) {
       // It counts as a new try, so that its pool waits on.
       this.#noteFailure(worker, error, this.#deps.clock.nowMs());
@@ -430,7 +270,7 @@ export class Provisioner {
 
   #noteConnected(worker: OwnedWorker, stored: Worker | null): void {
     worker.hasConnected = true;
-    const condition = this.#conditionFor(worker);
+    const condition = this.#states.conditionFor(worker);
     if (!condition) return;
     condition.noteSuccess();
     const info = this.#deps.connections.get(worker.workerId)?.info ?? stored?.info;
@@ -446,7 +286,10 @@ export class Provisioner {
     const known = own.filter(({ isLeaving, failure }) => !isLeaving && failure === null);
     const { definition, isDeleting } = pool;
     const workers = known.map((worker) => this.#factsOf(worker, pool));
-    const plan = planPool({ definition, isDeleting, room: this.#roomOf(pool, own), workers }, clock.nowMs());
+    const plan = planPool(
+      { definition, isDeleting, room: this.#states.roomOf(pool, own), workers },
+      clock.nowMs(),
+    );
     for (const { id, reason } of plan.drain) connections.get(id)?.drain(reason);
     this.#make(pool, plan.make);
     for (const id of plan.late) {
@@ -465,7 +308,7 @@ export class Provisioner {
       id: worker.workerId,
       isArriving: !hasConnected,
       isConnected: connection !== null,
-      isBusy: this.#isBusy(worker),
+      isBusy: this.#states.isBusy(worker),
       hasTakenJob,
       idleSinceMs,
       madeAtMs,
@@ -479,7 +322,7 @@ export class Provisioner {
     for (const { name, isDeleting } of this.#deps.pools.all()) {
       if (!isDeleting || this.#owned.ofPool(name).length > 0) continue;
       await this.#deps.pools.forget(name);
-      this.#conditions.delete(name);
+      this.#states.forget(name);
     }
   }
 
@@ -515,10 +358,4 @@ export class Provisioner {
 /** It has registered, whatever became of it. */
 function hasCome({ state }: Worker): boolean {
   return state !== "creating" && state !== "connecting";
-}
-
-function permanentProblem(failure: Failure | null): PlannedPool["permanentProblem"] {
-  if (failure?.isPermanent !== true) return null;
-  const { message, triedAtMs } = failure;
-  return { message, triedAtMs };
 }
