@@ -107,8 +107,8 @@ async function dispatch(session: Session): Promise<number> {
     loadAll: false,
     writeOut: (text) => stdout.writeNow(text),
     writeError: (text) => stderr.writeNow(text),
-    onCommand: async (command, entry, loaded) => {
-      exitCode = await runCommand(session, { command, entry, loaded, program });
+    onCommand: async (command, loaded) => {
+      exitCode = await runCommand(session, { command, loaded });
     },
   });
   await program.parseAsync([...argv], { from: "user" });
@@ -117,7 +117,7 @@ async function dispatch(session: Session): Promise<number> {
 
 async function runCommand(
   session: Session,
-  found: { command: Command; entry: CommandEntry; loaded: CliCommand; program: Command },
+  found: { command: Command; loaded: CliCommand },
 ): Promise<number> {
   const { argv, environment, stdout, stderr, colors, connections, interruption } = session;
   const options = found.command.optsWithGlobals<ConnectionOptions & Record<string, unknown>>();
@@ -163,7 +163,7 @@ interface ProgramOptions {
   loadAll: boolean;
   writeOut(text: string): void;
   writeError(text: string): void;
-  onCommand(command: Command, entry: CommandEntry, loaded: CliCommand): Promise<void>;
+  onCommand(command: Command, loaded: CliCommand): Promise<void>;
 }
 
 async function buildProgram(options: ProgramOptions): Promise<Command> {
@@ -199,11 +199,18 @@ async function buildProgram(options: ProgramOptions): Promise<Command> {
   for (const entry of entries) {
     const command = program.command(entry.name).description(entry.description);
     if (!loadAll && !words.includes(entry.name)) continue;
-    const loaded = await entry.load();
-    loaded.configure(command);
-    command.action(async () => await options.onCommand(command, entry, loaded));
+    define(command, await entry.load(), options);
   }
   return program;
+}
+
+function define(command: Command, loaded: CliCommand, options: Pick<ProgramOptions, "onCommand">): void {
+  loaded.configure(command);
+  command.action(async () => await options.onCommand(command, loaded));
+  for (const sub of loaded.subcommands ?? []) {
+    const child = command.helpCommand(false).command(sub.name).description(sub.description);
+    define(child, sub.command, options);
+  }
 }
 
 function processEntry(command: CliEnvironment["processCommands"][number]): CommandEntry {

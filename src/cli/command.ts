@@ -33,6 +33,14 @@ export interface CommandContext {
 export interface CliCommand {
   /** Adds arguments, options and help. */
   configure(command: Command): void;
+  /** Commands that follow its name, such as `hodei workers drain`; anything else runs this one. */
+  subcommands?: readonly Subcommand[];
   /** Resolves with the exit code. Rejects with `AppError`. */
   run(call: CommandCall, context: CommandContext): Promise<number>;
+}
+
+export interface Subcommand {
+  name: string;
+  description: string;
+  command: CliCommand;
 }

@@ -18,6 +18,8 @@ import {
 import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
 import { JobService } from "../protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogService } from "../protocol/gen/hodei/v1/logs_pb.ts";
+import { PoolService } from "../protocol/gen/hodei/v1/pools_pb.ts";
+import { SchedulerService } from "../protocol/gen/hodei/v1/scheduling_pb.ts";
 import { ServerService } from "../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
 import { DURATION_EXAMPLES, parseDurationMs } from "../spec/quantities.ts";
@@ -39,6 +41,8 @@ export interface Connection {
   jobs: Client<typeof JobService>;
   logs: Client<typeof LogService>;
   workers: Client<typeof WorkerService>;
+  pools: Client<typeof PoolService>;
+  scheduler: Client<typeof SchedulerService>;
   server: Client<typeof ServerService>;
   /** The server and its jobs end with this process. */
   isEmbedded: boolean;
@@ -234,6 +238,8 @@ function open(options: OpenOptions): Connection {
     jobs: createClient(JobService, transport),
     logs: createClient(LogService, transport),
     workers: createClient(WorkerService, transport),
+    pools: createClient(PoolService, transport),
+    scheduler: createClient(SchedulerService, transport),
     server: createClient(ServerService, transport),
     isEmbedded: stopServer !== undefined && findAgain === undefined,
     reconnectTimeoutMs,

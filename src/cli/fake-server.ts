@@ -12,6 +12,8 @@ import { systemClock } from "../base/clock.ts";
 import { systemRandom } from "../base/random.ts";
 import { JobService } from "../protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogService } from "../protocol/gen/hodei/v1/logs_pb.ts";
+import { PoolService } from "../protocol/gen/hodei/v1/pools_pb.ts";
+import { SchedulerService } from "../protocol/gen/hodei/v1/scheduling_pb.ts";
 import { ServerService } from "../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
 import { runCli } from "./cli.ts";
@@ -23,6 +25,8 @@ export interface FakeServices {
   jobs?: Partial<ServiceImpl<typeof JobService>>;
   logs?: Partial<ServiceImpl<typeof LogService>>;
   workers?: Partial<ServiceImpl<typeof WorkerService>>;
+  pools?: Partial<ServiceImpl<typeof PoolService>>;
+  scheduler?: Partial<ServiceImpl<typeof SchedulerService>>;
   server?: Partial<ServiceImpl<typeof ServerService>>;
 }
 
@@ -37,6 +41,8 @@ export async function startFakeServer(services: FakeServices, port = 0): Promise
     router.service(JobService, services.jobs ?? {});
     router.service(LogService, services.logs ?? {});
     router.service(WorkerService, services.workers ?? {});
+    router.service(PoolService, services.pools ?? {});
+    router.service(SchedulerService, services.scheduler ?? {});
     router.service(ServerService, services.server ?? {});
   };
   const handler = connectNodeAdapter({

@@ -27,6 +27,7 @@ import {
   textsOption,
   wholeNumberOption,
 } from "./option-values.ts";
+import { addPlacementOptions, placementOptions } from "./placement-options.ts";
 
 export function addJobOptions(command: Command): void {
   command
@@ -44,21 +45,22 @@ export function addJobOptions(command: Command): void {
     .option("--on-worker-lost <policy>", `then: ${WORKER_LOST_POLICIES.join(", ")}`)
     .option("--log-quota <size>", "the most output of an attempt that is recorded, such as 100Mi")
     .option("--on-log-quota <policy>", `what becomes of a job with more: ${LOG_QUOTA_POLICIES.join(", ")}`)
-    .option("--selector <key=value>", "label that the worker must have (repeatable)", collect)
     .option("--label <key=value>", "label of the job, for filters (repeatable)", collect)
     .option("--queue <queue>", "queue of the job")
     .option("--priority <number>", "higher goes first; 0 is normal")
     .option("--retries <number>", "new attempts after a failure of the job itself")
     .option("--cpu <amount>", "CPU cores that the job needs, such as 1.5 or 500m")
     .option("--memory <size>", "memory that the job needs, such as 512Mi");
+  addPlacementOptions(command);
 }
 
 /** The jobs of a file, `-` being standard input. */
 export async function readJobFile(file: string, environment: CliEnvironment): Promise<ParsedJob[]> {
-  const { MAX_JOB_FILE_BYTES, parseJobFile } = await import("../spec/job-file.ts");
+  const { parseJobFile } = await import("../spec/job-file.ts");
+  const { MAX_SOURCE_BYTES } = await import("../spec/source-entries.ts");
   const isStdin = file === "-";
   const path = resolve(environment.cwd, file);
-  const bytes = isStdin ? await readAll(environment.stdin, MAX_JOB_FILE_BYTES) : await readFromDisk(path);
+  const bytes = isStdin ? await readAll(environment.stdin, MAX_SOURCE_BYTES) : await readFromDisk(path);
   const result = parseJobFile(bytes, {
     fileName: isStdin ? "-" : basename(path),
     readFile: (script) => readFileSync(resolve(isStdin ? environment.cwd : dirname(path), script)),
@@ -83,7 +85,7 @@ async function readFromDisk(path: string): Promise<Uint8Array> {
   }
 }
 
-async function readAll(stdin: AsyncIterable<unknown>, maxBytes: number): Promise<Uint8Array> {
+export async function readAll(stdin: AsyncIterable<unknown>, maxBytes: number): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of stdin) {
@@ -131,7 +133,7 @@ export function applyJobOptions(
         : resolve(environment.cwd, workingDirectory),
     ...timeOptions(definition, options),
     ...policyOptions(definition, options),
-    selector: { ...definition.selector, ...pairsOption(options, "selector", "--selector") },
+    ...placementOptions(definition, options),
     labels: { ...definition.labels, ...pairsOption(options, "label", "--label") },
     queue: textOption(options, "queue") ?? definition.queue,
     priority:

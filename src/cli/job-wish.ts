@@ -9,7 +9,7 @@ import type { Job } from "../protocol/gen/hodei/v1/jobs_pb.ts";
 import { call } from "./call.ts";
 import type { CommandCall, CommandContext } from "./command.ts";
 import type { Connection } from "./connection.ts";
-import { eachJob } from "./each-job.ts";
+import { eachId } from "./each-id.ts";
 import { watchJob } from "./follow.ts";
 import { checkIds, durationOption, jsonOutput } from "./option-values.ts";
 import { followContext } from "./reconnect.ts";
@@ -47,7 +47,7 @@ export async function runWish(given: CommandCall, context: CommandContext, wish:
     if (options["wait"] === false) return asked;
     return await waitFor(asked.id, wish, { connection, context, spinner, timeoutMs });
   };
-  return await eachJob(operands, change, { context, isJson });
+  return await eachId(operands, change, { context, isJson });
 }
 
 async function waitFor(

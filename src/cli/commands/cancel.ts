@@ -3,7 +3,7 @@
 import { jobFromWire } from "../../protocol/convert.ts";
 import { call } from "../call.ts";
 import type { CliCommand } from "../command.ts";
-import { eachJob } from "../each-job.ts";
+import { eachId } from "../each-id.ts";
 import { checkIds, jsonOutput, textOption } from "../option-values.ts";
 
 export const cancelCommand: CliCommand = {
@@ -27,6 +27,6 @@ export const cancelCommand: CliCommand = {
       if (!job) throw new Error("the server sent no job");
       return jobFromWire(job);
     };
-    return await eachJob(operands, cancel, { context, isJson });
+    return await eachId(operands, cancel, { context, isJson });
   },
 };

@@ -7,9 +7,6 @@ import { EXIT } from "../exit-codes.ts";
 
 const SHELLS = ["bash", "zsh", "fish"] as const;
 
-/** Words that some commands take besides ids and files. */
-const OPERANDS: Readonly<Record<string, readonly string[]>> = { completion: SHELLS, workers: ["drain"] };
-
 export const completionCommand: CliCommand = {
   configure(command) {
     command.argument("<shell>", SHELLS.join(", ")).addHelpText(
@@ -45,31 +42,33 @@ interface OptionWords {
 interface CommandWords {
   name: string;
   description: string;
+  /** Words that may follow it besides ids and files. */
+  operands: readonly string[];
+  /** Its own, and those of the commands that may follow it. */
   options: OptionWords[];
 }
 
 function commandTree(program: Command): CommandWords[] {
-  const global = optionsOf(program);
   return program.commands.map((command) => ({
     name: command.name(),
     description: command.description(),
-    options: [...optionsOf(command), ...global.filter((option) => !option.flags.includes("--version"))],
+    operands: command.name() === "completion" ? SHELLS : command.commands.map((child) => child.name()),
+    options: optionsOf([command, ...command.commands, program]),
   }));
 }
 
-function optionsOf(command: Command): OptionWords[] {
-  const declared = command.options.map((option) => ({
-    flags: [option.short, option.long].filter((flag): flag is string => Boolean(flag)),
-    description: option.description,
-    takesValue: option.required || option.optional,
-  }));
+function optionsOf(commands: readonly Command[]): OptionWords[] {
+  const declared = commands
+    .flatMap((command) => command.options)
+    .filter((option) => option.long !== "--version")
+    .map((option) => ({
+      flags: [option.short, option.long].filter((flag): flag is string => Boolean(flag)),
+      description: option.description,
+      takesValue: option.required || option.optional,
+    }));
   return [...declared, { flags: ["-h", "--help"], description: "show help", takesValue: false }].filter(
     (option, index, all) => all.findIndex((other) => other.flags.at(-1) === option.flags.at(-1)) === index,
   );
-}
-
-function operandsOf(name: string): readonly string[] {
-  return OPERANDS[name] ?? [];
 }
 
 /** In single quotes for a shell. */
@@ -79,8 +78,9 @@ function quoted(text: string): string {
 
 function bashScript(commands: readonly CommandWords[]): string {
   const names = commands.map(({ name }) => name).join(" ");
-  const cases = commands.map(({ name, options }) => {
-    const words = [...operandsOf(name), ...options.flatMap(({ flags }) => flags)].join(" ");
+  const withOperands = commands.filter(({ operands }) => operands.length > 0).map(({ name }) => name);
+  const cases = commands.map(({ name, operands, options }) => {
+    const words = [...operands, ...options.flatMap(({ flags }) => flags)].join(" ");
     return `    ${name}) words="${words}" ;;`;
   });
   const takers = [
@@ -103,7 +103,7 @@ _hodei() {
     help) words="${names} exit-codes" ;;
 ${cases.filter((line) => !/^ {4}(?:completion|help)\)/.test(line)).join("\n")}
   esac
-  if [[ "$current" == -* || -z "$name" || " ${Object.keys(OPERANDS).join(" ")} help " == *" $name "* ]]; then
+  if [[ "$current" == -* || -z "$name" || " ${withOperands.join(" ")} help " == *" $name "* ]]; then
     COMPREPLY=($(compgen -W "$words" -- "$current"))
   else
     COMPREPLY=($(compgen -f -- "$current"))
@@ -117,9 +117,9 @@ function zshScript(commands: readonly CommandWords[]): string {
   const described = (name: string, description: string): string =>
     quoted(`${name}:${description.replaceAll(":", "\\:")}`);
   const names = commands.map(({ name, description }) => `    ${described(name, description)}`).join("\n");
-  const cases = commands.map(({ name, options }) => {
-    const operands = operandsOf(name).join(" ");
-    const rest = operands === "" ? quoted("*:file:_files") : quoted(`1:word:(${operands})`);
+  const cases = commands.map(({ name, operands, options }) => {
+    const words = quoted(`1:word:(${operands.join(" ")})`);
+    const rest = operands.length === 0 ? quoted("*:file:_files") : `${words} ${quoted("*:file:_files")}`;
     const specs = options.flatMap(({ flags, description, takesValue }) =>
       flags.map((flag) =>
         quoted(`*${flag}[${description.replaceAll(/[[\]:]/g, " ")}]${takesValue ? ":value:_files" : ""}`),
@@ -149,11 +149,12 @@ if [ "$funcstack[1]" = "_hodei" ]; then _hodei "$@"; else compdef _hodei hodei; 
 
 function fishScript(commands: readonly CommandWords[]): string {
   const lines = ["# fish completion for hodei", "complete -c hodei -f -n __fish_use_subcommand"];
-  for (const { name, description, options } of commands) {
+  for (const { name, description, operands, options } of commands) {
     lines.push(`complete -c hodei -n __fish_use_subcommand -a ${name} -d ${quoted(description)}`);
-    const operands = operandsOf(name).join(" ");
-    if (operands !== "")
-      lines.push(`complete -c hodei -f -n '__fish_seen_subcommand_from ${name}' -a ${quoted(operands)}`);
+    if (operands.length > 0) {
+      const words = quoted(operands.join(" "));
+      lines.push(`complete -c hodei -f -n '__fish_seen_subcommand_from ${name}' -a ${words}`);
+    }
     for (const option of options) {
       const flags = option.flags
         .map((flag) => (flag.startsWith("--") ? `-l ${flag.slice(2)}` : `-s ${flag.slice(1)}`))

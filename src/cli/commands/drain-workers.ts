@@ -4,7 +4,7 @@ import { AppError } from "../../base/errors.ts";
 import { formatDurationMs } from "../../base/quantities.ts";
 import { workerFromWire, type WorkerView } from "../../protocol/convert-worker.ts";
 import { call } from "../call.ts";
-import type { CommandCall, CommandContext } from "../command.ts";
+import type { CliCommand, CommandCall, CommandContext } from "../command.ts";
 import type { Connection } from "../connection.ts";
 import { EXIT } from "../exit-codes.ts";
 import { colorState } from "../job-text.ts";
@@ -16,15 +16,25 @@ import { createSpinner, type Spinner } from "../spinner.ts";
 
 const LOOK_INTERVAL_MS = 500;
 
+export const drainWorkersCommand: CliCommand = {
+  configure(command) {
+    command
+      .argument("<worker...>", "ids of workers, or their beginnings")
+      .option("--reason <text>", "kept with the worker")
+      .option("-w, --wait", "wait until the workers are gone")
+      .option("--timeout <duration>", "how long to wait; without end by default")
+      .option("-o, --output <format>", "json: an array of the workers")
+      .addHelpText(
+        "after",
+        "\nA worker that drains takes no more jobs, finishes those that it runs, and leaves.\n\nExample:\n  hodei workers drain --wait --timeout 1h 0198f3a1",
+      );
+  },
+  run: drainWorkers,
+};
+
 /** Goes on after a failure; the exit code is that of the first one. */
-export async function drainWorkers(given: CommandCall, context: CommandContext): Promise<number> {
-  const { options } = given;
-  const workerIds = given.operands.slice(1);
-  if (workerIds.length === 0) {
-    throw new AppError("invalid_argument", "workers drain needs the id of a worker", {
-      details: { hint: "hodei workers lists them" },
-    });
-  }
+async function drainWorkers(given: CommandCall, context: CommandContext): Promise<number> {
+  const { options, operands: workerIds } = given;
   checkIds(workerIds, "worker");
   const isJson = jsonOutput(options);
   const reason = textOption(options, "reason") ?? "";

@@ -7,7 +7,7 @@ import { EXIT, EXIT_CODE_HELP, JOB_EXIT_CODE_HELP } from "../exit-codes.ts";
 
 export const helpCommand: CliCommand = {
   configure(command) {
-    command.argument("[topic]", "a command, or exit-codes");
+    command.argument("[topic...]", "a command, or exit-codes");
   },
   async run({ operands }, context) {
     const [topic] = operands;
@@ -19,13 +19,13 @@ export const helpCommand: CliCommand = {
     const program = await context.describeProgram((part) => {
       text += part;
     });
-    const command =
-      topic === undefined ? program : program.commands.find((candidate) => candidate.name() === topic);
-    if (!command)
-      throw unknownTopic(topic ?? "", [
-        ...program.commands.map((candidate) => candidate.name()),
-        "exit-codes",
-      ]);
+    let command = program;
+    for (const name of operands) {
+      const found = command.commands.find((candidate) => candidate.name() === name);
+      const known = command.commands.map((candidate) => candidate.name());
+      if (!found) throw unknownTopic(name, command === program ? [...known, "exit-codes"] : known);
+      command = found;
+    }
     command.outputHelp();
     await context.stdout.write(text);
     return EXIT.ok;

@@ -3,7 +3,7 @@
 import { jobFromWire } from "../../protocol/convert.ts";
 import { call } from "../call.ts";
 import type { CliCommand } from "../command.ts";
-import { eachJob } from "../each-job.ts";
+import { eachId } from "../each-id.ts";
 import { checkIds, flagOption, jsonOutput } from "../option-values.ts";
 
 export const retryCommand: CliCommand = {
@@ -23,6 +23,6 @@ export const retryCommand: CliCommand = {
       if (!job) throw new Error("the server sent no job");
       return jobFromWire(job);
     };
-    return await eachJob(operands, retry, { context, isJson });
+    return await eachId(operands, retry, { context, isJson });
   },
 };

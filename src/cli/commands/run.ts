@@ -14,6 +14,7 @@ import { toJsonText } from "../json-views.ts";
 import { flagOption, jsonOutput } from "../option-values.ts";
 import { callPersistently, followContext } from "../reconnect.ts";
 import { createSpinner } from "../spinner.ts";
+import { throwRefusal } from "../submit-refusal.ts";
 
 export const runCommand: CliCommand = {
   configure(command) {
@@ -55,11 +56,13 @@ async function runJob(given: CommandCall, context: CommandContext): Promise<numb
       definition: definitionToWire(definition),
       // Whether a call whose answer was lost has made the job is not known: the key makes one of both.
       idempotencyKey: job.idempotencyKey ?? uuidV7(clock, random),
+      acceptUnplaceable: flagOption(given.options, "acceptUnplaceable"),
     };
     const follow = followContext(connection, context, { isQuiet, spinner });
-    const { jobId } = await callPersistently(`submit job ${definition.name}`, follow, () =>
+    const submit = callPersistently(`submit job ${definition.name}`, follow, () =>
       connection.jobs.queueJob(request),
     );
+    const { jobId } = await submit.catch((error: unknown) => throwRefusal(error, [job]));
     if (isDetached) {
       await context.stdout.write(isJson ? toJsonText({ id: jobId }) : `${jobId}\n`);
       return EXIT.ok;

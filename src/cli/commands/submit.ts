@@ -12,6 +12,7 @@ import { addJobOptions, applyJobOptions, commandJob, readJobFile } from "../job-
 import { flagOption, jsonOutput } from "../option-values.ts";
 import { ProgressBar } from "../progress-bar.ts";
 import { callPersistently, followContext, type FollowContext } from "../reconnect.ts";
+import { throwRefusal } from "../submit-refusal.ts";
 
 const BATCH_JOBS = 1_000;
 /** Under the limit of one request, also if every script is as long as it may be. */
@@ -41,7 +42,8 @@ async function submitJobs(given: CommandCall, context: CommandContext): Promise<
   const connection = await context.connect("running_server");
   const bar = new ProgressBar({ context, total: jobs.length, isOn: true });
   const follow = followContext(connection, context, { spinner: bar });
-  const ids = await queueAll(jobs, { follow, bar, isJson });
+  const acceptUnplaceable = flagOption(given.options, "acceptUnplaceable");
+  const ids = await queueAll(jobs, { follow, bar, isJson, acceptUnplaceable });
   if (isJson) await context.stdout.write(`${JSON.stringify(ids, null, 2)}\n`);
   return flagOption(given.options, "wait") ? await waitForAll(ids, follow, bar) : EXIT.ok;
 }
@@ -65,8 +67,9 @@ async function readJobs(given: CommandCall, context: CommandContext): Promise<Pa
 
 async function queueAll(
   jobs: readonly ParsedJob[],
-  { follow, bar, isJson }: { follow: FollowContext; bar: ProgressBar; isJson: boolean },
+  how: { follow: FollowContext; bar: ProgressBar; isJson: boolean; acceptUnplaceable: boolean },
 ): Promise<string[]> {
+  const { follow, bar, isJson, acceptUnplaceable } = how;
   const { connection, context } = follow;
   const { clock, random } = context.environment;
   const ids: string[] = [];
@@ -77,11 +80,13 @@ async function queueAll(
           definition: definitionToWire(job.definition),
           // Whether a call whose answer was lost has made the jobs is not known: keys make it harmless.
           idempotencyKey: job.idempotencyKey ?? uuidV7(clock, random),
+          acceptUnplaceable,
         })),
       };
-      const { jobIds } = await callPersistently(`submit ${describeBatch(jobs, ids.length)}`, follow, () =>
+      const submit = callPersistently(`submit ${describeBatch(jobs, ids.length)}`, follow, () =>
         connection.jobs.queueJobs(request),
       );
+      const { jobIds } = await submit.catch((error: unknown) => throwRefusal(error, batch));
       for (const id of jobIds) ids.push(id);
       bar.hide();
       if (!isJson) await context.stdout.write(`${jobIds.join("\n")}\n`);

@@ -61,9 +61,49 @@ export const CLI_COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./events.ts")).eventsCommand,
   },
   {
+    name: "timeline",
+    description: "show how long each part of a job's way took",
+    load: async () => (await import("./timeline.ts")).timelineCommand,
+  },
+  {
+    name: "explain",
+    description: "say why a job waits, and what would have to change",
+    load: async () => (await import("./explain.ts")).explainCommand,
+  },
+  {
+    name: "assign",
+    description: "give a waiting job to a worker",
+    load: async () => (await import("./assign.ts")).assignCommand,
+  },
+  {
+    name: "queue",
+    description: "show the queues, or set weights and limits",
+    load: async () => (await import("./queue.ts")).queueCommand,
+  },
+  {
+    name: "decisions",
+    description: "follow what the scheduler decides",
+    load: async () => (await import("./decisions.ts")).decisionsCommand,
+  },
+  {
+    name: "pools",
+    description: "list pools; make, change or delete them",
+    load: async () => (await import("./pools.ts")).poolsCommand,
+  },
+  {
+    name: "providers",
+    description: "list what makes workers, or check its health",
+    load: async () => (await import("./providers.ts")).providersCommand,
+  },
+  {
     name: "workers",
-    description: "list workers, show one, or drain them",
+    description: "list workers; cordon, drain or remove them; make tokens for new ones",
     load: async () => (await import("./workers.ts")).workersCommand,
+  },
+  {
+    name: "doctor",
+    description: "look for what is wrong, and say what to do",
+    load: async () => (await import("./doctor.ts")).doctorCommand,
   },
   {
     name: "version",

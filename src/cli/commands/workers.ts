@@ -1,4 +1,4 @@
-/** `hodei workers`: the workers, or one of them, or the drain of some. */
+/** `hodei workers`: the workers, or one of them. */
 
 import { AppError } from "../../base/errors.ts";
 import { workerFromWire, type WorkerView } from "../../protocol/convert-worker.ts";
@@ -6,58 +6,71 @@ import { call } from "../call.ts";
 import type { CliCommand, CommandCall, CommandContext } from "../command.ts";
 import type { Connection } from "../connection.ts";
 import { EXIT } from "../exit-codes.ts";
-import { colorState, formatAge, formatBytes } from "../job-text.ts";
 import { toJsonText } from "../json-views.ts";
-import { checkIds, flagOption, invalidOption, jsonOutput } from "../option-values.ts";
-import { shortIds } from "../short-ids.ts";
-import { formatTable, printable } from "../table.ts";
-import { drainWorkers } from "./drain-workers.ts";
+import { checkIds, flagOption, jsonOutput } from "../option-values.ts";
+import { describeWorker, workerTable } from "../worker-text.ts";
+import { cordonCommand, uncordonCommand } from "./cordon-workers.ts";
+import { drainWorkersCommand } from "./drain-workers.ts";
+import { removeWorkersCommand } from "./remove-workers.ts";
+import { workerTokenCommand } from "./worker-token.ts";
+
+const getWorkerCommand: CliCommand = {
+  configure(command) {
+    command
+      .argument("<worker>", "id of a worker, or its beginning")
+      .option("-o, --output <format>", "json")
+      .addHelpText("after", "\nExample:\n  hodei workers get 0198f3a1");
+  },
+  run: showWorker,
+};
 
 export const workersCommand: CliCommand = {
   configure(command) {
     command
-      .argument("[worker...]", "id of a worker, or its beginning; all workers without it")
-      .usage("[options] [WORKER]\n       hodei workers drain [options] WORKER…")
+      .argument("[worker]", "id of a worker, or its beginning; all workers without it")
+      .usage("[options] [WORKER]\n       hodei workers COMMAND [options]")
       .option("-a, --all", "also workers that are gone")
-      .option("--reason <text>", "of drain: kept with the worker")
-      .option("-w, --wait", "of drain: wait until the workers are gone")
-      .option("--timeout <duration>", "of drain: how long to wait; without end by default")
+      .option("--wide", "also capacity, usage, host and when it was last seen")
       .option("-o, --output <format>", "json")
       .addHelpText(
         "after",
-        "\nA worker that drains takes no more jobs, finishes those that it runs, and leaves.",
+        "\nExamples:\n  hodei workers --wide\n  hodei workers drain --wait 0198f3a1\n  hodei workers token --write worker.token",
       );
   },
+  subcommands: [
+    { name: "get", description: "show one worker", command: getWorkerCommand },
+    { name: "cordon", description: "give workers no new jobs", command: cordonCommand },
+    { name: "uncordon", description: "give workers jobs again", command: uncordonCommand },
+    {
+      name: "drain",
+      description: "let workers finish what they run and leave",
+      command: drainWorkersCommand,
+    },
+    { name: "remove", description: "end workers at once", command: removeWorkersCommand },
+    { name: "token", description: "make a token for a worker that you start", command: workerTokenCommand },
+  ],
   async run(given, context) {
-    if (given.operands[0] === "drain") return await drainWorkers(given, context);
-    checkShowOptions(given);
+    if (given.operands.length > 0) return await showWorker(given, context);
     const isJson = jsonOutput(given.options);
-    checkIds(given.operands, "worker");
     const connection = await context.connect("running_server");
-    return given.operands.length > 0
-      ? await showWorker(given, isJson, { context, connection })
-      : await listWorkers(given, isJson, { context, connection });
+    const workers = await listWorkers(connection, flagOption(given.options, "all"));
+    if (isJson) {
+      await context.stdout.write(toJsonText(workers));
+    } else if (workers.length === 0) {
+      context.stderr.writeNow("no workers\n");
+    } else {
+      await context.stdout.write(workerTable(workers, flagOption(given.options, "wide"), context));
+    }
+    return EXIT.ok;
   },
 };
 
-function checkShowOptions({ operands, options }: CommandCall): void {
-  for (const name of ["reason", "wait", "timeout"]) {
-    if (options[name] !== undefined) throw invalidOption(`--${name}`, "is an option of hodei workers drain");
-  }
-  if (operands.length > 1) throw new AppError("invalid_argument", "workers shows one worker at a time");
-}
-
-interface Parts {
-  context: CommandContext;
-  connection: Connection;
-}
-
-async function showWorker(
-  given: CommandCall,
-  isJson: boolean,
-  { context, connection }: Parts,
-): Promise<number> {
-  const workerId = given.operands[0] ?? "";
+async function showWorker({ options, operands }: CommandCall, context: CommandContext): Promise<number> {
+  const [workerId = "", ...others] = operands;
+  if (others.length > 0) throw new AppError("invalid_argument", "workers shows one worker at a time");
+  checkIds([workerId], "worker");
+  const isJson = jsonOutput(options);
+  const connection = await context.connect("running_server");
   const { worker } = await call(`get worker ${workerId}`, () =>
     connection.workers.getWorkerInfo({ workerId }),
   );
@@ -67,12 +80,7 @@ async function showWorker(
   return EXIT.ok;
 }
 
-async function listWorkers(
-  given: CommandCall,
-  isJson: boolean,
-  { context, connection }: Parts,
-): Promise<number> {
-  const includeTerminated = flagOption(given.options, "all");
+export async function listWorkers(connection: Connection, includeTerminated: boolean): Promise<WorkerView[]> {
   const workers: WorkerView[] = [];
   let pageToken = "";
   do {
@@ -82,73 +90,5 @@ async function listWorkers(
     workers.push(...page.workers.map(workerFromWire));
     pageToken = page.nextPageToken;
   } while (pageToken !== "");
-  if (isJson) {
-    await context.stdout.write(toJsonText(workers));
-  } else if (workers.length === 0) {
-    context.stderr.writeNow("no workers\n");
-  } else {
-    await context.stdout.write(workerTable(workers, context));
-  }
-  return EXIT.ok;
-}
-
-function workerTable(workers: readonly WorkerView[], { environment, colors }: CommandContext): string {
-  const ids = workers.map((worker) => worker.id);
-  const shown = environment.isTty.stdout ? shortIds(ids) : ids;
-  const nowMs = environment.clock.nowMs();
-  const rows = workers.map((worker, index) => [
-    shown[index] ?? worker.id,
-    worker.name,
-    colorState(worker.state, colors.stdout),
-    worker.pool,
-    worker.provider,
-    worker.info ? `${worker.attemptIds.length}/${worker.info.capacity.jobs}` : "",
-    formatAge(nowMs - worker.createdAtMs),
-    worker.message.replaceAll("\n", " "),
-  ]);
-  return formatTable(["ID", "NAME", "STATE", "POOL", "PROVIDER", "JOBS", "AGE", "MESSAGE"], rows);
-}
-
-function describeWorker(worker: WorkerView, { colors, environment }: CommandContext): string {
-  const { info, usage } = worker;
-  const lines: [string, string][] = [
-    ["id", worker.id],
-    ["name", worker.name],
-    ["state", colorState(worker.state, colors.stdout)],
-    ["reason", worker.message],
-    ["pool", worker.pool],
-    ["provider", worker.provider],
-    ["version", info?.version ?? ""],
-    ["host", info ? [info.hostname, info.ipAddress].filter(Boolean).join(" ") : ""],
-    ["capacity", info ? capacityText(info.capacity) : ""],
-    [
-      "usage",
-      usage
-        ? `${usage.cpuMillis / 1000} CPU, ${formatBytes(usage.memoryBytes)}, ${formatBytes(usage.diskFreeBytes)} disk free, load ${(usage.loadMillis / 1000).toFixed(2)}`
-        : "",
-    ],
-    ["can", info?.capabilities.join(" ") ?? ""],
-    [
-      "labels",
-      Object.entries(info?.labels ?? {})
-        .map(([key, value]) => `${key}=${value}`)
-        .join(" "),
-    ],
-    ["taints", (info?.taints ?? []).map((taint) => `${taint.key}=${taint.value}:${taint.effect}`).join(" ")],
-    ["created", new Date(worker.createdAtMs).toISOString()],
-    [
-      "seen",
-      worker.lastHeartbeatAtMs === null
-        ? ""
-        : `${formatAge(environment.clock.nowMs() - worker.lastHeartbeatAtMs)} ago`,
-    ],
-    ["attempts", worker.attemptIds.join(" ")],
-  ];
-  const shown = lines.filter(([, value]) => value !== "");
-  return `${shown.map(([name, value]) => `${colors.stdout.dim(name.padEnd(9))} ${printable(value)}`).join("\n")}\n`;
-}
-
-function capacityText(capacity: NonNullable<WorkerView["info"]>["capacity"]): string {
-  const gpu = capacity.gpu > 0 ? `, ${capacity.gpu} GPU` : "";
-  return `${capacity.jobs} jobs, ${capacity.cpuMillis / 1000} CPU, ${formatBytes(capacity.memoryBytes)}, ${formatBytes(capacity.diskBytes)} disk${gpu}`;
+  return workers;
 }

@@ -1,0 +1,28 @@
+/** What a server says to jobs that it does not take, in the words of the command line. */
+
+import { AppError } from "../base/errors.ts";
+import type { ParsedJob } from "../spec/job-file.ts";
+
+const FIELD_HINT = /; set `accept_unplaceable`.*$/s;
+
+/**
+ * Of several jobs, the one that is meant is named. For one that could never run, the option stands
+ * there instead of the field of the API.
+ */
+export function throwRefusal(error: unknown, batch: readonly ParsedJob[]): never {
+  if (!(error instanceof AppError) || error.code !== "failed_precondition") throw error;
+  const isUnplaceable = FIELD_HINT.test(error.message);
+  const message = error.message
+    .replace(FIELD_HINT, "")
+    .replace(": queue job: ", ": ")
+    .replace(/\bjobs\[(\d+)\]: /, (whole: string, index: string) => {
+      const name = batch[Number(index)]?.definition.name;
+      return name === undefined ? whole : `job ${name}: `;
+    });
+  const hint =
+    "hodei workers and hodei pools show what there is; --accept-unplaceable queues it all the same";
+  throw new AppError(error.code, message, {
+    cause: error,
+    details: isUnplaceable ? { hint } : error.details,
+  });
+}
