@@ -73,17 +73,24 @@ function waitingDecision(
   job: Job,
   explanation: Explanation,
 ): SchedulingDecision {
-  const nowMs = clock.nowMs();
-  const { reason } = explanation;
-  const decision = { jobId: job.id, queue: job.definition.queue, reason, atMs: nowMs };
-  const nowhere = { workerId: null, pool: null };
-  if (explanation.kind === "impossible") return { ...decision, ...nowhere, kind: "impossible" };
-  const latest = scheduler.latestDecision(job.id);
-  if (latest?.kind === "provisioning" || latest?.kind === "preempting") {
-    const { kind, workerId, pool } = latest;
-    return { ...decision, kind, workerId, pool };
+  const decision: SchedulingDecision = {
+    jobId: job.id,
+    queue: job.definition.queue,
+    kind: "waiting",
+    reason: explanation.reason,
+    atMs: clock.nowMs(),
+    workerId: null,
+    pool: null,
+  };
+  if (explanation.kind === "impossible") return { ...decision, kind: "impossible" };
+  if (explanation.kind === "assigned") {
+    const name = explanation.workers.find(({ fits }) => fits)?.name ?? "";
+    return { ...decision, reason: `it fits on worker ${name} now, and starts when its turn comes` };
   }
-  return { ...decision, ...nowhere, kind: "waiting" };
+  const latest = scheduler.latestDecision(job.id);
+  if (latest?.kind !== "provisioning" && latest?.kind !== "preempting") return decision;
+  const { kind, workerId, pool } = latest;
+  return { ...decision, kind, workerId, pool };
 }
 
 /** Until then it is no matter for the scheduler. */

@@ -237,6 +237,14 @@ test("a job that waits is explained worker by worker and pool by pool", async (t
   assert.equal(impossible.decision?.kind, DecisionKind.IMPOSSIBLE);
 });
 
+test("a job for which there is room waits for its turn alone", async (t) => {
+  const { scheduling, queue, join } = await setup(t);
+  await join("free");
+  const { decision } = await scheduling.getSchedulingDecision({ jobId: await queue() });
+  assert.equal(decision?.kind, DecisionKind.WAITING);
+  assert.match(decision.reason, /^it fits on worker free now, and starts when its turn comes$/);
+});
+
 test("what only the scheduler knows of a waiting job is told with it", async (t) => {
   const { scheduling, scheduler, queue, join } = await setup(t);
   await join("full", { free: full });

@@ -31,7 +31,7 @@ export interface WorkersApiDeps {
   /** Told after it is stored that a worker shall finish and leave. */
   onDrained: (workerId: string, reason: string) => void;
   /** Told after it is stored that a worker shall get no new jobs, or some again. */
-  onCordoned: (workerId: string) => void;
+  onCordoned: (workerId: string) => Promise<void>;
   /** Ends a worker through its provider; false if no provider made it. */
   removeWorker: (workerId: string, reason: string) => Promise<boolean>;
   /** Ends the session of a worker that no provider made, and what is known of it. */
@@ -68,7 +68,7 @@ export function workersApi(deps: WorkersApiDeps): WorkersApi {
     async cordonWorker({ workerId, uncordon }) {
       const { id } = await findPresent(store, workerId, uncordon ? "uncordon" : "cordon");
       await store.changeWorker({ workerId: id, cordoned: !uncordon });
-      deps.onCordoned(id);
+      await deps.onCordoned(id);
       return { worker: await withAttemptIds(store, await findWorker(store, id)) };
     },
 
