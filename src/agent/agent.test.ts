@@ -4,15 +4,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
+import { Code } from "@connectrpc/connect";
 import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
+import { AGENT_REFUSED } from "../base/exit-codes.ts";
 import { silentLogger } from "../base/log.ts";
 import { isProcessAlive, signalProcess, type ProcessIdentity } from "../base/process-identity.ts";
 import { systemRandom } from "../base/random.ts";
 import { definitionWith } from "../core/job.ts";
 import type { WorkerMessage } from "../core/link.ts";
 import { Agent, HANDED_OVER_EXIT_CODE } from "./agent.ts";
-import { FakeServer, type FakeStream } from "./fake-server.ts";
+import { FakeServer, refuse, type FakeStream } from "./fake-server.ts";
 import { describeWorker } from "./worker-info.ts";
 
 const workerProgram = fileURLToPath(new URL("../worker-main.js", import.meta.url));
@@ -35,7 +37,7 @@ async function setup(t: TestContext) {
     }
     await rm(directory, { recursive: true, force: true });
   });
-  const start = (): Agent => {
+  const start = (options: { isStatic?: boolean } = {}): Agent => {
     const agent = new Agent({
       serverUrl,
       token: "token",
@@ -44,6 +46,7 @@ async function setup(t: TestContext) {
       workerProgram,
       environment: { PATH: "/usr/bin:/bin", HODEI_LOG_LEVEL: "silent" },
       offlineExitMs: null,
+      isStatic: options.isStatic ?? false,
       describe: (capabilities) =>
         describeWorker({
           workerId: WORKER_ID,
@@ -54,6 +57,7 @@ async function setup(t: TestContext) {
           cpuMillis: null,
           memoryBytes: null,
           labels: "",
+          taints: "",
           capabilities,
         }),
       clock: systemClock,
@@ -144,6 +148,63 @@ test("an agent that hands over leaves its runner and its job to the next one", a
   second.drain(0);
   assert.equal(await takeResult(next), "cancelled");
   await second.done;
+});
+
+test("a static worker that is stopped waits for the server's word, and is the same one when it is started again", async (t) => {
+  const { server, start } = await setup(t);
+  const first = start({ isStatic: true });
+  const stream = await server.stream(0);
+  stream.welcome();
+  const attemptId = await runJob(stream, "exit 0");
+  assert.equal(await takeResult(stream), "succeeded");
+  first.drain(60_000);
+  const heartbeat = await nextDrainingHeartbeat(stream);
+  assert.ok(heartbeat.type === "heartbeat");
+  // A job that was given to it before the server heard of it is still done.
+  const command = { kind: "script", interpreter: "bash", content: "exit 3", safetyHeaders: true } as const;
+  const definition = definitionWith({ name: "late", command });
+  const late = attemptId.replace(/a$/, "b");
+  stream.send({ type: "run_job", attemptId: late, jobId: "j", attemptNumber: 1, definition });
+  stream.send({ type: "heartbeat_ack", sequence: heartbeat.sequence });
+  await eventually(() =>
+    stream.heard.find((message) => message.type === "result" && message.attemptId === late),
+  );
+  stream.send({ type: "result_ack", attemptId: late });
+  assert.deepEqual(await first.done, { exitCode: 0, message: "stopped" });
+  assert.equal(server.unregistrations, 0);
+
+  const second = start({ isStatic: true });
+  const next = await server.stream(1);
+  assert.equal(next.token, stream.token);
+  assert.equal(server.registrations.length, 1);
+  next.welcome();
+  await server.stop();
+  second.drain(60_000);
+  assert.deepEqual(await second.done, { exitCode: 0, message: "stopped" });
+});
+
+test("a static worker that the server sends away takes leave, and needs a new token afterwards", async (t) => {
+  const { directory, server, start } = await setup(t);
+  const agent = start({ isStatic: true });
+  const stream = await server.stream(0);
+  stream.welcome();
+  stream.send({ type: "drain", reason: "not needed" });
+  assert.deepEqual(await agent.done, { exitCode: 0, message: "drained" });
+  assert.equal(server.unregistrations, 1);
+  await assert.rejects(readFile(join(directory, "session.json")), /ENOENT/);
+});
+
+test("a static worker that was removed says so, and its directory takes a new token", async (t) => {
+  const { server, start } = await setup(t);
+  server.onStream = refuse(Code.Unauthenticated, "worker session: the session token is unknown or revoked");
+  const agent = start({ isStatic: true });
+  const { exitCode, message } = await agent.done;
+  assert.equal(exitCode, AGENT_REFUSED);
+  assert.match(message, /unknown or revoked; it was removed, .*`hodei workers token`/);
+  server.onStream = () => {};
+  start({ isStatic: true });
+  const stream = await server.stream(0);
+  assert.equal(stream.token, "session-2");
 });
 
 test("an agent that is not registered yet leaves at once", async (t) => {

@@ -37,7 +37,7 @@ import type { WorkerMessage } from "../core/link.ts";
 import type { WorkerInfo } from "../core/worker.ts";
 import type { RunnerToAgent } from "../protocol/runner-link.ts";
 import { Drain } from "./drain.ts";
-import { forgetSession, openSession, type RegistrationOptions } from "./registration.ts";
+import { forgetSession, NEW_TOKEN_HINT, openSession, type RegistrationOptions } from "./registration.ts";
 import { RunnerClient } from "./runner-client.ts";
 import { dial, ServerLink, type Dialled } from "./server-link.ts";
 import { SpoolReader } from "./spool-reader.ts";
@@ -51,6 +51,11 @@ export interface AgentOptions {
   environment: Record<string, string | undefined>;
   /** Leave after this long without a server and without a job; null: never. */
   offlineExitMs: number | null;
+  /**
+   * Somebody started it by hand: when it is stopped it does not take leave, so that the next agent of
+   * the directory is the same worker.
+   */
+  isStatic: boolean;
   describe(capabilities: readonly string[]): Promise<WorkerInfo>;
   clock: Clock;
   random: Random;
@@ -89,6 +94,10 @@ export class Agent implements Service {
   #sessionToken = "";
   #lastLogAttempt: string | null = null;
   #isUnregistering = false;
+  /** The server wants it to finish and leave. */
+  #isSentAway = false;
+  /** Of the heartbeat that said that it takes no more jobs. */
+  #drainSequence: number | null = null;
   #isLeaving = false;
   #end: (end: AgentEnd) => void = () => {};
   #callOffTick: () => void = () => {};
@@ -135,6 +144,7 @@ export class Agent implements Service {
    */
   drain(timeoutMs: number): void {
     this.#perform(onDrainWanted(this.#session, this.#bootNowMs()));
+    this.#drainSequence ??= this.#session.heartbeatSequence;
     this.#drain.begin(timeoutMs);
     this.#leaveIfDone();
   }
@@ -147,12 +157,13 @@ export class Agent implements Service {
 
   /** Registration does not wait for the runner, which takes as long to start. */
   async #start(capabilities: Promise<string[]>): Promise<void> {
-    const { clock, random, log, directory, token, tokenFile } = this.#options;
+    const { clock, random, log, directory, serverUrl, token, tokenFile } = this.#options;
     try {
       this.#worker = await this.#options.describe([]);
       const registration: RegistrationOptions = {
         directory,
         server: this.#server,
+        serverUrl,
         worker: this.#worker,
         token,
         tokenFile,
@@ -187,12 +198,17 @@ export class Agent implements Service {
       log,
       hello: () => helloMessage(this.#session, worker, this.#bootNowMs()),
       onMessage: (message) => {
+        if (message.type === "drain") this.#isSentAway = true;
         this.#perform(onServerMessage(this.#session, message, this.#bootNowMs()));
         this.#link?.wake();
         this.#drain.onChange();
         this.#leaveIfDone();
       },
-      onClosed: () => onStreamClosed(this.#session),
+      onClosed: () => {
+        onStreamClosed(this.#session);
+        // The word it waited for will not come.
+        if (this.#keepsItsPlace()) this.#leaveIfDone();
+      },
       nextLog: () => this.#nextLog(),
       onRevoked: (message) => {
         log.error({ reason: message }, "the server does not know this worker any more");
@@ -307,10 +323,25 @@ export class Agent implements Service {
   /** The server has the last word: a job may be on its way here, and then there is one more to do. */
   async #leaveDrained(): Promise<void> {
     if (this.#isUnregistering || this.#isLeaving) return;
+    if (this.#keepsItsPlace()) {
+      if (this.#isDrainHeard()) await this.#leave({ exitCode: 0, message: "stopped" }, "end");
+      return;
+    }
     this.#isUnregistering = true;
     const mayGo = await this.#unregister();
     this.#isUnregistering = false;
-    if (mayGo && mayLeave(this.#session)) await this.#leave({ exitCode: 0, message: "drained" }, "end");
+    if (!mayGo || !mayLeave(this.#session)) return;
+    await this.#forgetSession();
+    await this.#leave({ exitCode: 0, message: "drained" }, "end");
+  }
+
+  #keepsItsPlace(): boolean {
+    return this.#options.isStatic && this.#drainSequence !== null && !this.#isSentAway;
+  }
+
+  /** From the answer on the server gives it no more jobs. Nobody to answer has none to give. */
+  #isDrainHeard(): boolean {
+    return this.#drainSequence === null || !this.#session.heartbeatsSent.has(this.#drainSequence);
   }
 
   /** What the server has not taken stays with the runner, for the next agent of this directory. */
@@ -324,11 +355,20 @@ export class Agent implements Service {
   }
 
   async #onRevoked(message: string): Promise<void> {
+    await this.#forgetSession();
+    const hint = this.#options.isStatic
+      ? `; it was removed, or the server has another database: ${NEW_TOKEN_HINT}, with which this directory may be used again`
+      : "";
+    await this.#leave({ exitCode: AGENT_REFUSED, message: `${message}${hint}` }, "kill");
+  }
+
+  async #forgetSession(): Promise<void> {
     const { directory, log } = this.#options;
-    await forgetSession(directory).catch((error: unknown) => {
+    try {
+      await forgetSession(directory);
+    } catch (error) {
       log.warn({ err: error }, "could not remove the session");
-    });
-    await this.#leave({ exitCode: AGENT_REFUSED, message }, "kill");
+    }
   }
 
   /** Each part is ended whatever becomes of the others. */

@@ -2,6 +2,7 @@
 
 import { resolve } from "node:path";
 import { systemClock } from "../base/clock.ts";
+import { AGENT_REFUSED } from "../base/exit-codes.ts";
 import { createLogger } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { readSettings, type Flags } from "../base/settings.ts";
@@ -16,6 +17,8 @@ export async function agentMain(options: {
   flags: Flags;
   version: string;
   workerProgram: string;
+  /** Told why the agent has no place here, in words for people. */
+  onRefused?: (message: string) => void;
 }): Promise<number> {
   const settings = readSettings(agentSettings, { env: process.env, flags: options.flags });
   const log = createLogger({ level: settings.logLevel, fields: { process: "agent" } });
@@ -29,6 +32,8 @@ export async function agentMain(options: {
     workerProgram: options.workerProgram,
     environment: process.env,
     offlineExitMs: settings.offlineExit,
+    // Providers choose the ids of their workers.
+    isStatic: settings.workerId === "",
     describe: (capabilities) =>
       describeWorker({
         workerId: settings.workerId,
@@ -39,6 +44,7 @@ export async function agentMain(options: {
         cpuMillis: settings.cpuMillis,
         memoryBytes: settings.memory,
         labels: settings.labels,
+        taints: settings.taints,
         capabilities,
       }),
     clock: systemClock,
@@ -48,6 +54,7 @@ export async function agentMain(options: {
   obeySignals(agent, settings.drainTimeout);
   const end = await agent.done;
   log.info({ reason: end.message, exitCode: end.exitCode }, "agent left");
+  if (end.exitCode === AGENT_REFUSED) options.onRefused?.(end.message);
   return end.exitCode;
 }
 

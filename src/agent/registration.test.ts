@@ -29,6 +29,7 @@ async function setup(t: TestContext) {
   const options: RegistrationOptions = {
     directory,
     server: dialled,
+    serverUrl: server.url,
     worker,
     token: null,
     tokenFile,
@@ -88,6 +89,21 @@ test("gives up at once when the token is refused, and says why", async (t) => {
   await assert.rejects(openSession(options, never), { code: "unauthenticated", message: /was used already/ });
   assert.equal(server.registrations.length, 1);
   await assert.rejects(readFile(join(directory, "session.json")), /ENOENT/);
+});
+
+test("tells a person whose token is refused how to get a new one, and a provider's worker not", async (t) => {
+  const { server, options } = await setup(t);
+  server.onRegister = refuse(Code.Unauthenticated, "register worker: the one-time token is too old");
+  await assert.rejects(openSession({ ...options, worker: { ...worker, workerId: "" } }, never), {
+    code: "unauthenticated",
+    message: `register worker at ${server.url}: the one-time token is too old; \`hodei workers token\` makes a new one`,
+  });
+  await assert.rejects(openSession(options, never), {
+    message: `register worker at ${server.url}: the one-time token is too old`,
+  });
+  await assert.rejects(openSession({ ...options, tokenFile: null }, never), {
+    message: /give a one-time token with --token-file .*`hodei workers token`/,
+  });
 });
 
 test("stops trying when it is told to", async (t) => {

@@ -14,9 +14,17 @@ import { uuidV4, type Random } from "../base/random.ts";
 import { PROTOCOL_VERSION } from "../core/link.ts";
 import type { WorkerInfo } from "../core/worker.ts";
 import { workerInfoToWire } from "../protocol/convert-worker.ts";
+import { dialProblem } from "./dial-problem.ts";
 import type { Dialled } from "./server-link.ts";
 
 const REGISTER_TIMEOUT_MS = 15_000;
+/**
+ * A connection that fails tells so by an event after its call has ended; one that is let go of at once
+ * has nobody left to hear it, and the process would end by it.
+ */
+const SETTLE_MS = 20;
+/** What a person who starts a worker does about a token that is not taken. */
+export const NEW_TOKEN_HINT = "`hodei workers token` makes a new one";
 
 export interface StoredSession {
   workerId: string;
@@ -26,6 +34,8 @@ export interface StoredSession {
 export interface RegistrationOptions {
   directory: string;
   server: Dialled;
+  /** Where it was dialled. */
+  serverUrl: string;
   worker: WorkerInfo;
   tokenFile: string | null;
   token: string | null;
@@ -61,10 +71,17 @@ export async function openSession(options: RegistrationOptions, signal: AbortSig
       await rm(keyPath(options.directory), { force: true });
       return session;
     } catch (error) {
-      if (signal.aborted || !isTransient(error)) throw refusal(error);
-      options.log.warn({ err: errorMessage(error) }, "could not register, trying again");
+      if (signal.aborted) throw refusal(error, options);
+      const problem = dialProblem(error, options.serverUrl);
+      const isFinal = problem.isPermanent || !isTransient(error);
+      if (!isFinal) {
+        const fields = { err: errorMessage(error), server: options.serverUrl, hint: problem.hint };
+        options.log.warn(fields, "could not register, trying again");
+      }
+      await options.clock.sleep(SETTLE_MS, signal);
       // A connection that swallows packets would swallow the next try as well.
       options.server.close();
+      if (isFinal) throw refusal(error, options);
       await options.clock.sleep(backoff.nextDelayMs(), signal);
     }
   }
@@ -131,7 +148,7 @@ async function readToken(options: RegistrationOptions): Promise<string> {
   if (options.tokenFile === null) {
     throw new AppError(
       "invalid_argument",
-      "register worker: give a one-time token with --token-file or HODEI_TOKEN_FILE",
+      `register worker: give a one-time token with --token-file or HODEI_TOKEN_FILE; ${NEW_TOKEN_HINT}`,
     );
   }
   try {
@@ -141,18 +158,28 @@ async function readToken(options: RegistrationOptions): Promise<string> {
   }
 }
 
+/** `Canceled` comes from a connection that was cut: nobody here cancels but by the signal. */
 function isTransient(error: unknown): boolean {
   const { code } = ConnectError.from(error);
   return (
     code === Code.Unavailable ||
     code === Code.DeadlineExceeded ||
     code === Code.Internal ||
-    code === Code.Unknown
+    code === Code.Unknown ||
+    code === Code.Canceled
   );
 }
 
-function refusal(error: unknown): Error {
+function refusal(error: unknown, { serverUrl, worker }: RegistrationOptions): Error {
   const { code, rawMessage } = ConnectError.from(error);
-  const appCode = code === Code.Unauthenticated ? "unauthenticated" : "failed_precondition";
-  return new AppError(appCode, `register worker: ${rawMessage}`, { cause: error });
+  const isToken = code === Code.Unauthenticated;
+  // The token of a worker that somebody's provider made is not for people.
+  const isPersons = worker.workerId === "";
+  const hint = isToken ? (isPersons ? NEW_TOKEN_HINT : "") : dialProblem(error, serverUrl).hint;
+  const what = rawMessage.replace(/^register worker: /, "").trim();
+  return new AppError(
+    isToken ? "unauthenticated" : "failed_precondition",
+    `register worker at ${serverUrl}: ${what}${hint === "" ? "" : `; ${hint}`}`,
+    { cause: error },
+  );
 }

@@ -76,6 +76,14 @@ export const agentSettings = defineSettings({
     unit: "k=v,...",
     description: "Labels for selectors, besides os, arch and hostname.",
   }),
+  taints: setting.string({
+    env: "HODEI_WORKER_TAINTS",
+    flag: "--taints",
+    default: "",
+    unit: "k=v:Effect,...",
+    description:
+      "Keep jobs away that do not tolerate them; the effect is NoSchedule, PreferNoSchedule or NoExecute.",
+  }),
   offlineExit: setting.durationMs({
     env: "HODEI_WORKER_OFFLINE_EXIT",
     flag: "--offline-exit",

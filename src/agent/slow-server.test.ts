@@ -44,6 +44,7 @@ async function setup(t: TestContext, clock: Clock): Promise<FakeServer> {
       HODEI_SPOOL_LIMIT_BYTES: String(SPOOL_LIMIT_BYTES),
     },
     offlineExitMs: null,
+    isStatic: false,
     describe: (capabilities) =>
       describeWorker({
         workerId: WORKER_ID,
@@ -54,6 +55,7 @@ async function setup(t: TestContext, clock: Clock): Promise<FakeServer> {
         cpuMillis: null,
         memoryBytes: null,
         labels: "",
+        taints: "",
         capabilities,
       }),
     clock,

@@ -3,6 +3,7 @@
 import { statfs } from "node:fs/promises";
 import { arch, availableParallelism, hostname, networkInterfaces, platform, totalmem } from "node:os";
 import { AppError } from "../base/errors.ts";
+import { labelKeyProblem, labelValueProblem, TAINT_EFFECTS, type Taint } from "../core/labels.ts";
 import type { WorkerInfo } from "../core/worker.ts";
 
 export async function describeWorker(options: {
@@ -15,6 +16,7 @@ export async function describeWorker(options: {
   cpuMillis: number | null;
   memoryBytes: number | null;
   labels: string;
+  taints: string;
   capabilities: readonly string[];
 }): Promise<WorkerInfo> {
   const disk = await statfs(options.directory);
@@ -33,22 +35,47 @@ export async function describeWorker(options: {
     },
     capabilities: [...options.capabilities],
     labels: { os: platform(), arch: arch(), hostname: hostname(), ...parseLabels(options.labels) },
-    taints: [],
+    taints: parseTaints(options.taints),
   };
 }
 
 /** `a=b,c=d`; spaces around the parts are allowed. */
 export function parseLabels(text: string): Record<string, string> {
   const labels: Record<string, string> = {};
-  for (const part of text.split(",").map((piece) => piece.trim())) {
-    if (part === "") continue;
+  for (const part of partsOf(text)) {
     const [, key, value] = /^([^=]+)=(.*)$/.exec(part) ?? [];
     if (key === undefined || value === undefined) {
       throw new AppError("invalid_argument", `labels: ${JSON.stringify(part)} is not of the form key=value`);
     }
+    const problem = labelKeyProblem(key) ?? labelValueProblem(value);
+    if (problem !== null) throw new AppError("invalid_argument", `labels: ${problem}`);
     labels[key] = value;
   }
   return labels;
+}
+
+/** `gpu=a100:NoSchedule,shared:PreferNoSchedule`: as `formatTaint` of core writes them. */
+export function parseTaints(text: string): Taint[] {
+  return partsOf(text).map((part) => {
+    const [, key = "", value = "", effectText] = /^([^=:]+)(?:=([^:]*))?:([A-Za-z]+)$/.exec(part) ?? [];
+    const effect = TAINT_EFFECTS.find((known) => known === effectText);
+    if (effect === undefined) {
+      throw new AppError(
+        "invalid_argument",
+        `taints: ${JSON.stringify(part)} is not of the form key=value:Effect or key:Effect, with one of ${TAINT_EFFECTS.join(", ")}`,
+      );
+    }
+    const problem = labelKeyProblem(key) ?? labelValueProblem(value);
+    if (problem !== null) throw new AppError("invalid_argument", `taints: ${problem}`);
+    return { key, value, effect };
+  });
+}
+
+function partsOf(list: string): string[] {
+  return list
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "");
 }
 
 function firstAddress(): string {
