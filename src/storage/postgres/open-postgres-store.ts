@@ -49,6 +49,7 @@ export async function openPostgresStore(options: PostgresStoreOptions): Promise<
   await attempting("open database", () => migrate(poolConfig(connection), log));
   const database = openDatabase(connection, { poolSize, clock, log });
   try {
+    await scheduling.forgetHeldReasons(database.pool);
     await scheduling.forgetOldWaitReasons(database.pool);
   } catch (error) {
     // Only tidiness: another start will do it.
@@ -62,6 +63,7 @@ const MAX_WAITING_CALLS = 20_000;
 const MAX_INPUTS_PER_GROUP = 64;
 const MAX_HEARTBEATS_PER_GROUP = 500;
 const MAX_SUBMISSIONS_PER_GROUP = 200;
+const FORGET_REASONS_INTERVAL_MS = 10 * 60_000;
 /** A submission of more jobs than this fills a statement by itself. */
 const LARGE_SUBMISSION_JOBS = 20;
 
@@ -186,14 +188,20 @@ function readJobs({ db }: Database, call: Call) {
   } satisfies Partial<Store>;
 }
 
-function readForScheduling({ pool }: Database, call: Call) {
+function readForScheduling({ pool, clock }: Database, call: Call) {
+  let forgetAtMs = clock.monotonicMs() + FORGET_REASONS_INTERVAL_MS;
   return {
     listPending: (query) => call("list pending jobs", () => scheduling.listPending(pool, query)),
     listActive: () => call("list active jobs", () => scheduling.listActive(pool)),
     listBacklogs: () => call("count waiting jobs", () => scheduling.listBacklogs(pool)),
     countAhead: (job) => call("count waiting jobs", () => scheduling.countAhead(pool, job)),
     nextPendingAtMs: (nowMs) => call("read pending jobs", () => scheduling.nextPendingAtMs(pool, nowMs)),
-    setWaitReasons: (reasons) => call("store wait reasons", () => scheduling.setWaitReasons(pool, reasons)),
+    async setWaitReasons(reasons) {
+      await call("store wait reasons", () => scheduling.setWaitReasons(pool, reasons));
+      if (clock.monotonicMs() < forgetAtMs) return;
+      forgetAtMs = clock.monotonicMs() + FORGET_REASONS_INTERVAL_MS;
+      await call("forget old wait reasons", () => scheduling.forgetOldWaitReasons(pool));
+    },
     listDue: (options) => call("list due jobs", () => scheduling.listDue(pool, options)),
   } satisfies Partial<Store>;
 }

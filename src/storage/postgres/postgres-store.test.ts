@@ -4,23 +4,20 @@ import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Client } from "pg";
-import { systemClock } from "../../base/clock.ts";
+import { systemClock, type Clock } from "../../base/clock.ts";
 import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
 import { systemRandom } from "../../base/random.ts";
-import { newJobOf } from "../conformance/samples.ts";
+import { waitKey } from "../../core/plan.ts";
+import { newJobOf, submit, T0 } from "../conformance/samples.ts";
 import { isProcessAlive, readPidFile } from "../embedded/postmaster.ts";
 import { storeConformance } from "../store-conformance.ts";
 import { openTestDatabase, type TestDatabase } from "../test-database.ts";
 import { openPostgresStore } from "./open-postgres-store.ts";
 
-const open = (database: TestDatabase) =>
-  openPostgresStore({
-    connection: database.connection,
-    clock: systemClock,
-    random: systemRandom,
-    log: silentLogger,
-  });
+const openStore = (database: TestDatabase, clock: Clock) =>
+  openPostgresStore({ connection: database.connection, clock, random: systemRandom, log: silentLogger });
+const open = (database: TestDatabase) => openStore(database, systemClock);
 
 storeConformance("postgres", async () => {
   const database = await openTestDatabase();
@@ -150,6 +147,58 @@ describe("postgres store and its server", () => {
     await (await open(database)).close();
   });
 });
+
+describe("postgres store and reasons to wait", () => {
+  let database: TestDatabase;
+  before(async () => {
+    database = await openTestDatabase();
+  });
+  after(() => database.close());
+  const storedKeys = async () => {
+    const client = new Client(database.connection);
+    await client.connect();
+    try {
+      const { rows } = await client.query<{ key: string }>("SELECT placement_key AS key FROM wait_reasons");
+      return rows.map(({ key }) => key).toSorted();
+    } finally {
+      await client.end();
+    }
+  };
+
+  test("those of keys that no waiting job has are forgotten now and then, and at the next start", async () => {
+    let monotonicMs = 0;
+    const clock = { ...systemClock, monotonicMs: () => monotonicMs };
+    const store = await openStore(database, clock);
+    const [queue, key] = ["some", "deploy"];
+    await submit(store, { queue, concurrency: { key, limit: 1 } });
+    const [job] = await store.listPending(PENDING_QUERY);
+    const placementKey = job?.placementKey ?? "";
+    const used = [placementKey, waitKey.queue(queue), waitKey.concurrency(key)];
+    const unused = ["[1,2,3,4,[]]", waitKey.queue(key), waitKey.concurrency(queue)];
+    const reasons = new Map([...used, ...unused].map((each) => [each, "because"]));
+    await store.setWaitReasons(reasons);
+    assert.deepEqual(await storedKeys(), [...used, ...unused].toSorted());
+    monotonicMs += 60 * 60_000;
+    await store.setWaitReasons(reasons);
+    assert.deepEqual(await storedKeys(), used.toSorted());
+    await store.setWaitReasons(reasons);
+    assert.deepEqual(await storedKeys(), [...used, ...unused].toSorted());
+    await store.close();
+
+    const next = await openStore(database, systemClock);
+    // Whether a queue or a concurrency key is still held up only the new server knows.
+    assert.deepEqual(await storedKeys(), [placementKey]);
+    await next.close();
+  });
+});
+
+const PENDING_QUERY = {
+  nowMs: T0,
+  perQueue: 10,
+  withoutKeys: [],
+  withoutQueues: [],
+  withoutConcurrencyKeys: [],
+};
 
 test("the database of a test run that was killed is removed by the next one", async () => {
   if (process.env["HODEI_TEST_DATABASE_URL"]) return;

@@ -82,9 +82,13 @@ function pendingJobOfRow(row: PendingRow): PendingJob {
   };
 }
 
+/**
+ * PostgreSQL cannot know that few jobs are at work while many wait and many have ended. The order and
+ * a limit, of which it does not see that it is none, make it take the index that holds only those.
+ */
 export const LIST_ACTIVE = `
   SELECT id, queue, concurrency_key, version FROM jobs
-  WHERE waiting_since IS NULL AND deadline_at IS NOT NULL`;
+  WHERE waiting_since IS NULL AND deadline_at IS NOT NULL ORDER BY id LIMIT (SELECT NULL::bigint)`;
 
 export async function listActive(pool: Pool): Promise<ActiveJob[]> {
   const { rows } = await pool.query<{
@@ -206,13 +210,21 @@ export async function setWaitReasons(pool: Pool, reasons: ReadonlyMap<string, st
 /** Reasons of keys that no job waits with any more would pile up for ever. */
 export async function forgetOldWaitReasons(pool: Pool): Promise<void> {
   await pool.query(
-    `WITH used (key) AS (
-      SELECT placement_key FROM jobs WHERE waiting_since IS NOT NULL
-      UNION SELECT $1 || queue FROM jobs WHERE waiting_since IS NOT NULL
-      UNION SELECT $2 || concurrency_key FROM jobs
-        WHERE waiting_since IS NOT NULL AND concurrency_key IS NOT NULL
-    )
-    DELETE FROM wait_reasons w WHERE NOT EXISTS (SELECT FROM used WHERE used.key = w.placement_key)`,
+    `DELETE FROM wait_reasons w WHERE NOT EXISTS (
+      SELECT FROM jobs j
+      CROSS JOIN LATERAL (VALUES (j.placement_key), ($1 || j.queue), ($2 || j.concurrency_key)) AS used (key)
+      WHERE j.waiting_since IS NOT NULL AND used.key = w.placement_key)`,
+    [waitKey.queue(""), waitKey.concurrency("")],
+  );
+}
+
+/**
+ * What holds up a queue or a concurrency key is taken back by the server that said it. If that one has
+ * ended, it holds them up for ever; so the next one begins with none and says them again.
+ */
+export async function forgetHeldReasons(pool: Pool): Promise<void> {
+  await pool.query(
+    "DELETE FROM wait_reasons WHERE starts_with(placement_key, $1) OR starts_with(placement_key, $2)",
     [waitKey.queue(""), waitKey.concurrency("")],
   );
 }
