@@ -23,9 +23,13 @@ export interface Misbehaviour {
   createDelay: Promise<void>;
   /** `destroy`, `inspect` and `list` fail with it. */
   outage: Error | null;
+  /** Only `destroy` fails with it. */
+  destroyFailure: Error | null;
   /** Nobody is told of instances that are gone. */
   isSilent: boolean;
   health: ProviderHealth;
+  /** `healthCheck` waits for it. */
+  healthDelay: Promise<void>;
 }
 
 export class FakeProvider implements Provider {
@@ -49,6 +53,8 @@ export class FakeProvider implements Provider {
       outage: null,
       isSilent: false,
       health: { status: "healthy" },
+      healthDelay: Promise.resolve(),
+      destroyFailure: null,
       ...misbehaviour,
     };
   }
@@ -62,6 +68,7 @@ export class FakeProvider implements Provider {
   async destroy(workerId: string): Promise<void> {
     await Promise.allSettled([this.#creating.get(workerId)]);
     this.#failIfOut("destroy", workerId);
+    if (this.misbehaviour.destroyFailure) throw this.misbehaviour.destroyFailure;
     this.instances.delete(workerId);
   }
 
@@ -76,6 +83,7 @@ export class FakeProvider implements Provider {
   }
 
   async healthCheck(): Promise<ProviderHealth> {
+    await this.misbehaviour.healthDelay;
     return this.misbehaviour.health;
   }
 

@@ -3,42 +3,20 @@ import { test, type TestContext } from "node:test";
 import { AppError } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
 import type { Job } from "../../core/job.ts";
-import { poolWith, type PoolDefinition } from "../../core/pool.ts";
+import type { PoolDefinition } from "../../core/pool.ts";
 import { FakeProvider } from "../../providers/fake/fake-provider.ts";
 import { makeControlPlane } from "../loops/loop-fixtures.ts";
 import { Scheduler } from "../loops/scheduling.ts";
 import { SchedulingState } from "../scheduling/scheduling-state.ts";
-import { fixedPools, poolOf, type Machine, type Pool } from "./pool.ts";
+import { fixedPools } from "./pool.ts";
+import { samplePoolOf } from "./pools-fixtures.ts";
 import { Provisioner } from "./provisioner.ts";
-
-const MACHINE: Machine = {
-  cpuMillis: 8_000,
-  memoryBytes: 2 ** 34,
-  os: "linux",
-  arch: "x64",
-  hostname: "here",
-};
-
-function poolFor(
-  provider: FakeProvider,
-  changes: Partial<PoolDefinition> = {},
-  facts: Partial<Pool> = {},
-): Pool {
-  const definition = poolWith({
-    name: "local",
-    provider: { type: "process" },
-    resources: { cpuMillis: 1_000, memoryBytes: 2 ** 20, diskBytes: 2 ** 20, gpu: 0 },
-    maxWorkers: 3,
-    ...changes,
-  });
-  return { ...poolOf(definition, { provider, providerName: "fake", machine: MACHINE }), ...facts };
-}
 
 function setup(t: TestContext, changes: Partial<PoolDefinition> = {}) {
   const plane = makeControlPlane({ takesOneJob: changes.ephemeral ?? false });
   const provider = new FakeProvider();
   /** The test may change what there is. */
-  const pools = [poolFor(provider, changes)];
+  const pools = [samplePoolOf(provider, changes)];
   const makeProvisioner = (): Provisioner =>
     new Provisioner({ ...plane, pools: fixedPools(pools), serverUrl: () => "http://127.0.0.1:1" });
   const provisioner = makeProvisioner();
@@ -317,8 +295,8 @@ test("goes on with the workers of one provider while another one is away", async
   const away = new FakeProvider({ outage: new Error("no socket") });
   const here = new FakeProvider();
   const pools = [
-    poolFor(away, { name: "a" }, { providerName: "away" }),
-    poolFor(here, { name: "b" }, { providerName: "here" }),
+    samplePoolOf(away, { name: "a" }, { providerName: "away" }),
+    samplePoolOf(here, { name: "b" }, { providerName: "here" }),
   ];
   const provisioner = new Provisioner({
     ...plane,
