@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { JobInput } from "../../core/job-input.ts";
 import { placementKey } from "../../core/placement.ts";
-import type { Store } from "../store.ts";
-import { newId, newJobOf, apply, startJob, resultOf } from "./samples.ts";
+import { waitKey } from "../../core/plan.ts";
+import type { PendingQuery, Store } from "../store.ts";
+import { T0, newId, newJobOf, submit, apply, startJob, resultOf } from "./samples.ts";
 
 export function oddityTests(store: () => Store): void {
   const odd = "nul:\0 half pair:\ud800 quotes:'\"\\ braces:{,} NULL";
@@ -35,6 +36,31 @@ export function oddityTests(store: () => Store): void {
     assert.ok(done.ok);
     assert.deepEqual((await store().getJob(strange.id))?.outputs, { [odd]: odd });
     assert.equal((await store().getAttempt(attemptId))?.message, odd);
+  });
+
+  test("odd queues and concurrency keys of listed jobs can be left out, and have reasons to wait", async () => {
+    for (const text of [odd, "x".repeat(100_000)]) {
+      const id = await submit(store(), { queue: text, concurrency: { key: text, limit: 1 } });
+      const all = {
+        nowMs: T0,
+        perQueue: 10_000,
+        withoutKeys: [],
+        withoutQueues: [],
+        withoutConcurrencyKeys: [],
+      };
+      const listed = async (query: Partial<PendingQuery>) =>
+        (await store().listPending({ ...all, ...query })).find((job) => job.id === id);
+      const job = await listed({});
+      assert.ok(job?.concurrency);
+      assert.equal(await listed({ withoutQueues: [job.queue] }), undefined);
+      assert.equal(await listed({ withoutConcurrencyKeys: [job.concurrency.key] }), undefined);
+      for (const key of [waitKey.concurrency(job.concurrency.key), waitKey.queue(job.queue)]) {
+        await store().setWaitReasons(new Map([[key, key.slice(0, 8)]]));
+        assert.equal((await store().getJob(id))?.message, key.slice(0, 8));
+        await store().setWaitReasons(new Map([[key, ""]]));
+        assert.equal((await store().getJob(id))?.message, "");
+      }
+    }
   });
 
   test("very long names, keys and selectors are stored", async () => {
