@@ -219,7 +219,7 @@ function processEntry(command: CliEnvironment["processCommands"][number]): Comma
     description: command.description,
     load: async () => ({
       configure: (target) => command.addOptions(target),
-      run: (call) => command.run(call.options),
+      run: (call) => command.run(call.options, call.operands),
     }),
   };
 }

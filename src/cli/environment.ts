@@ -25,7 +25,7 @@ export interface ProcessCommand {
   description: string;
   addOptions(command: Command): void;
   /** Resolves with the exit code when the process has ended its work. */
-  run(options: Record<string, unknown>): Promise<number>;
+  run(options: Record<string, unknown>, operands: readonly string[]): Promise<number>;
 }
 
 export type Interruption = "SIGINT" | "SIGTERM";

@@ -2,8 +2,10 @@
 
 import { formatDurationMs } from "../../base/quantities.ts";
 import { isFinal } from "../../core/job.ts";
+import { formatRequirement } from "../../core/labels.ts";
 import { workerFromWire } from "../../protocol/convert-worker.ts";
 import { jobFromWire, type JobView } from "../../protocol/convert.ts";
+import { formatToleration } from "../../spec/placement-texts.ts";
 import { call } from "../call.ts";
 import type { CliCommand, Colors } from "../command.ts";
 import type { Connection } from "../connection.ts";
@@ -67,7 +69,10 @@ function describeJob(job: JobView, seen: Seen): string {
     ["progress", job.progress ? `${Math.round(job.progress.percent)} % ${job.progress.message}` : ""],
     ["queue", `${definition.queue}${definition.priority === 0 ? "" : `, priority ${definition.priority}`}`],
     ["labels", pairs(definition.labels)],
-    ["selector", pairs(definition.selector)],
+    ["selector", selectorText(definition)],
+    ["tolerates", definition.tolerations.map(formatToleration).join(" ")],
+    ["needs", definition.capabilities.join(" ")],
+    ["at a time", concurrencyText(definition)],
     ["runs", definition.command ? commandText(definition.command) : `${definition.steps.length} steps`],
     ["timeout", formatDurationMs(definition.timeoutMs)],
     ["created", timeText(job.createdAtMs)],
@@ -107,6 +112,15 @@ function pairs(map: Record<string, string>): string {
   return Object.entries(map)
     .map(([key, value]) => `${key}=${value}`)
     .join(" ");
+}
+
+function selectorText({ selector, selectorExpressions }: JobView["definition"]): string {
+  const equal = Object.entries(selector).map(([key, value]) => `${key}=${value}`);
+  return [...equal, ...selectorExpressions.map(formatRequirement)].join(",");
+}
+
+function concurrencyText({ concurrency }: JobView["definition"]): string {
+  return concurrency === null ? "" : `${concurrency.limit} with the key ${concurrency.key}`;
 }
 
 function commandText(command: NonNullable<JobView["definition"]["command"]>): string {
