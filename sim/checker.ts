@@ -125,8 +125,26 @@ export class Checker {
       this.fail("stale_taken", name);
     }
     if (after.version !== before.version + 1) this.fail("version_skipped", name);
+    if (input.type === "assign") this.#checkKey(after);
+    if (input.type === "cancel" && input.cause === "preempted") this.#checkRoom(before, name);
     if (input.type === "retry") Object.assign(facts, { userRetries: 0, infrastructureRetries: 0 });
     if (input.type === "finish" || input.type === "lose") this.#attemptEnded(facts, { input, before });
+  }
+
+  #checkKey({ id, definition: { concurrency } }: Job): void {
+    if (concurrency === null) return;
+    let atWork = 0;
+    for (const { job } of this.jobs.values()) {
+      const isAtWork = job.state !== "pending" && !isFinal(job.state);
+      if (isAtWork && job.definition.concurrency?.key === concurrency.key) atWork += 1;
+    }
+    if (atWork > concurrency.limit)
+      this.fail("key_exceeded", `${this.#jobName(id)}: ${atWork} of ${concurrency.limit}`);
+  }
+
+  #checkRoom({ definition }: Job, name: string): void {
+    const isFor = [...this.jobs.values()].some(({ job }) => job.definition.priority > definition.priority);
+    if (!definition.preemptible || !isFor) this.fail("room_for_nothing", name);
   }
 
   #attemptEnded(
@@ -147,7 +165,8 @@ export class Checker {
     const exit = this.#attempts.get(input.attemptId)?.exit;
     if (job.state === "succeeded" && exit?.exitCode !== 0) this.fail("false_success", name);
     if (job.state === "timed_out") this.#checkTimeout(input.attemptId, job, name);
-    if (job.state === "pending") this.#countRetry(facts, cause, name);
+    const madeRoom = before.cancelCause === "preempted" && cause === "cancelled";
+    if (job.state === "pending" && !madeRoom) this.#countRetry(facts, cause, name);
   }
 
   #checkLog(attemptId: string, logEnd: number, name: string): void {

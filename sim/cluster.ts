@@ -150,7 +150,6 @@ export class Cluster {
     this.#serverStartedAtMs = this.time.nowMs;
     const random = new SimRandom(scenario.seed, `server ${this.#serverStarts}`);
     this.trace.add(`server starts (${this.#serverStarts})`);
-    const { capacity, ...pool } = scenario.pool;
     const server = new SimServer({
       host,
       random,
@@ -158,7 +157,7 @@ export class Cluster {
       database,
       disk,
       platform,
-      pool: { ...pool, capacity, name: "sim", labels: {} },
+      pool: scenario.pool,
     });
     this.server = server;
     server.process.onDeath(() => {

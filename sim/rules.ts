@@ -17,6 +17,8 @@ export const RULES = {
   final_changed: "a final state changes by a retry by hand only",
   version_skipped: "each change adds one to the version of a job",
   over_budget: "a job is not retried more often than its policy allows",
+  key_exceeded: "of the jobs with one concurrency key no more are at work than it allows",
+  room_for_nothing: "only a job that allows it makes room, and only for one with a higher priority",
   deadline_passed: "no state outlives its deadline while the server can act",
   wish_ignored: "a job is frozen exactly if a pause is wanted, soon after all can talk to each other",
   does_not_end: "every job ends once the faults have stopped",

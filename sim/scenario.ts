@@ -149,6 +149,8 @@ function drawSubmissions(
   const count = random.whole(1, random.pick([1, 3, 6]));
   const isLoud = random.chance(0.04);
   const hasUnkillable = hasFaults && random.chance(0.04);
+  const keys = random.pick([[], [], [{ key: "one", limit: 1 }], [{ key: "two", limit: 2 }]]);
+  const preemptibleShare = random.pick([0, 0, 0.5, 1]);
   return Array.from({ length: count }, (_, index) => {
     const atMs = random.between(0, random.pick([1, 0.7]) * faultsMs * random.pick([0.1, 1]));
     const script = drawScript(random, { isLoud, hasUnkillable, isLong });
@@ -156,7 +158,12 @@ function drawSubmissions(
       atMs,
       key: `key-${index}`,
       isRepeated: random.chance(0.2),
-      definition: drawDefinition(random, { index, script, isLong }),
+      definition: {
+        ...drawDefinition(random, { index, script, isLong }),
+        concurrency: random.chance(0.7) ? (keys[0] ?? null) : null,
+        preemptible: random.chance(preemptibleShare),
+        queue: random.pick(["default", "default", "other"]),
+      },
       acts: drawActs(random, atMs, faultsMs),
     };
   });

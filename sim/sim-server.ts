@@ -8,13 +8,20 @@ import { Loop } from "../src/base/loop.ts";
 import { stopAll, type Service } from "../src/base/service.ts";
 import { steadyClock } from "../src/base/steady-clock.ts";
 import { isFinal, type Job } from "../src/core/job.ts";
+import { poolWith } from "../src/core/pool.ts";
+import type { WorkerCapacity } from "../src/core/worker.ts";
 import { jobsApi } from "../src/server/api/jobs.ts";
+import type { LogReader } from "../src/server/api/logs.ts";
+import { Submissions } from "../src/server/api/submissions.ts";
 import { workersApi } from "../src/server/api/workers.ts";
 import { JobBus } from "../src/server/job-bus.ts";
 import { deadlineRound } from "../src/server/loops/deadlines.ts";
 import { livenessRound } from "../src/server/loops/liveness.ts";
-import { Provisioner, type Pool } from "../src/server/loops/provisioning.ts";
 import { Scheduler } from "../src/server/loops/scheduling.ts";
+import { fixedPools, poolOf, type Pool } from "../src/server/pools/pool.ts";
+import { Provisioner } from "../src/server/pools/provisioner.ts";
+import { createSchedulerView } from "../src/server/scheduling/scheduling-desk.ts";
+import { SchedulingState } from "../src/server/scheduling/scheduling-state.ts";
 import { HeartbeatWriter } from "../src/server/workers/heartbeat-writer.ts";
 import { linkApi } from "../src/server/workers/link-api.ts";
 import { WorkerConnections } from "../src/server/workers/worker-connections.ts";
@@ -38,7 +45,7 @@ export interface ServerParts {
   database: SimDatabase;
   disk: ServerDisk;
   platform: SimPlatform;
-  pool: Omit<Pool, "provider">;
+  pool: { capacity: WorkerCapacity; maxWorkers: number; idleTimeoutMs: number; ephemeral: boolean };
 }
 
 type Apis = ReturnType<typeof jobsApi> & ReturnType<typeof workersApi>;
@@ -81,28 +88,38 @@ export class SimServer {
   async #start(clock: SimProcess["clock"]): Promise<void> {
     const { random, network, database, disk, platform } = this.#parts;
     const store = database.connect(this.process);
-    const pool: Pool = { ...this.#parts.pool, provider: new SimProvider(platform, this.process) };
+    const pool = simPool(this.#parts.pool, new SimProvider(platform, this.process));
     const nothing = (): void => {};
     const hints = { scheduling: nothing, provisioning: nothing };
     const events = new JobBus();
-    const shared = {
+    const connections = new WorkerConnections((name) => (name === pool.name ? pool.definition : null));
+    const plannedPools = () => provisioner.plannedPools();
+    const scheduling = new SchedulingState({ store, connections, clock, plannedPools });
+    const shared: SharedParts = {
       store,
       clock,
       random,
       log: silentLogger,
-      connections: new WorkerConnections((name) => name === pool.name && pool.ephemeral),
+      connections,
+      scheduling,
       onJobChanged(job: Job): void {
         events.publish(job);
+        scheduling.onJobChanged(job);
         if (isFinal(job.state) || job.state === "pending") hints.scheduling();
+      },
+      onWanted(job: Job): void {
+        connections.jobSeen(job);
+        shared.onJobChanged(job);
       },
       onRoom: () => hints.scheduling(),
       onIdle: () => hints.provisioning(),
     };
     const heartbeats = new HeartbeatWriter({ store, clock, log: silentLogger });
     const logs = new SimLogs({ disk, process: this.process, store });
-    const provisioner = new Provisioner({ ...shared, pools: [pool], serverUrl: () => "sim" });
+    const provisioner = new Provisioner({ ...shared, pools: fixedPools([pool]), serverUrl: () => "sim" });
     try {
       await store.version();
+      await scheduling.load();
       network.listener = { process: this.process, link: linkApi({ ...shared, logs, heartbeats }) };
       await provisioner.adopt();
     } catch {
@@ -133,7 +150,12 @@ export class SimServer {
     const loop = (name: string, periodMs: number, run: (signal: AbortSignal) => Promise<void>): Loop =>
       new Loop({ name, periodMs, run, clock, log: silentLogger });
     const provisioning = loop("provisioning", PROVISIONING_PERIOD_MS, () => provisioner.round());
-    const scheduler = new Scheduler({ ...shared, provisioner, hint: () => hints.scheduling() });
+    const scheduler = new Scheduler({
+      ...shared,
+      state: shared.scheduling,
+      provision: (wanted) => provisioner.provision(wanted),
+      hint: () => hints.scheduling(),
+    });
     const scheduling = loop("scheduling", SCHEDULING_PERIOD_MS, (signal) => scheduler.round(signal));
     const deadlines = loop("deadlines", DEADLINE_PERIOD_MS, () => deadlineRound(shared));
     const liveness = loop("liveness", LIVENESS_PERIOD_MS, () => livenessRound(shared));
@@ -143,21 +165,43 @@ export class SimServer {
   }
 
   #makeApi(shared: SharedParts, events: JobBus): Apis {
-    const { store, clock, random, connections } = shared;
-    const onWanted = (job: Job): void => {
-      connections.jobSeen(job);
-      shared.onJobChanged(job);
-    };
-    const onDrained = (workerId: string, reason: string): void => {
-      connections.get(workerId)?.drain(reason);
-      shared.onIdle();
-    };
+    const { connections, onRoom, onIdle } = shared;
+    const submissions = new Submissions({
+      ...shared,
+      scheduler: createSchedulerView(shared),
+      onQueued: onRoom,
+    });
+    // Nobody reads logs through the API here.
+    const logs: Pick<LogReader, "read"> = { async *read() {} };
     return {
-      ...jobsApi({ store, clock, random, events, onQueued: () => shared.onRoom(), onWanted }),
-      ...workersApi({ store, onDrained }),
+      ...jobsApi({ ...shared, events, logs, submissions, onQueued: onRoom }),
+      ...workersApi({
+        ...shared,
+        onDrained(workerId, reason) {
+          connections.get(workerId)?.drain(reason);
+          onIdle();
+        },
+        onCordoned: (workerId) => connections.noteCordon(workerId, shared.store),
+        removeWorker: async () => false,
+        removeStatic: async () => {},
+      }),
     };
   }
 }
+
+function simPool({ capacity, ...limits }: ServerParts["pool"], provider: SimProvider): Pool {
+  const { cpuMillis, memoryBytes, diskBytes, gpu, jobs } = capacity;
+  const definition = poolWith({
+    name: "sim",
+    provider: { type: "process" },
+    resources: { cpuMillis, memoryBytes, diskBytes, gpu },
+    jobsPerWorker: jobs,
+    ...limits,
+  });
+  return poolOf(definition, { provider, providerName: provider.name, machine: MACHINE });
+}
+
+const MACHINE = { cpuMillis: 4_000, memoryBytes: 2 ** 33, os: "sim", arch: "sim", hostname: "sim" };
 
 interface SharedParts {
   store: Store;
@@ -165,7 +209,9 @@ interface SharedParts {
   random: SimRandom;
   log: typeof silentLogger;
   connections: WorkerConnections;
+  scheduling: SchedulingState;
   onJobChanged(job: Job): void;
+  onWanted(job: Job): void;
   onRoom(): void;
   onIdle(): void;
 }

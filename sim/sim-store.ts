@@ -63,14 +63,18 @@ function watched(store: Store, checker: Checker): Store {
   };
 }
 
+/** Its methods, also those that it takes over. */
 function bound(store: Store): Store {
-  const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(store)).filter(
-    (name) => name !== "constructor",
-  );
   const target = store as unknown as Record<string, (...args: unknown[]) => unknown>;
-  return Object.fromEntries(
-    methods.map((name) => [name, (...args: unknown[]) => target[name]?.(...args)]),
-  ) as unknown as Store;
+  const methods: [string, unknown][] = [];
+  for (let part: object = store; part !== Object.prototype; part = Object.getPrototypeOf(part) as object) {
+    for (const name of Object.getOwnPropertyNames(part)) {
+      if (name !== "constructor" && typeof target[name] === "function") {
+        methods.push([name, (...args: unknown[]) => target[name]?.(...args)]);
+      }
+    }
+  }
+  return Object.fromEntries(methods) as unknown as Store;
 }
 
 class StoreConnection {

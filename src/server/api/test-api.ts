@@ -134,7 +134,7 @@ async function openParts(options: TestApiOptions) {
     submissions: new Submissions(base),
     onWanted: (job: Job) => wanted.push(job),
     onDrained: (workerId: string) => drained.push(workerId),
-    onCordoned: (workerId: string) => cordoned.push(workerId),
+    onCordoned: async (workerId: string) => void cordoned.push(workerId),
     removeWorker: (workerId: string, reason: string) => pools.removeWorker(workerId, reason),
     removeStatic: async (worker: Worker, reason: string) => {
       removed.push({ worker, reason });

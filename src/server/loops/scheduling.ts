@@ -19,7 +19,7 @@ export interface SchedulingDependencies extends RoundDependencies {
   /** Asks for another round. */
   hint(): void;
   /** A round is over. */
-  onRound?(round: { seconds: number; jobs: number; isLook: boolean }): void;
+  onRound?(round: { durationMs: number; jobsExamined: number }): void;
 }
 
 /** A look at the whole queue takes one part in so many of the time. */
@@ -47,7 +47,7 @@ export class Scheduler implements Service {
     await round.run();
     if (isLook && !signal.aborted) await this.#storeReasons(round.reasons);
     const endedAtMs = clock.monotonicMs();
-    onRound?.({ seconds: (endedAtMs - startedAtMs) / 1_000, jobs: round.jobsRead, isLook });
+    onRound?.({ durationMs: endedAtMs - startedAtMs, jobsExamined: round.jobsRead });
     if (isLook) {
       this.#nextLookAtMs = endedAtMs + Math.min(MAX_LOOK_INTERVAL_MS, LOOK_SHARE * (endedAtMs - startedAtMs));
     }

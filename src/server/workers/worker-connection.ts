@@ -47,6 +47,8 @@ export interface ConnectionDependencies {
   log: Logger;
   /** A job has changed. */
   onJobChanged(job: Job): void;
+  /** So much more of the log of an attempt is on disk. */
+  onLogStored?(attemptId: string, bytes: number): void;
   /** The worker has room for a job again. */
   onRoom(): void;
   /** The worker came or went, or holds nothing any more. */
@@ -228,6 +230,8 @@ export class WorkerConnection {
   /** Appends that became durable together are acknowledged once. */
   #noteDurable(attemptId: string, length: number): void {
     const isFirst = this.#durable.size === 0;
+    const before = this.session.attempts.get(attemptId)?.logDurable ?? 0;
+    if (length > before) this.#deps.onLogStored?.(attemptId, length - before);
     this.#durable.set(attemptId, Math.max(length, this.#durable.get(attemptId) ?? 0));
     if (!isFirst) return;
     queueMicrotask(() => {

@@ -7,6 +7,7 @@ import type { PlacedJob, PlannedWorker } from "../../core/plan.ts";
 import type { PlacementStrategy } from "../../core/pool.ts";
 import type { LiveAttemptView } from "../../core/server-session.ts";
 import type { WorkerCapacity } from "../../core/worker.ts";
+import type { Store } from "../../storage/store.ts";
 import type { WorkerConnection } from "./worker-connection.ts";
 import { workerLabels } from "./worker-labels.ts";
 
@@ -178,10 +179,11 @@ export class WorkerConnections implements Service {
       }));
   }
 
-  /** Gives a worker no new jobs, or gives it some again. */
-  cordon(workerId: string, isCordoned: boolean): void {
+  /** Somebody has changed whether a worker is cordoned: looks it up. */
+  async noteCordon(workerId: string, store: Pick<Store, "getWorker">): Promise<void> {
+    const worker = await store.getWorker(workerId);
     const connection = this.get(workerId);
-    if (connection) connection.isCordoned = isCordoned;
+    if (connection && worker) connection.isCordoned = worker.cordoned;
   }
 
   #takesOneJob(pool: string): boolean {

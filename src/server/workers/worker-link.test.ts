@@ -22,6 +22,7 @@ import { openLogStore } from "../logs/log-store.ts";
 import { FakeWorker } from "./fake-worker.ts";
 import { HeartbeatWriter } from "./heartbeat-writer.ts";
 import { linkApi } from "./link-api.ts";
+import { removeStaticWorker } from "./remove-static-worker.ts";
 import { WorkerConnections } from "./worker-connections.ts";
 
 const newId = (): string => uuidV7(systemClock, systemRandom);
@@ -58,7 +59,15 @@ async function setup(t: TestContext, options: { takesOneJob?: boolean } = {}) {
     port: 0,
     routes: (router) =>
       router.service(WorkerService, {
-        ...workersApi({ store, onDrained: (id, reason) => connections.get(id)?.drain(reason) }),
+        ...workersApi({
+          ...common,
+          store,
+          onDrained: (id, reason) => connections.get(id)?.drain(reason),
+          onCordoned: (id) => connections.noteCordon(id, store),
+          removeWorker: async () => false,
+          removeStatic: (worker, reason) =>
+            removeStaticWorker({ worker, reason }, { ...common, store, connections }),
+        }),
         ...link,
       }),
     interceptors: [errorInterceptor(common)],

@@ -1,0 +1,116 @@
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { eventually } from "../src/base/eventually.ts";
+import { JobState, type Job } from "../src/protocol/gen/hodei/v1/jobs_pb.ts";
+import { allJobs, apiClient, type ApiClient } from "./api-client.ts";
+import { Place } from "./program.ts";
+
+/** Of each queue. `HODEI_TEST_FAIR_JOBS=2000` is the size that the design promises. */
+const JOBS = Number(process.env["HODEI_TEST_FAIR_JOBS"] ?? 200);
+
+describe("queues that share the workers", () => {
+  let place: Place;
+  let api: ApiClient;
+  before(async () => {
+    place = await Place.make();
+    await place.startServer(["--max-workers", "1", "--worker-jobs", "4"]);
+    api = await apiClient(place);
+  });
+  after(async () => {
+    await place.stopDev();
+    await place.remove();
+  });
+
+  const no = { commandType: { case: "shell" as const, value: { cmd: "true", args: [] } } };
+
+  test("with weights 3 and 1 share the starts 3 to 1 while both wait, and a job that fits nowhere delays nobody", async (t) => {
+    await api.scheduler.configureScheduler({
+      queues: [
+        { name: "big", weight: 3, paused: true },
+        { name: "small", weight: 1, paused: true },
+      ],
+    });
+    await api.jobs.queueJobs({
+      jobs: Array.from({ length: 20 }, () => ({
+        definition: {
+          name: "giant",
+          queue: "big",
+          command: no,
+          priority: 100,
+          resources: { cpuMillis: 900_000 },
+        },
+        acceptUnplaceable: true,
+      })),
+    });
+    for (const queue of ["big", "small"]) {
+      await api.jobs.queueJobs({
+        jobs: Array.from({ length: JOBS }, () => ({ definition: { name: queue, queue, command: no } })),
+      });
+    }
+    await api.scheduler.configureScheduler({
+      queues: [
+        { name: "big", weight: 3 },
+        { name: "small", weight: 1 },
+      ],
+    });
+    const ended = await eventually(
+      async () => {
+        const jobs = (await allJobs(api)).filter(({ definition }) => definition?.name !== "giant");
+        return jobs.every(({ state }) => state === JobState.SUCCEEDED) ? jobs : null;
+      },
+      { timeoutMs: 30_000 + 60 * JOBS, intervalMs: 500, what: "the end of all jobs" },
+    );
+    const starts = inOrderOfStart(ended).map(({ definition }) => definition?.queue ?? "");
+    const untilEmpty = starts.slice(0, starts.lastIndexOf("big") + 1);
+    const share = untilEmpty.filter((queue) => queue === "big").length / untilEmpty.length;
+    t.diagnostic(
+      `${JOBS} jobs each: ${(share * 100).toFixed(2)} % of ${untilEmpty.length} starts, 75 % is due`,
+    );
+    assert.ok(Math.abs(share - 0.75) < 0.75 * 0.05, `share ${share}`);
+    const { queues } = await api.scheduler.getQueueStatus({});
+    const pending = queues.map(({ config, pending: count }) => [config?.name, Number(count)]);
+    assert.deepEqual(pending, [
+      ["big", 20],
+      ["small", 0],
+    ]);
+  });
+
+  test("start jobs in the order of their priority, over all queues", async () => {
+    const priorities = Array.from({ length: 60 }, (_, index) => (index * 37) % 10);
+    await api.scheduler.configureScheduler({
+      queues: ["a", "b", "c"].map((name) => ({ name, paused: true })),
+    });
+    await api.jobs.queueJobs({
+      jobs: priorities.map((priority, index) => ({
+        definition: { name: "ranked", queue: ["a", "b", "c"][index % 3] ?? "", command: no, priority },
+      })),
+    });
+    await api.scheduler.configureScheduler({ queues: [], resetQueues: ["a", "b", "c"] });
+    const ended = await eventually(
+      async () => {
+        const jobs = (await allJobs(api)).filter(({ definition }) => definition?.name === "ranked");
+        return jobs.every(({ state }) => state === JobState.SUCCEEDED) ? jobs : null;
+      },
+      { timeoutMs: 30_000, intervalMs: 200, what: "the end of all jobs" },
+    );
+    const started = inOrderOfStart(ended).map(({ definition }) => definition?.priority ?? 0);
+    assert.deepEqual(
+      started,
+      started.toSorted((a, b) => b - a),
+    );
+  });
+});
+
+/** By the time at which they were given to a worker; alike times in the order of their attempts. */
+function inOrderOfStart(jobs: readonly Job[]): Job[] {
+  const place = ({ attempts }: Job): [number, string] => {
+    const attempt = attempts.at(-1);
+    return [attempt?.scheduledAt ? timestampMs(attempt.scheduledAt) : 0, attempt?.id ?? ""];
+  };
+  return jobs.toSorted((a, b) => {
+    const [timeA, idA] = place(a);
+    const [timeB, idB] = place(b);
+    return timeA - timeB || idA.localeCompare(idB);
+  });
+}
