@@ -148,7 +148,6 @@ export class DockerProvider implements Provider {
   }
 
   async healthCheck(): Promise<ProviderHealth> {
-    const { image, pull } = this.#options;
     try {
       await this.#engine.bytes({
         method: "GET",
@@ -156,9 +155,8 @@ export class DockerProvider implements Provider {
         what: "ask the container engine how it is",
         timeoutMs: HEALTH_TIMEOUT_MS,
       });
-      const isMissing = pull === "never" && (await this.#images.variables()) === null;
-      if (!isMissing) return { status: "healthy" };
-      return { status: "degraded", reason: `image ${image} is not there, and pulling is set to never` };
+      const reason = await this.#images.problem();
+      return reason === null ? { status: "healthy" } : { status: "degraded", reason };
     } catch (error) {
       return { status: "unhealthy", reason: errorMessage(error) };
     }

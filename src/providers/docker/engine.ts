@@ -55,18 +55,21 @@ export class Engine {
   readonly #target: Target;
   readonly #agent: HttpAgent | HttpsAgent;
   readonly #request: typeof httpRequest;
+  /** A socket has no name of its own; over TCP the name is also what a certificate is checked for. */
+  readonly #hostHeader: Record<string, string>;
 
   /** @throws AppError `invalid_argument` for an address that is none, or TLS files that are not there. */
   constructor(options: EngineOptions) {
     this.#clock = options.clock;
     this.#host = options.host;
-    const address = parseAddress(options.host);
+    const address = parseAddress(options.host, options.tlsDirectory === null ? 2375 : 2376);
     const tls = options.tlsDirectory === null ? null : readTlsFiles(options.tlsDirectory);
     const isTls = tls !== null && "host" in address;
     const keepAlive = { keepAlive: true, keepAliveMsecs: KEEP_ALIVE_MS };
     this.#agent = isTls ? new HttpsAgent({ ...keepAlive, ...tls }) : new HttpAgent(keepAlive);
     this.#request = isTls ? httpsRequest : httpRequest;
     this.#target = { ...address, agent: this.#agent };
+    this.#hostHeader = "socketPath" in address ? { host: "docker" } : {};
   }
 
   /** The answer, read as JSON; null if it is empty. */
@@ -119,7 +122,7 @@ export class Engine {
         ...this.#target,
         method,
         path: `${path}${search}`,
-        headers: { host: "docker", ...type, ...headers },
+        headers: { ...this.#hostHeader, ...type, ...headers },
         ...(signal ? { signal } : {}),
       });
       request.once("response", resolve);
@@ -136,15 +139,27 @@ export class Engine {
   #failure(what: string, error: unknown): AppError {
     if (error instanceof AppError) return error;
     const code = systemErrorCode(error);
-    const explained = {
-      ENOENT: "its socket is not there; is it installed and running?",
-      EACCES: "no permission to use its socket; root or a member of its group may",
-      ECONNREFUSED: "nobody listens there",
-    }[code ?? ""];
-    const why = explained ?? errorMessage(error);
+    const why = explanation(code) ?? errorMessage(error);
     const kind: ErrorCode = code === "EACCES" ? "permission_denied" : "unavailable";
     return new AppError(kind, `${what}: no container engine at ${this.#host}: ${why}`, { cause: error });
   }
+}
+
+/** What a failed connection means, and what to do; null if the error says more itself. */
+function explanation(code: string | null): string | null {
+  const explained: Record<string, string> = {
+    ENOENT: "its socket is not there; is it installed and running?",
+    EACCES: "no permission to use its socket; root or a member of its group may",
+    ECONNREFUSED: "nobody listens there; is it running?",
+    ENOTFOUND: "there is no machine of this name",
+    EPROTO: "it does not speak TLS there; leave the TLS directory out, or give its TLS port (usually 2376)",
+    CERT_HAS_EXPIRED: "its certificate has expired; make a new one",
+    ERR_TLS_CERT_ALTNAME_INVALID: "its certificate is for another name; dial it by a name that it is for",
+  };
+  if (code === null) return null;
+  const isUntrusted = /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/.test(code);
+  if (isUntrusted) return `its certificate is not of the authority in ca.pem (${code})`;
+  return explained[code] ?? null;
 }
 
 /** True if the engine does not know what was asked for. */
@@ -157,12 +172,15 @@ export function isConflict(error: unknown): boolean {
   return error instanceof AppError && error.code === "already_exists";
 }
 
-function parseAddress(host: string): { socketPath: string } | { host: string; port: number } {
+function parseAddress(
+  host: string,
+  usualPort: number,
+): { socketPath: string } | { host: string; port: number } {
   const url = URL.canParse(host) ? new URL(host) : null;
   if (url?.protocol === "unix:" && url.pathname !== "") return { socketPath: url.pathname };
   if (url && ["tcp:", "http:", "https:"].includes(url.protocol) && url.hostname !== "") {
     const bare = url.hostname.replace(/^\[|\]$/g, "");
-    return { host: bare, port: Number(url.port || 2375) };
+    return { host: bare, port: Number(url.port || usualPort) };
   }
   throw new AppError(
     "invalid_argument",
@@ -216,6 +234,10 @@ function refusal(what: string, status: number, message: string): AppError {
   };
   const code =
     codes[status] ?? (PERMANENT_START_FAILURE.test(message) ? "failed_precondition" : "unavailable");
+  if (/HTTP request to an HTTPS server/i.test(message)) {
+    const advice = "the engine wants TLS; give the directory with ca.pem, cert.pem and key.pem";
+    return new AppError("failed_precondition", `${what}: ${advice}`, { details: { status } });
+  }
   return new AppError(code, `${what}: ${message || `the engine answered with status ${status}`}`, {
     details: { status },
   });

@@ -174,3 +174,13 @@ test("knows the registry of an image by its name", () => {
   assert.equal(registryOf("localhost/a"), "localhost");
   assert.equal(registryOf("host:5000/a"), "host:5000");
 });
+
+test("remembers why a download failed until the image is there", { skip }, async (t) => {
+  const { open } = await setup(t);
+  const images = open({ authFile: null });
+  assert.equal(await images.problem(), null);
+  await assert.rejects(images.ensure());
+  assert.match((await images.problem()) ?? "", /^pull image .*: /);
+  await open().ensure();
+  assert.equal(await images.problem(), null);
+});

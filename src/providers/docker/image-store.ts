@@ -24,6 +24,8 @@ export class ImageStore {
   readonly #engine: Engine;
   readonly #options: ImageOptions;
   #pulling: Promise<void> | null = null;
+  /** Why the last download failed; null if it did not. */
+  #pullFailure: string | null = null;
 
   constructor(engine: Engine, options: ImageOptions) {
     this.#engine = engine;
@@ -48,6 +50,14 @@ export class ImageStore {
     return pulled;
   }
 
+  /** Why the image cannot be had; null if it is there, or nobody has tried yet. */
+  async problem(): Promise<string | null> {
+    const { pull, image } = this.#options;
+    if (pull !== "never" && this.#pullFailure === null) return null;
+    if ((await this.variables()) !== null) return null;
+    return this.#pullFailure ?? `image ${image} is not there, and pulling is set to never`;
+  }
+
   /** Null if the engine does not have the image. */
   async variables(): Promise<string[] | null> {
     const { image } = this.#options;
@@ -65,10 +75,20 @@ export class ImageStore {
   }
 
   #pullOnce(): Promise<void> {
-    this.#pulling ??= this.#pull().finally(() => {
+    this.#pulling ??= this.#noteFailure(this.#pull()).finally(() => {
       this.#pulling = null;
     });
     return this.#pulling;
+  }
+
+  async #noteFailure(pull: Promise<void>): Promise<void> {
+    try {
+      await pull;
+      this.#pullFailure = null;
+    } catch (error) {
+      this.#pullFailure = errorMessage(error);
+      throw error;
+    }
   }
 
   async #pull(): Promise<void> {
