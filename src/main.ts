@@ -36,16 +36,27 @@ const processCommands: ProcessCommand[] = [
   {
     name: "agent",
     description: "Run a worker on this machine",
-    addOptions: (command) => addSettings(command, agentSettings),
-    async run(options) {
-      const { agentMain } = await import("./agent/main.ts");
-      return agentMain({ ...program, flags: options as Flags });
+    addOptions: addAgentOptions,
+    async run(options, [action]) {
+      const { agentCommand } = await import("./agent/main.ts");
+      return agentCommand({ ...program, flags: options as Flags, action });
     },
   },
 ];
 
 function addSettings(command: Command, table: SettingsTable): void {
   for (const { flags, description } of settingsOptions(table)) command.option(flags, description);
+}
+
+function addAgentOptions(command: Command): void {
+  command
+    .argument("[action]", "install: run it as a service of systemd; uninstall: end that")
+    .usage("[options]\n       hodei agent install [options]\n       hodei agent uninstall [--unit NAME]");
+  addSettings(command, agentSettings);
+  command
+    .option("--user <name>", "of install: who runs the worker and its jobs; root by default")
+    .option("--unit <name>", "of install and uninstall: the name of the unit; hodei-worker by default")
+    .option("--print", "of install: write the unit to standard output and do nothing else");
 }
 
 function greet(server: { url: string; grpcUrl: string; databaseVersion: string }): void {

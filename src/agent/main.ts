@@ -2,6 +2,7 @@
 
 import { resolve } from "node:path";
 import { systemClock } from "../base/clock.ts";
+import { AppError } from "../base/errors.ts";
 import { AGENT_REFUSED } from "../base/exit-codes.ts";
 import { createLogger } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
@@ -11,6 +12,36 @@ import { Agent } from "./agent.ts";
 import { claimDirectory } from "./claim-directory.ts";
 import { agentSettings } from "./settings.ts";
 import { describeWorker } from "./worker-info.ts";
+
+/** `hodei agent` as people call it: the agent itself, or what makes a service of it. */
+export async function agentCommand(options: {
+  flags: Flags;
+  version: string;
+  workerProgram: string;
+  action: string | undefined;
+}): Promise<number> {
+  const { flags, action } = options;
+  if (action === undefined) {
+    for (const name of ["user", "unit", "print"]) {
+      if (flags[name] === undefined) continue;
+      throw new AppError("invalid_argument", `--${name} is an option of hodei agent install`);
+    }
+    const onRefused = (message: string): void => void process.stderr.write(`hodei: ${message}\n`);
+    return await agentMain({ ...options, onRefused });
+  }
+  if (action !== "install" && action !== "uninstall") {
+    throw new AppError("invalid_argument", `hodei agent does not know ${JSON.stringify(action)}`);
+  }
+  const { installService, isSystemdRunning, SYSTEM_UNITS, uninstallService } = await import("./install.ts");
+  await (action === "install" ? installService : uninstallService)({
+    flags,
+    script: process.argv[1] ?? "",
+    unitDirectory: SYSTEM_UNITS,
+    hasSystemd: isSystemdRunning(),
+    write: (text) => void process.stdout.write(text),
+  });
+  return 0;
+}
 
 /** Runs until the agent leaves; resolves with the exit code of the process. */
 export async function agentMain(options: {

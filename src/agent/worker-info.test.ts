@@ -5,12 +5,18 @@ import { parseLabels, parseTaints } from "./worker-info.ts";
 
 test("labels and taints are read as they are written elsewhere", () => {
   assert.deepEqual(parseLabels("zone=eu, disk=ssd,,empty="), { zone: "eu", disk: "ssd", empty: "" });
-  const taints = ["gpu=a100:NoSchedule", "shared:PreferNoSchedule", "example.com/night=:NoExecute"];
+  const taints = [
+    "gpu=a100:NoSchedule",
+    "shared:PreferNoSchedule",
+    "example.com/night=:NoExecute",
+    "at=host:80:NoSchedule",
+  ];
   const parsed = parseTaints(` ${taints.join(" , ")},`);
   assert.deepEqual(parsed, [
     { key: "gpu", value: "a100", effect: "NoSchedule" },
     { key: "shared", value: "", effect: "PreferNoSchedule" },
     { key: "example.com/night", value: "", effect: "NoExecute" },
+    { key: "at", value: "host:80", effect: "NoSchedule" },
   ]);
   assert.deepEqual(parseTaints(parsed.map(formatTaint).join(",")), parsed);
   assert.deepEqual(parseLabels(""), {});

@@ -57,7 +57,7 @@ export function parseLabels(text: string): Record<string, string> {
 /** `gpu=a100:NoSchedule,shared:PreferNoSchedule`: as `formatTaint` of core writes them. */
 export function parseTaints(text: string): Taint[] {
   return partsOf(text).map((part) => {
-    const [, key = "", value = "", effectText] = /^([^=:]+)(?:=([^:]*))?:([A-Za-z]+)$/.exec(part) ?? [];
+    const [, key = "", value = "", effectText] = /^([^=:]+)(?:=(.*))?:([A-Za-z]+)$/.exec(part) ?? [];
     const effect = TAINT_EFFECTS.find((known) => known === effectText);
     if (effect === undefined) {
       throw new AppError(
