@@ -5,6 +5,8 @@ import { test } from "node:test";
 import { checkoutRoot } from "../base/checkout-root.ts";
 import { parseJobFile } from "../spec/job-file.ts";
 import { jobSchema, resourcesSchema, retrySchema, scriptSchema, stepSchema } from "../spec/job-schema.ts";
+import { parsePoolFile } from "../spec/pool-file.ts";
+import { dockerSchema, poolResourcesSchema, poolSchema } from "../spec/pool-schema.ts";
 import { formatProblem } from "../spec/problem.ts";
 import { CLI_COMMANDS } from "./commands/table.ts";
 import { EXIT_CODE_HELP, JOB_EXIT_CODE_HELP } from "./exit-codes.ts";
@@ -26,6 +28,21 @@ test("docs/job-file.md names every key", () => {
   for (const schema of [jobSchema, stepSchema, scriptSchema, resourcesSchema, retrySchema]) {
     for (const key of Object.keys(schema.shape)) assert.ok(text.includes(`\`${key}\``), key);
   }
+});
+
+test("docs/pools.md names every key of a pool", () => {
+  const text = read("docs/pools.md");
+  for (const schema of [poolSchema, dockerSchema, poolResourcesSchema]) {
+    for (const key of Object.keys(schema.shape)) assert.ok(text.includes(`\`${key}\``), key);
+  }
+});
+
+test("the example of a pool file has no problem", () => {
+  const result = parsePoolFile(read("examples/pools.yaml"));
+  assert.ok(
+    result.ok,
+    result.ok ? "" : result.problems.map((each) => formatProblem(each, "pools")).join("\n"),
+  );
 });
 
 test("the examples are job files without a problem", () => {
