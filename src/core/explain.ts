@@ -10,6 +10,7 @@ import {
   type PlannedPool,
   type PlannedWorker,
 } from "./plan.ts";
+import { refusal } from "./planner-provision.ts";
 import { plan } from "./planner.ts";
 import type { WorkerCapacity } from "./worker.ts";
 
@@ -59,8 +60,8 @@ export function explainJob(job: PlannedJob, snapshot: Omit<PlanInput, "jobs">): 
     kind: isHopeless ? "impossible" : assigned ? "assigned" : "waiting",
     reason: reason ?? "",
     heldBy: hold?.message ?? "",
-    workers: byDistance(snapshot.workers, placement).map((worker) => workerVerdict(worker, placement)),
-    pools: byDistance(snapshot.pools, placement).map((pool) => poolVerdict(pool, placement)),
+    workers: byDistance(snapshot.workers, job).map((worker) => workerVerdict(worker, placement)),
+    pools: byDistance(snapshot.pools, job).map((pool) => poolVerdict(pool, job)),
   };
 }
 
@@ -87,15 +88,15 @@ function workerBlockers(worker: PlannedWorker, placement: Placement): Blocker[] 
   return [{ kind: "unavailable", message, change }, ...blockers];
 }
 
-function poolVerdict(pool: PlannedPool, placement: Placement): PoolVerdict {
-  const blockers = poolBlockers(pool, placement);
+function poolVerdict(pool: PlannedPool, job: PlannedJob): PoolVerdict {
+  const blockers = poolBlockers(pool, job);
   return { name: pool.name, fits: blockers.length === 0, arriving: pool.arriving, blockers };
 }
 
-function poolBlockers(pool: PlannedPool, placement: Placement): Blocker[] {
-  const blockers = blockersOf(placement, pool, null);
+function poolBlockers(pool: PlannedPool, job: PlannedJob): Blocker[] {
+  const blockers = blockersOf(job.placement, pool, null);
   if (pool.arriving > 0) return blockers;
-  const problem = pool.problem ?? pool.permanentProblem?.message ?? null;
+  const problem = pool.problem ?? refusal(pool, job);
   if (problem !== null) {
     const message = `cannot make a worker: ${problem}`;
     blockers.push({ kind: "provider", message, change: "mend what its provider complains of" });
@@ -107,16 +108,21 @@ function poolBlockers(pool: PlannedPool, placement: Placement): Blocker[] {
   return blockers;
 }
 
-function byDistance<P extends PlannedWorker | PlannedPool>(places: readonly P[], placement: Placement): P[] {
+function byDistance<P extends PlannedWorker | PlannedPool>(places: readonly P[], job: PlannedJob): P[] {
+  const { placement } = job;
   return places
-    .map((place) => ({
-      place,
-      blockers: ("free" in place ? workerBlockers(place, placement) : poolBlockers(place, placement)).length,
-      shortage: shortage("free" in place ? place.free : place.capacity, place, placement),
-    }))
+    .map((place) => {
+      const isWorker = "free" in place;
+      const blockers = isWorker ? workerBlockers(place, placement) : poolBlockers(place, job);
+      return {
+        place,
+        count: blockers.length,
+        shortage: shortage(isWorker ? place.free : place.capacity, place, placement),
+      };
+    })
     .toSorted(
       (left, right) =>
-        left.blockers - right.blockers ||
+        left.count - right.count ||
         left.shortage - right.shortage ||
         (left.place.name < right.place.name ? -1 : 1),
     )

@@ -23,8 +23,8 @@ export interface Board {
   keys: Map<string, AtWork>;
   groups: Map<string, Group>;
   assignments: number;
-  /** Greater than `lastAssigned` of any worker after this plan. */
-  lastAssignment: number;
+  /** Greater than `lastAssigned` of any worker before this plan. */
+  firstAssignment: number;
   plan: Plan;
 }
 
@@ -35,8 +35,6 @@ export interface BoardWorker {
   free: WorkerCapacity;
   /** What attempts that are being ended still take. */
   leaving: WorkerCapacity;
-  /** What of `leaving` some job of this plan counts on. */
-  promised: WorkerCapacity;
   /** Attempts that are being ended, also by this plan. */
   leavingIds: Set<string>;
   /** Labels of the jobs that stay. */
@@ -49,10 +47,16 @@ export interface BoardWorker {
 export interface BoardPool {
   pool: PlannedPool;
   room: number;
-  /** What is free on each worker that is on its way or that this plan makes. */
-  machines: WorkerCapacity[];
+  /** Workers that are on their way, then those that this plan makes. */
+  machines: Machine[];
   /** The jobs that workers are made for, one each. */
   jobIds: string[];
+}
+
+/** A worker that is not there yet, and the groups whose jobs are booked on it, one entry for each job. */
+export interface Machine {
+  free: WorkerCapacity;
+  booked: Group[];
 }
 
 /** Jobs at work, those that this plan starts, and those that will start on what it makes room for. */
@@ -80,7 +84,7 @@ export function newBoard(input: PlanInput): Board {
     keys: new Map(),
     groups: new Map(),
     assignments: input.assignments,
-    lastAssignment: input.assignments + input.jobs.length + 1,
+    firstAssignment: input.assignments + 1,
     plan: {
       assign: [],
       provision: [],
@@ -115,8 +119,7 @@ function newWorker(worker: PlannedWorker, { kind, index }: { kind: number; index
     kind,
     worker,
     free: { ...worker.free },
-    leaving: nothing(),
-    promised: nothing(),
+    leaving: { jobs: 0, cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 },
     leavingIds: new Set(),
     jobLabels: [],
     lastAssigned: worker.lastAssigned,
@@ -130,8 +133,12 @@ function newWorker(worker: PlannedWorker, { kind, index }: { kind: number; index
 }
 
 function newPool(pool: PlannedPool): BoardPool {
-  const machines = Array.from({ length: pool.arriving }, () => ({ ...pool.capacity }));
+  const machines = Array.from({ length: pool.arriving }, () => newMachine(pool));
   return { pool, room: pool.room, machines, jobIds: [] };
+}
+
+export function newMachine(pool: PlannedPool): Machine {
+  return { free: { ...pool.capacity }, booked: [] };
 }
 
 /** Every queue of the input and of its jobs; those that may start a job go on without hoarded shares. */
@@ -197,10 +204,6 @@ export function add(room: WorkerCapacity, resources: Resources, jobs: number): v
   room.memoryBytes += jobs * resources.memoryBytes;
   room.diskBytes += jobs * resources.diskBytes;
   room.gpu += jobs * resources.gpu;
-}
-
-function nothing(): WorkerCapacity {
-  return { jobs: 0, cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 };
 }
 
 /** Says that room or jobs of the worker are not what they were, so that every group looks again. */

@@ -43,7 +43,7 @@ export interface GroupPool {
 interface Candidate extends KindFit {
   worker: BoardWorker;
   version: number;
-  /** By the strategy of the worker's pool, from 0 to 1; less is better. */
+  /** By the strategy of the worker's pool, from 0 to about 1; less is better. */
   value: number;
 }
 
@@ -161,7 +161,7 @@ const CAPACITIES = ["jobs", "cpuMillis", "memoryBytes", "diskBytes", "gpu"] as c
  * fit at the mean of all, so that it fills the workers that are nearly full.
  */
 function strategyValue(board: Board, { worker, free, lastAssigned }: BoardWorker, job: Placement): number {
-  if (worker.strategy === "round_robin") return lastAssigned / board.lastAssignment;
+  if (worker.strategy === "round_robin") return lastAssigned / board.firstAssignment;
   let least = 1;
   let sum = 0;
   let count = 0;

@@ -32,13 +32,18 @@ export function evictions(board: Board): void {
 
 /**
  * Finds a worker that has room for the job once what is being ended there is gone, or ends the fewest
- * and least important attempts of one.
+ * and least important attempts of one. A job that is above nobody keeps no room that others could use.
  *
  * @returns what the job waits for, or null if nobody makes room for it.
  */
 export function makeRoom(board: Board, job: PlannedJob, group: Group): string | null {
   if (group.cannotPreempt) return null;
   const workers = group.candidates.filter(({ worker }) => worker.unavailable === null);
+  const isAbove = workers.some(({ worker }) => worker.running.some((placed) => isLesser(placed, job)));
+  if (!isAbove) {
+    group.cannotPreempt = true;
+    return null;
+  }
   const { resources } = job.placement;
   const soon = workers.find((worker) => worker.leavingIds.size > 0 && hasRoom(roomSoon(worker), resources));
   if (soon) {
@@ -63,34 +68,24 @@ export function makeRoom(board: Board, job: PlannedJob, group: Group): string | 
 }
 
 /**
- * Nobody else may count on this room. Where somebody was ended for it, what is free beside it is kept
- * too, or a job behind would take it and the end would have been for nothing; elsewhere it may be used
- * in the meantime.
+ * Nobody else may count on this room, nor on what is free beside it: if a job behind took that, somebody
+ * would have been ended for nothing.
  */
 function reserve(board: Board, worker: BoardWorker, job: PlannedJob): void {
-  const isMadeFor = worker.worker.running.some(
-    (placed) => worker.leavingIds.has(placed.attemptId) && isLesser(placed, job),
-  );
-  if (isMadeFor) {
-    add(worker.free, job.placement.resources, -1);
-    noteChange(board, worker);
-  } else {
-    add(worker.promised, job.placement.resources, 1);
-  }
+  add(worker.free, job.placement.resources, -1);
+  noteChange(board, worker);
 }
 
 function isLesser(placed: PlacedJob, job: PlannedJob): boolean {
   return placed.preemptible && placed.priority < job.priority;
 }
 
-function roomSoon({ free, leaving, promised }: BoardWorker): WorkerCapacity {
-  return {
-    jobs: free.jobs + leaving.jobs - promised.jobs,
-    cpuMillis: free.cpuMillis + leaving.cpuMillis - promised.cpuMillis,
-    memoryBytes: free.memoryBytes + leaving.memoryBytes - promised.memoryBytes,
-    diskBytes: free.diskBytes + leaving.diskBytes - promised.diskBytes,
-    gpu: free.gpu + leaving.gpu - promised.gpu,
-  };
+/** What is free once all that is being ended there is gone. */
+function roomSoon({ free, leaving }: BoardWorker): WorkerCapacity {
+  const room = { ...free };
+  add(room, leaving, 1);
+  room.jobs = free.jobs + leaving.jobs;
+  return room;
 }
 
 interface Choice {
