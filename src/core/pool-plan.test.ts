@@ -55,6 +55,12 @@ test("makes what is missing of the minimum and of the spares, as far as there is
   assert.equal(planPool(pool({ warmSpares: 2, isDeleting: true, workers }), NOW_MS).make, 0);
 });
 
+test("makes no spares for workers that are just coming back to a server that has restarted", () => {
+  const away = { isConnected: false, idleSinceMs: null };
+  const workers = [worker("a", away), worker("b", away)];
+  assert.equal(planPool(pool({ minWorkers: 1, warmSpares: 2, workers }), NOW_MS).make, 0);
+});
+
 test("sends the longest idle away first, and keeps the minimum and the spares", () => {
   const idle = (id: string, forMs: number): PoolWorker => worker(id, { idleSinceMs: NOW_MS - forMs });
   const workers = [idle("a", 60_000), idle("b", 59_999), idle("c", 90_000), worker("d", busy)];
@@ -182,9 +188,7 @@ test("the minimum and the spares are asked for whenever there is room", () => {
       const gone = new Set([...drain.map(({ id }) => id), ...late]);
       const staying = state.workers.filter(({ id, isDraining }) => !gone.has(id) && !isDraining);
       const { minWorkers, warmSpares } = state.definition;
-      const ready = staying.filter(
-        ({ isArriving, isConnected, isBusy }) => isArriving || (isConnected && !isBusy),
-      );
+      const ready = staying.filter(({ isConnected, isBusy }) => !isConnected || !isBusy);
       assert.ok(make === state.room || staying.length + make >= minWorkers);
       assert.ok(make === state.room || ready.length + make >= warmSpares);
     }),

@@ -122,10 +122,11 @@ function surplusOf(staying: readonly PoolWorker[], pool: PoolState, nowMs: numbe
 
 /**
  * Workers on their way count as spares: they may be for jobs that wait, but then they are missing again
- * when they have them. The other way round each job that waits would cost a spare too many.
+ * when they have them. The other way round each job that waits would cost a spare too many. So do those
+ * without a stream: after a restart of the server nobody knows yet what they do.
  */
 function missing(staying: readonly PoolWorker[], { definition }: PoolState): number {
-  const spares = staying.filter((worker) => isIdle(worker) || worker.isArriving).length;
+  const spares = staying.filter((worker) => isIdle(worker) || !worker.isConnected).length;
   return Math.max(0, definition.minWorkers - staying.length, definition.warmSpares - spares);
 }
 

@@ -77,7 +77,7 @@ test("pools share a provider that makes the same kind of instance, and a name fo
     provider: { type: "docker", docker: { ...docker, image: "alpine" } },
   });
   const limited = { ...debian, resources: { ...debian.resources, memoryBytes: 1 } };
-  assert.equal(providerKey({ ...debian, name: "c" }), providerKey(debian));
+  assert.equal(providerKey({ provider: debian.provider, resources: debian.resources }), providerKey(debian));
   assert.notEqual(providerKey(alpine), providerKey(debian));
   assert.notEqual(providerKey(limited), providerKey(debian));
   assert.equal(providerName(alpine.provider, defaults), "docker unix:///var/run/docker.sock");

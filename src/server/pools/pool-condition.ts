@@ -12,6 +12,7 @@ import {
   type CircuitBreaker,
   type Failure,
 } from "../../core/circuit-breaker.ts";
+import type { Worker, WorkerInfo } from "../../core/worker.ts";
 import { StartDurations } from "./start-durations.ts";
 
 export class PoolCondition {
@@ -51,6 +52,12 @@ export class PoolCondition {
   /** A worker has come, which shows that the pool works: only now is its trouble forgotten. */
   noteSuccess(): void {
     this.#breaker = CLOSED_BREAKER;
+  }
+
+  /** What a worker said of itself, and how long it took from the request for it. */
+  noteRegistered({ createdAtMs, registeredAtMs }: Worker, info: WorkerInfo | null): void {
+    if (info) this.capabilities = info.capabilities;
+    if (registeredAtMs !== null) this.starts.add(registeredAtMs - createdAtMs);
   }
 
   /** What was wrong seems to be over: whoever waits may try now. */

@@ -72,7 +72,7 @@ export class Provisioner {
     const { pools } = this.#deps;
     await this.#owned.adopt(pools, (worker) => {
       const pool = pools.get(worker.pool);
-      if (pool && worker.info) this.#states.conditionOf(pool).capabilities = worker.info.capabilities;
+      if (pool) this.#states.conditionOf(pool).noteRegistered(worker, worker.info);
     });
     for (const { workerId, hasConnected } of this.#owned.all()) {
       if (!hasConnected) this.#arrivingAtStart.add(workerId);
@@ -273,10 +273,8 @@ export class Provisioner {
     const condition = this.#states.conditionFor(worker);
     if (!condition) return;
     condition.noteSuccess();
-    const info = this.#deps.connections.get(worker.workerId)?.info ?? stored?.info;
-    if (info) condition.capabilities = info.capabilities;
-    const registeredAtMs = stored?.registeredAtMs ?? null;
-    if (registeredAtMs !== null) condition.starts.add(registeredAtMs - worker.requestedAtMs);
+    const info = this.#deps.connections.get(worker.workerId)?.info ?? null;
+    if (stored) condition.noteRegistered(stored, info ?? stored.info);
   }
 
   /** Drains, makes and gives up what the pool's plan says. */
