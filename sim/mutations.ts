@@ -141,8 +141,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "nobody asks the provider whether a silent worker is there",
-    file: "server/loops/provisioning.ts",
-    find: `(await worker.pool.provider.inspect(worker.workerId)) === "gone"`,
+    file: "server/pools/provisioner.ts",
+    find: `(await worker.provider.inspect(worker.workerId)) === "gone"`,
     replace: "false",
   },
   {
@@ -153,7 +153,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "what a lost worker held is not given up",
-    file: "server/loops/provisioning.ts",
+    file: "server/pools/owned-workers.ts",
     find: "for (const { attempt, job } of await store.listLiveAttempts(workerId)) {",
     replace: "for (const { attempt, job } of []) {",
   },
