@@ -189,7 +189,10 @@ test("a static worker that the server sends away takes leave, and needs a new to
   const stream = await server.stream(0);
   stream.welcome();
   stream.send({ type: "drain", reason: "not needed" });
-  assert.deepEqual(await agent.done, { exitCode: 0, message: "drained" });
+  assert.deepEqual(await agent.done, {
+    exitCode: 0,
+    message: "drained, as the server wanted: not needed",
+  });
   assert.equal(server.unregistrations, 1);
   await assert.rejects(readFile(join(directory, "session.json")), /ENOENT/);
 });

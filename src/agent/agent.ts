@@ -94,8 +94,8 @@ export class Agent implements Service {
   #sessionToken = "";
   #lastLogAttempt: string | null = null;
   #isUnregistering = false;
-  /** The server wants it to finish and leave. */
-  #isSentAway = false;
+  /** Why the server wants it to finish and leave; null while it does not. */
+  #sentAwayBecause: string | null = null;
   /** Of the heartbeat that said that it takes no more jobs. */
   #drainSequence: number | null = null;
   #isLeaving = false;
@@ -198,7 +198,7 @@ export class Agent implements Service {
       log,
       hello: () => helloMessage(this.#session, worker, this.#bootNowMs()),
       onMessage: (message) => {
-        if (message.type === "drain") this.#isSentAway = true;
+        if (message.type === "drain") this.#sentAwayBecause = message.reason;
         this.#perform(onServerMessage(this.#session, message, this.#bootNowMs()));
         this.#link?.wake();
         this.#drain.onChange();
@@ -332,11 +332,13 @@ export class Agent implements Service {
     this.#isUnregistering = false;
     if (!mayGo || !mayLeave(this.#session)) return;
     await this.#forgetSession();
-    await this.#leave({ exitCode: 0, message: "drained" }, "end");
+    const because = this.#sentAwayBecause;
+    const message = because === null ? "drained" : `drained, as the server wanted: ${because}`;
+    await this.#leave({ exitCode: 0, message }, "end");
   }
 
   #keepsItsPlace(): boolean {
-    return this.#options.isStatic && this.#drainSequence !== null && !this.#isSentAway;
+    return this.#options.isStatic && this.#drainSequence !== null && this.#sentAwayBecause === null;
   }
 
   /** From the answer on the server gives it no more jobs. Nobody to answer has none to give. */

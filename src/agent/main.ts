@@ -3,7 +3,6 @@
 import { resolve } from "node:path";
 import { systemClock } from "../base/clock.ts";
 import { AppError } from "../base/errors.ts";
-import { AGENT_REFUSED } from "../base/exit-codes.ts";
 import { createLogger } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { readSettings, type Flags } from "../base/settings.ts";
@@ -26,8 +25,8 @@ export async function agentCommand(options: {
       if (flags[name] === undefined) continue;
       throw new AppError("invalid_argument", `--${name} is an option of hodei agent install`);
     }
-    const onRefused = (message: string): void => void process.stderr.write(`hodei: ${message}\n`);
-    return await agentMain({ ...options, onRefused });
+    const onSentAway = (message: string): void => void process.stderr.write(`hodei: ${message}\n`);
+    return await agentMain({ ...options, onSentAway });
   }
   if (action !== "install" && action !== "uninstall") {
     throw new AppError("invalid_argument", `hodei agent does not know ${JSON.stringify(action)}`);
@@ -48,8 +47,8 @@ export async function agentMain(options: {
   flags: Flags;
   version: string;
   workerProgram: string;
-  /** Told why the agent has no place here, in words for people. */
-  onRefused?: (message: string) => void;
+  /** Told why it has left, in words for people, if nobody here asked for it. */
+  onSentAway?: (message: string) => void;
 }): Promise<number> {
   const settings = readSettings(agentSettings, { env: process.env, flags: options.flags });
   const log = createLogger({ level: settings.logLevel, fields: { process: "agent" } });
@@ -82,10 +81,11 @@ export async function agentMain(options: {
     random: systemRandom,
     log,
   });
-  obeySignals(agent, settings.drainTimeout);
+  let isStopping = false;
+  obeySignals(agent, { drainTimeoutMs: settings.drainTimeout, onStop: () => (isStopping = true) });
   const end = await agent.done;
   log.info({ reason: end.message, exitCode: end.exitCode }, "agent left");
-  if (end.exitCode === AGENT_REFUSED) options.onRefused?.(end.message);
+  if (!isStopping) options.onSentAway?.(end.message);
   return end.exitCode;
 }
 
@@ -93,12 +93,19 @@ export async function agentMain(options: {
  * SIGTERM and SIGINT drain, the second one ends what runs, the third one the process. SIGHUP hands the
  * runner and its jobs over to the next agent, which an upgrade starts.
  */
-function obeySignals(agent: Agent, drainTimeoutMs: number): void {
+function obeySignals(
+  agent: Agent,
+  { drainTimeoutMs, onStop }: { drainTimeoutMs: number; onStop: () => void },
+): void {
   let count = 0;
   listenForSignals(systemClock, (signal) => {
     count += 1;
+    onStop();
     if (count > 2) process.exit(signal === "SIGINT" ? 130 : 143);
     agent.drain(drainTimeoutMs);
   });
-  process.on("SIGHUP", () => void agent.handOver());
+  process.on("SIGHUP", () => {
+    onStop();
+    void agent.handOver();
+  });
 }
