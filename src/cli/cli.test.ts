@@ -438,11 +438,16 @@ test("process commands get their own options and give their exit code", async ()
   assert.equal(seen[0]?.["dataDir"], "/d");
 });
 
-test("the JSON Schema of job files is printed", async () => {
+test("the JSON Schemas of job files and pool files are printed", async () => {
   const schema = JSON.parse((await cli(["schema"])).stdout.text) as {
     $defs: { job: { properties: object } };
   };
   assert.ok("steps" in schema.$defs.job.properties);
+  const pools = JSON.parse((await cli(["schema", "pools"])).stdout.text) as {
+    $defs: { pool: { properties: object } };
+  };
+  assert.ok("warmSpares" in pools.$defs.pool.properties);
+  assert.match((await cli(["schema", "pool"])).stderr.text, /did you mean pools\?/);
 });
 
 test("completion scripts are valid for their shells and know commands and options", async () => {

@@ -18,9 +18,13 @@ export const EXIT = {
 
 export const EXIT_CODE_HELP: readonly { code: string; meaning: string }[] = [
   { code: "0", meaning: "done" },
-  { code: "1", meaning: "unexpected failure; or the job failed without an exit code" },
+  {
+    code: "1",
+    meaning:
+      "unexpected failure; the job failed without an exit code; `doctor` or `providers check` found a problem",
+  },
   { code: "2", meaning: "the command line or a file is not right; nothing was done" },
-  { code: "3", meaning: "there is no such job or worker" },
+  { code: "3", meaning: "there is no such job, worker, pool or provider" },
   { code: "4", meaning: "no server can be reached" },
   { code: "5", meaning: "refused in this state, such as a cancel of a job that has ended" },
   { code: "6", meaning: "not authenticated, or not permitted" },

@@ -24,6 +24,7 @@ import {
   SECOND_MS,
   YEAR_MS,
   duration,
+  fileJsonSchema,
   labels,
   name,
   quantity,
@@ -261,18 +262,5 @@ export type StepSpec = z.output<typeof stepSchema>;
 
 /** The JSON Schema of a job file, for editors. One job, `jobs:` with a list of them, or the list. */
 export function jobFileJsonSchema(): Record<string, unknown> {
-  const job = z.toJSONSchema(jobSchema, { io: "input", target: "draft-2020-12", reused: "ref" });
-  const { $schema, $defs, ...shape } = job as Record<string, unknown>;
-  const oneJob = { $ref: "#/$defs/job" };
-  const jobs = { type: "array", items: oneJob, minItems: 1 };
-  return {
-    $schema,
-    title: "Hodei job file",
-    anyOf: [
-      oneJob,
-      { type: "object", properties: { jobs }, required: ["jobs"], additionalProperties: false },
-      jobs,
-    ],
-    $defs: { ...($defs as Record<string, unknown> | undefined), job: shape },
-  };
+  return fileJsonSchema(jobSchema, { title: "Hodei job file", noun: "job", listKey: "jobs" });
 }

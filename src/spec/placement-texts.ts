@@ -20,6 +20,7 @@ export const TAINT_EXAMPLES = "gpu:NoSchedule or gpu=a100:PreferNoSchedule";
 export function joinSelectors(texts: readonly string[]): ParsedSelector | string {
   const joined: ParsedSelector = { selector: {}, expressions: [] };
   for (const text of texts) {
+    if (text.trim() === "") return "is empty; write conditions such as os=linux,zone in (a,b)";
     const parsed = parseSelector(text);
     if (typeof parsed === "string") return parsed;
     for (const [key, value] of Object.entries(parsed.selector)) {

@@ -47,6 +47,8 @@ test("what is wrong with a selector is said at its line, with what to write", ()
   assert.match(complaint("selector: os=linux,zone >= 3"), /^j\.yaml:2:11: selector: column 10: .*>=/);
   assert.match(complaint("selector: [os=linux, os=mac]"), /no worker has both os=linux and os=mac/);
   assert.match(complaint("selector:\n  b@d: x"), /^j\.yaml:3:3: selector\["b@d"\]: is not a possible name/);
+  assert.match(complaint("selector: !spot"), /^j\.yaml:2:11: .*put a text that begins with ! in quotes/);
+  assert.match(complaint("selector: [os=linux, ' ']"), /selector: is empty; write conditions such as/);
   assert.match(complaint("selector: 7"), /must be a mapping of labels, or text such as/);
 });
 

@@ -134,8 +134,8 @@ export function formatPool(pool: PoolDefinition): string {
   return stringify(poolFileValue(pool), { lineWidth: 0 });
 }
 
-/** The same as a plain value. */
-export function poolFileValue(pool: PoolDefinition): Record<string, unknown> {
+/** As a plain value. */
+function poolFileValue(pool: PoolDefinition): Record<string, unknown> {
   const { provider, resources } = pool;
   const usual = poolWith({ name: pool.name, provider });
   const other = <Key extends keyof PoolDefinition>(

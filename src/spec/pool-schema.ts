@@ -13,6 +13,7 @@ import {
   SECOND_MS,
   YEAR_MS,
   duration,
+  fileJsonSchema,
   labels,
   quantity,
   textValue,
@@ -155,3 +156,8 @@ export function knownPoolKeys(path: ValuePath): readonly string[] {
 }
 
 export type PoolSpec = z.output<typeof poolSchema>;
+
+/** The JSON Schema of a pool file, for editors. One pool, `pools:` with a list of them, or the list. */
+export function poolFileJsonSchema(): Record<string, unknown> {
+  return fileJsonSchema(poolSchema, { title: "Hodei pool file", noun: "pool", listKey: "pools" });
+}

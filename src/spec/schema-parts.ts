@@ -71,3 +71,21 @@ export function wholeNumber(min: number, max: number) {
   const message = `must be a whole number from ${min} to ${max}`;
   return z.number(message).int(message).min(min, message).max(max, message);
 }
+
+/** Of a file with one thing, a mapping with a list of them, or the list. */
+export function fileJsonSchema(
+  schema: z.ZodType,
+  file: { title: string; noun: string; listKey: string },
+): Record<string, unknown> {
+  const whole = z.toJSONSchema(schema, { io: "input", target: "draft-2020-12", reused: "ref" });
+  const { $schema, $defs, ...shape } = whole as Record<string, unknown>;
+  const one = { $ref: `#/$defs/${file.noun}` };
+  const list = { type: "array", items: one, minItems: 1 };
+  const properties = { [file.listKey]: list };
+  return {
+    $schema,
+    title: file.title,
+    anyOf: [one, { type: "object", properties, required: [file.listKey], additionalProperties: false }, list],
+    $defs: { ...($defs as Record<string, unknown> | undefined), [file.noun]: shape },
+  };
+}

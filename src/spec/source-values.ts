@@ -122,7 +122,7 @@ function readYaml(text: string, lineOffset: number): SourceResult {
     return { ok: false, problems: [{ path: "", ...at(error.offset), message, hint: "" }] };
   }
   const problems = documents
-    .flatMap((document) => document.errors)
+    .flatMap((document) => [...document.errors, ...document.warnings.filter(isUnknownTag)])
     .map((error) => {
       const message = error.message.split("\n")[0] ?? "not valid YAML";
       return {
@@ -136,7 +136,14 @@ function readYaml(text: string, lineOffset: number): SourceResult {
   return toValues(documents, at);
 }
 
+/** YAML would take `!spot` for an empty text with a tag, and a condition would be lost without a word. */
+function isUnknownTag({ code }: { code: string }): boolean {
+  return code === "TAG_RESOLVE_FAILED";
+}
+
 function yamlHint(code: string): string {
+  if (code === "TAG_RESOLVE_FAILED") return "put a text that begins with ! in quotes";
+
   if (code === "TAB_AS_INDENT") return "indent with spaces";
   if (code === "DUPLICATE_KEY") return "remove or rename one of them";
   return "";

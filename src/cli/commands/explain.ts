@@ -133,7 +133,8 @@ function headText(explanation: Explanation, { colors, environment }: CommandCont
     ["state", colorState(state, colors.stdout)],
     ["decision", decision ? kindText(decision, colors.stdout) : ""],
     ["queue", queueText(explanation)],
-    ["held by", explanation.heldBy],
+    // What holds the whole queue is often the reason itself.
+    ["held by", explanation.heldBy === decision?.reason ? "" : explanation.heldBy],
     ["retry", waitMs > 0 ? `the next attempt begins in ${formatDuration(waitMs)} at the earliest` : ""],
   ];
   const shown = lines

@@ -1,18 +1,27 @@
-/** `hodei schema`: the JSON Schema of job files, for editors. */
+/** `hodei schema`: the JSON Schema of job files or pool files, for editors. */
 
-import { jobFileJsonSchema } from "../../spec/job-schema.ts";
 import type { CliCommand } from "../command.ts";
 import { EXIT } from "../exit-codes.ts";
+import { choiceOption } from "../option-values.ts";
+
+const KINDS = ["jobs", "pools"] as const;
 
 export const schemaCommand: CliCommand = {
   configure(command) {
-    command.addHelpText(
-      "after",
-      "\nWith the YAML language server:  hodei schema > hodei.schema.json, and in the job file\n# yaml-language-server: $schema=hodei.schema.json",
-    );
+    command
+      .argument("[kind]", "jobs (the default) or pools")
+      .addHelpText(
+        "after",
+        "\nFor the YAML language server: hodei schema > hodei.schema.json, and then in the file\n# yaml-language-server: $schema=hodei.schema.json",
+      );
   },
-  async run(_call, context) {
-    await context.stdout.write(`${JSON.stringify(jobFileJsonSchema(), null, 2)}\n`);
+  async run({ operands }, context) {
+    const kind = choiceOption(operands[0] ?? "jobs", KINDS, "kind");
+    const schema =
+      kind === "jobs"
+        ? (await import("../../spec/job-schema.ts")).jobFileJsonSchema()
+        : (await import("../../spec/pool-schema.ts")).poolFileJsonSchema();
+    await context.stdout.write(`${JSON.stringify(schema, null, 2)}\n`);
     return EXIT.ok;
   },
 };
