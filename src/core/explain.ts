@@ -2,14 +2,7 @@
 
 import { isEverPossible, whyImpossible, type Places } from "./explain-impossible.ts";
 import { AMOUNTS, blockersOf, type Blocker, type Placement } from "./placement.ts";
-import {
-  waitKey,
-  type Place,
-  type PlanInput,
-  type PlannedJob,
-  type PlannedPool,
-  type PlannedWorker,
-} from "./plan.ts";
+import { waitKey, type PlanInput, type PlannedJob, type PlannedPool, type PlannedWorker } from "./plan.ts";
 import { refusal } from "./planner-provision.ts";
 import { plan } from "./planner.ts";
 import type { WorkerCapacity } from "./worker.ts";
@@ -117,27 +110,30 @@ function byDistance<P extends PlannedWorker | PlannedPool>(places: readonly P[],
       return {
         place,
         count: blockers.length,
-        shortage: shortage(isWorker ? place.free : place.capacity, place, placement),
+        distance: lasting(blockers) + shortage(isWorker ? place.free : place.capacity, placement),
       };
     })
     .toSorted(
       (left, right) =>
         left.count - right.count ||
-        left.shortage - right.shortage ||
+        left.distance - right.distance ||
         (left.place.name < right.place.name ? -1 : 1),
     )
     .map(({ place }) => place);
 }
 
+/** What waiting does not mend is further away than what it does. */
+function lasting(blockers: readonly Blocker[]): number {
+  return blockers.filter(({ kind }) => kind !== "busy" && kind !== "pool_full").length;
+}
+
 /** The missing parts of what the job needs, one for each resource that is not there at all. */
-function shortage(room: WorkerCapacity, { capacity }: Place, { resources }: Placement): number {
+function shortage(room: WorkerCapacity, { resources }: Placement): number {
   let sum = 0;
   for (const { name } of AMOUNTS) {
     const needs = name === "jobs" ? 1 : resources[name];
     if (needs <= 0) continue;
     sum += Math.max(0, needs - Math.max(0, room[name])) / needs;
-    // What waiting does not bring counts more.
-    sum += Math.max(0, needs - capacity[name]) / needs;
   }
   return sum;
 }

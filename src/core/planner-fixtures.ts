@@ -2,7 +2,15 @@
 
 import { definitionWith, type Resources } from "./job.ts";
 import { placementKey, placementOf, type Placement } from "./placement.ts";
-import type { PlacedJob, PlanInput, PlannedJob, PlannedPool, PlannedQueue, PlannedWorker } from "./plan.ts";
+import type {
+  PlacedJob,
+  Plan,
+  PlanInput,
+  PlannedJob,
+  PlannedPool,
+  PlannedQueue,
+  PlannedWorker,
+} from "./plan.ts";
 import { defaultQueue } from "./pool.ts";
 import type { WorkerCapacity } from "./worker.ts";
 
@@ -110,4 +118,45 @@ export function aQueue(name: string, given: Partial<PlannedQueue> = {}): Planned
 
 export function aSnapshot(given: Partial<PlanInput> = {}): PlanInput {
   return { jobs: [], workers: [], pools: [], queues: [], concurrency: new Map(), assignments: 0, ...given };
+}
+
+/** The jobs that a plan starts, in its order. */
+export function assigned({ jobs: all }: PlanInput, { assign }: Plan): PlannedJob[] {
+  return assign.flatMap(({ jobId }) => all.filter(({ id }) => id === jobId));
+}
+
+export function indexOf({ assign }: Plan, { id }: PlannedJob): number {
+  return assign.findIndex(({ jobId }) => jobId === id);
+}
+
+export function assignedTo(input: PlanInput, result: Plan, { id }: PlannedWorker): PlannedJob[] {
+  return assigned(input, result).filter((job) => result.assign[indexOf(result, job)]?.workerId === id);
+}
+
+/** What is left on a worker with these jobs more. */
+export function freeWith({ free }: PlannedWorker, more: readonly PlannedJob[]): WorkerCapacity {
+  return changed(
+    free,
+    more.map(({ placement }) => placement.resources),
+    -1,
+  );
+}
+
+/** What is free on a worker without these attempts. */
+export function freed({ free }: PlannedWorker, ended: readonly PlacedJob[]): WorkerCapacity {
+  return changed(
+    free,
+    ended.map(({ resources }) => resources),
+    1,
+  );
+}
+
+function changed(free: WorkerCapacity, claims: readonly Resources[], times: number): WorkerCapacity {
+  const left = { ...free };
+  for (const claim of claims) {
+    left.jobs += times;
+    for (const name of ["cpuMillis", "memoryBytes", "diskBytes", "gpu"] as const)
+      left[name] += times * claim[name];
+  }
+  return left;
 }

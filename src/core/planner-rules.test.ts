@@ -4,7 +4,21 @@ import fc from "fast-check";
 import { explainJob, placementProblem } from "./explain.ts";
 import { blockersOf, canEver, hasRoom } from "./placement.ts";
 import { waitKey, type Plan, type PlanInput, type PlannedJob, type PlannedWorker } from "./plan.ts";
-import { aJob, aPool, aQueue, aSnapshot, aWorker, capacityOf, cpu, placed } from "./planner-fixtures.ts";
+import {
+  aJob,
+  aPool,
+  aQueue,
+  aSnapshot,
+  assigned,
+  assignedTo,
+  aWorker,
+  capacityOf,
+  cpu,
+  freed,
+  freeWith,
+  indexOf,
+  placed,
+} from "./planner-fixtures.ts";
 import { plan } from "./planner.ts";
 import { PLACEMENT_STRATEGIES } from "./pool.ts";
 
@@ -452,43 +466,9 @@ const cluster: fc.Arbitrary<PlanInput> = fc
     }),
   );
 
-function assigned(input: PlanInput, { assign }: Plan): PlannedJob[] {
-  return assign.map(({ jobId }) => input.jobs.find(({ id }) => id === jobId) ?? assert.fail(jobId));
-}
-
-function indexOf({ assign }: Plan, { id }: PlannedJob): number {
-  return assign.findIndex(({ jobId }) => jobId === id);
-}
-
-function assignedTo(input: PlanInput, result: Plan, { id }: PlannedWorker): PlannedJob[] {
-  return assigned(input, result).filter((each) => result.assign[indexOf(result, each)]?.workerId === id);
-}
-
 function workerOf(input: PlanInput, result: Plan, each: PlannedJob): PlannedWorker {
   const workerId = result.assign[indexOf(result, each)]?.workerId;
   return input.workers.find(({ id }) => id === workerId) ?? assert.fail(workerId);
-}
-
-function freeWith({ free }: PlannedWorker, more: readonly PlannedJob[]): PlannedWorker["free"] {
-  const left = { ...free };
-  for (const { placement } of more) change(left, placement.resources, -1);
-  return left;
-}
-
-function freed({ free }: PlannedWorker, ended: PlannedWorker["running"]): PlannedWorker["free"] {
-  const left = { ...free };
-  for (const { resources } of ended) change(left, resources, 1);
-  return left;
-}
-
-function change(
-  room: PlannedWorker["free"],
-  resources: PlannedJob["placement"]["resources"],
-  times: number,
-): void {
-  room.jobs += times;
-  for (const name of ["cpuMillis", "memoryBytes", "diskBytes", "gpu"] as const)
-    room[name] += times * resources[name];
 }
 
 function hasLeaving({ workers }: PlanInput): boolean {
