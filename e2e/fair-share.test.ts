@@ -9,20 +9,17 @@ import { Place } from "./program.ts";
 /** Of each queue. `HODEI_TEST_FAIR_JOBS=2000` is the size that the design promises. */
 const JOBS = Number(process.env["HODEI_TEST_FAIR_JOBS"] ?? 200);
 
+const no = { commandType: { case: "shell" as const, value: { cmd: "true", args: [] } } };
+
 describe("queues that share the workers", () => {
   let place: Place;
   let api: ApiClient;
   before(async () => {
     place = await Place.make();
-    await place.startServer(["--max-workers", "1", "--worker-jobs", "4"]);
+    await place.startDev(["--max-workers", "1", "--worker-jobs", "4"]);
     api = await apiClient(place);
   });
-  after(async () => {
-    await place.stopDev();
-    await place.remove();
-  });
-
-  const no = { commandType: { case: "shell" as const, value: { cmd: "true", args: [] } } };
+  after(() => place.remove());
 
   test("with weights 3 and 1 share the starts 3 to 1 while both wait, and a job that fits nowhere delays nobody", async (t) => {
     await api.scheduler.configureScheduler({
@@ -75,8 +72,19 @@ describe("queues that share the workers", () => {
       ["small", 0],
     ]);
   });
+});
 
-  test("start jobs in the order of their priority, over all queues", async () => {
+describe("queues that share the only place there is", () => {
+  let place: Place;
+  let api: ApiClient;
+  before(async () => {
+    place = await Place.make();
+    await place.startDev(["--max-workers", "1", "--worker-jobs", "1"]);
+    api = await apiClient(place);
+  });
+  after(() => place.remove());
+
+  test("start jobs in the order of their priority", async () => {
     const priorities = Array.from({ length: 60 }, (_, index) => (index * 37) % 10);
     await api.scheduler.configureScheduler({
       queues: ["a", "b", "c"].map((name) => ({ name, paused: true })),
@@ -102,15 +110,11 @@ describe("queues that share the workers", () => {
   });
 });
 
-/** By the time at which they were given to a worker; alike times in the order of their attempts. */
+/** By the time at which they were given to a worker. */
 function inOrderOfStart(jobs: readonly Job[]): Job[] {
-  const place = ({ attempts }: Job): [number, string] => {
-    const attempt = attempts.at(-1);
-    return [attempt?.scheduledAt ? timestampMs(attempt.scheduledAt) : 0, attempt?.id ?? ""];
+  const timeOf = ({ attempts }: Job): number => {
+    const at = attempts.at(-1)?.scheduledAt;
+    return at ? timestampMs(at) : 0;
   };
-  return jobs.toSorted((a, b) => {
-    const [timeA, idA] = place(a);
-    const [timeB, idB] = place(b);
-    return timeA - timeB || idA.localeCompare(idB);
-  });
+  return jobs.toSorted((a, b) => timeOf(a) - timeOf(b));
 }
