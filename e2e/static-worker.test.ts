@@ -121,7 +121,7 @@ test("the metrics of a server show the job that a static worker ran, to those wh
   const { place, hodei, token, agent, ready } = await setup(t);
   await agent("--token-file", await token());
   await ready();
-  await hodei("run", "--", "echo", "hello");
+  const output = await hodei("run", "--", "bash", "-c", "head -c 6000000 /dev/zero | base64 -w 99");
   const url = `${(await place.server()).url}/metrics`;
   assert.equal((await fetch(url)).status, 401);
   const apiToken = (await readFile(join(place.dataDirectory, "api-token"), "utf8")).trim();
@@ -136,4 +136,7 @@ test("the metrics of a server show the job that a static worker ran, to those wh
   ]) {
     assert.ok(text.split("\n").includes(line), `${line} is not in\n${text}`);
   }
+  // As stored: with a few bytes around each piece.
+  const stored = Number(/^hodei_log_stored_bytes_total (\d+)$/m.exec(text)?.[1]);
+  assert.ok(stored >= output.length && stored < output.length * 1.01, `${stored} for ${output.length}`);
 });

@@ -230,7 +230,8 @@ export class WorkerConnection {
   /** Appends that became durable together are acknowledged once. */
   #noteDurable(attemptId: string, length: number): void {
     const isFirst = this.#durable.size === 0;
-    const before = this.session.attempts.get(attemptId)?.logDurable ?? 0;
+    // What became durable a moment ago the session hears of only below.
+    const before = this.#durable.get(attemptId) ?? this.session.attempts.get(attemptId)?.logDurable ?? 0;
     if (length > before) this.#deps.onLogStored?.(attemptId, length - before);
     this.#durable.set(attemptId, Math.max(length, this.#durable.get(attemptId) ?? 0));
     if (!isFirst) return;
