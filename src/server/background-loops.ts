@@ -5,6 +5,7 @@ import { stopAll, type Service } from "../base/service.ts";
 import { deadlineRound } from "./loops/deadlines.ts";
 import { livenessRound } from "./loops/liveness.ts";
 import { Scheduler } from "./loops/scheduling.ts";
+import { UNUSED_TOKENS_PERIOD_MS, unusedTokensRound } from "./loops/unused-tokens.ts";
 import type { Parts } from "./parts.ts";
 import { PROVIDER_CHECK_PERIOD_MS } from "./pools/provider-checks.ts";
 import type { ServerOptions } from "./start-server.ts";
@@ -34,8 +35,10 @@ export function startBackgroundLoops({ clock, random, log }: ServerOptions, part
   const sealing = loop("sealing", SEALING_PERIOD_MS, () => logs.sealEnded());
   const deadlines = loop("deadlines", DEADLINE_PERIOD_MS, () => deadlineRound(deps));
   const liveness = loop("liveness", LIVENESS_PERIOD_MS, () => livenessRound(deps));
+  const tokens = loop("unused tokens", UNUSED_TOKENS_PERIOD_MS, () => unusedTokensRound(deps));
   hints.scheduling = () => scheduling.hint();
   hints.provisioning = () => provisioning.hint();
   hints.sealing = () => sealing.hint();
-  return { stop: () => stopAll([scheduling, scheduler, provisioning, health, sealing, deadlines, liveness]) };
+  const loops = [scheduling, provisioning, health, sealing, deadlines, liveness, tokens];
+  return { stop: () => stopAll([...loops, scheduler]) };
 }
