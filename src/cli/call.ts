@@ -30,7 +30,8 @@ export function explain(error: unknown, attempted: string): AppError {
 /** A server that says itself what was attempted, with the whole id, need not be introduced. */
 function withoutEcho(failure: AppError, attempted: string): AppError {
   const action = attempted.split(" ").slice(0, 2).join(" ");
-  if (!failure.message.startsWith(`${attempted}: ${action} `)) return failure;
+  const isEcho = [" ", ":"].some((end) => failure.message.startsWith(`${attempted}: ${action}${end}`));
+  if (!isEcho) return failure;
   const message = failure.message.slice(attempted.length + 2);
   return new AppError(failure.code, message, { cause: failure.cause, details: failure.details });
 }

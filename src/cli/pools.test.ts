@@ -126,7 +126,7 @@ test("pools apply tells every problem of the file, or of the server, and exits w
         throw new ConnectError(message, Code.InvalidArgument);
       },
       deletePool: () => {
-        throw new ConnectError("pool local belongs to the settings", Code.FailedPrecondition);
+        throw new ConnectError("delete pool: local belongs to the settings", Code.FailedPrecondition);
       },
     },
   });
@@ -147,7 +147,7 @@ test("pools apply tells every problem of the file, or of the server, and exits w
   assert.equal((await cli(["pools", "apply"], { url })).exitCode, 2);
   const deleted = await cli(["pools", "delete", "local"], { url });
   assert.equal(deleted.exitCode, 5);
-  assert.match(deleted.stderr.text, /pool local belongs to the settings/);
+  assert.match(deleted.stderr.text, /^hodei: delete pool: local belongs to the settings/);
 });
 
 const healthy = { name: "process", status: ProviderStatus.HEALTHY, pools: ["local"] };

@@ -78,10 +78,10 @@ function nextStep(
 ): string {
   const untilMs = timeFromWire(expiresAt);
   const until = untilMs === null ? "" : ` until ${new Date(untilMs).toISOString()}`;
-  const { hostname } = new URL(serverUrl);
+  const { protocol, hostname } = new URL(serverUrl);
   return [
     `the token is for worker ${workerId}, once${until}; on the machine of the worker, run:`,
-    `  hodei agent --server http://${hostname}:${DEFAULT_WORKER_PORT} --token-file ${file}`,
+    `  hodei agent --server ${protocol}//${hostname}:${DEFAULT_WORKER_PORT} --token-file ${file}`,
     `where --server is the worker port of the server (--grpc-port, ${DEFAULT_WORKER_PORT} by default)`,
     "",
   ].join("\n");
