@@ -2,17 +2,17 @@
 
 import { whyImpossible } from "./explain-impossible.ts";
 import type { Board, BoardPool, BoardWorker } from "./planner-board.ts";
-import type { Group } from "./planner-group.ts";
+import { candidatesOf, type Group } from "./planner-group.ts";
 
 /** Of a group that found no worker, no pool and nobody who makes room. */
 export function whyNowhere(board: Board, group: Group): string {
-  if (group.candidates.length === 0 && group.pools.length === 0) {
+  if (group.candidateCount === 0 && group.pools.length === 0) {
     return whyImpossible(group.placement, {
       workers: board.workers.map(({ worker }) => worker),
       pools: board.pools.map(({ pool }) => pool),
     });
   }
-  const workers = group.candidates.length === 0 ? [] : [whyNoWorker(group.candidates)];
+  const workers = group.candidateCount === 0 ? [] : [whyNoWorker(candidatesOf(board, group))];
   return [...workers, ...group.pools.map(({ state }) => whyNoMachine(state))].join("; ");
 }
 

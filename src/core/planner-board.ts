@@ -15,6 +15,12 @@ export interface Board {
   workers: BoardWorker[];
   /** One of each kind of worker; `kind` of a worker is an index in it. */
   kinds: PlannedWorker[];
+  /** Workers that take jobs and had room for one when somebody looked last, by kind. */
+  open: BoardWorker[][];
+  /** How many workers there are, by kind. */
+  counts: number[];
+  /** The least priority of an attempt that may be ended for another job; Infinity if there is none. */
+  leastPreemptible: number;
   /** Workers whose room or jobs have changed, oldest first. */
   changes: BoardWorker[];
   pools: BoardPool[];
@@ -47,16 +53,12 @@ export interface BoardWorker {
 export interface BoardPool {
   pool: PlannedPool;
   room: number;
-  /** Workers that are on their way, then those that this plan makes. */
-  machines: Machine[];
+  /** What is free on each worker that is on its way, then on those that this plan makes. */
+  machines: WorkerCapacity[];
+  /** On which of them jobs of a group are booked, one entry for each job. */
+  booked: Map<Group, WorkerCapacity[]>;
   /** The jobs that workers are made for, one each. */
   jobIds: string[];
-}
-
-/** A worker that is not there yet, and the groups whose jobs are booked on it, one entry for each job. */
-export interface Machine {
-  free: WorkerCapacity;
-  booked: Group[];
 }
 
 /** Jobs at work, those that this plan starts, and those that will start on what it makes room for. */
@@ -78,6 +80,9 @@ export function newBoard(input: PlanInput): Board {
   const board: Board = {
     workers: [],
     kinds: [],
+    open: [],
+    counts: [],
+    leastPreemptible: Infinity,
     changes: [],
     pools: input.pools.map(newPool),
     queues: newQueues(input),
@@ -99,7 +104,14 @@ export function newBoard(input: PlanInput): Board {
   for (const worker of input.workers.toSorted((left, right) => (left.id < right.id ? -1 : 1))) {
     const kind = kindOf(worker, kinds);
     board.kinds[kind] ??= worker;
-    board.workers.push(newWorker(worker, { kind, index: board.workers.length }));
+    const made = newWorker(worker, { kind, index: board.workers.length });
+    board.workers.push(made);
+    board.counts[kind] = (board.counts[kind] ?? 0) + 1;
+    for (const { preemptible, priority } of worker.running) {
+      if (preemptible) board.leastPreemptible = Math.min(board.leastPreemptible, priority);
+    }
+    const open = (board.open[kind] ??= []);
+    if (worker.unavailable === null) open.push(made);
   }
   return board;
 }
@@ -133,12 +145,8 @@ function newWorker(worker: PlannedWorker, { kind, index }: { kind: number; index
 }
 
 function newPool(pool: PlannedPool): BoardPool {
-  const machines = Array.from({ length: pool.arriving }, () => newMachine(pool));
-  return { pool, room: pool.room, machines, jobIds: [] };
-}
-
-export function newMachine(pool: PlannedPool): Machine {
-  return { free: { ...pool.capacity }, booked: [] };
+  const machines = Array.from({ length: pool.arriving }, () => ({ ...pool.capacity }));
+  return { pool, room: pool.room, machines, booked: new Map(), jobIds: [] };
 }
 
 /** Every queue of the input and of its jobs; those that may start a job go on without hoarded shares. */

@@ -15,8 +15,8 @@ export interface Group {
   placement: Placement;
   /** By kind of worker; null where the jobs never fit. */
   fits: (KindFit | null)[];
-  /** Workers that could take one when they are empty, whether or not they take jobs now. */
-  candidates: BoardWorker[];
+  /** How many workers could take one when they are empty, whether or not they take jobs now. */
+  candidateCount: number;
   /** Pools that could, the best one first. */
   pools: GroupPool[];
   heap: Candidate[];
@@ -62,19 +62,28 @@ function newGroup(board: Board, { placement }: PlannedJob): Group {
       ? { reluctance: reluctance(placement, kind), weight: workerWeight(placement, kind) }
       : null,
   );
-  const candidates = board.workers.filter(({ kind }) => fits[kind] !== null);
   const group: Group = {
     placement,
     fits,
-    candidates,
+    candidateCount: board.counts.reduce((sum, count, kind) => sum + (fits[kind] ? count : 0), 0),
     pools: fittingPools(board, placement),
     heap: [],
     seenChanges: board.changes.length,
     isClosed: false,
     cannotPreempt: false,
   };
-  for (const worker of candidates) offer(board, group, worker);
+  for (const [kind, open] of board.open.entries()) {
+    if (!fits[kind]) continue;
+    // What is full stays full, so that groups that come later have less to look at.
+    board.open[kind] = open.filter(({ free }) => free.jobs >= 1);
+    for (const worker of board.open[kind]) offer(board, group, worker);
+  }
   return group;
+}
+
+/** Workers that could take a job of the group when they are empty, by id. */
+export function candidatesOf(board: Board, group: Group): BoardWorker[] {
+  return group.candidateCount === 0 ? [] : board.workers.filter(({ kind }) => group.fits[kind]);
 }
 
 function fittingPools({ pools }: Board, placement: Placement): GroupPool[] {

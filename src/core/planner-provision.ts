@@ -8,8 +8,9 @@
 
 import { hasRoom } from "./placement.ts";
 import type { PlannedJob, PlannedPool } from "./plan.ts";
-import { add, newMachine, type Machine } from "./planner-board.ts";
+import { add, type BoardPool } from "./planner-board.ts";
 import type { Group, GroupPool } from "./planner-group.ts";
+import type { WorkerCapacity } from "./worker.ts";
 
 /** What the job waits for, or null if there is nothing on its way and nothing can be made. */
 export function waitForMachine(group: Group, job: PlannedJob): string | null {
@@ -18,16 +19,23 @@ export function waitForMachine(group: Group, job: PlannedJob): string | null {
 
 function bookFirst(group: Group): string | null {
   for (const entry of group.pools) {
-    const { machines, pool } = entry.state;
-    if (isUnknown(pool, group)) continue;
-    for (; entry.firstMachine < machines.length; entry.firstMachine += 1) {
-      const machine = machines[entry.firstMachine];
-      if (!machine || !hasRoom(machine.free, group.placement.resources)) continue;
-      book(machine, group);
-      return entry.firstMachine < pool.arriving ? onItsWay(pool) : beingMade(pool);
-    }
+    if (isUnknown(entry.state.pool, group) || !bookIn(entry, group)) continue;
+    const { pool } = entry.state;
+    return entry.firstMachine < pool.arriving ? onItsWay(pool) : beingMade(pool);
   }
   return null;
+}
+
+/** Books one job on the first worker of the pool that has room. */
+function bookIn(entry: GroupPool, group: Group): boolean {
+  const { machines } = entry.state;
+  for (; entry.firstMachine < machines.length; entry.firstMachine += 1) {
+    const machine = machines[entry.firstMachine];
+    if (!machine || !hasRoom(machine, group.placement.resources)) continue;
+    book(entry.state, machine, group);
+    return true;
+  }
+  return false;
 }
 
 function onItsWay({ name }: PlannedPool): string {
@@ -38,54 +46,44 @@ function beingMade({ name }: PlannedPool): string {
   return `a worker of pool ${name} is being made`;
 }
 
-function bookByMoving(group: Group): string | null {
-  const seen = new Set<Machine>();
+/**
+ * Books a job where one of another group is that can go elsewhere, or can push aside another one.
+ * A pool is looked at once: if nobody found a way out of it, there is none.
+ */
+function bookByMoving(group: Group, seen: Set<BoardPool> = new Set()): string | null {
   for (const { state } of group.pools) {
-    if (isUnknown(state.pool, group)) continue;
-    if (moveAside(state.machines, group, seen)) return onItsWay(state.pool);
+    if (seen.has(state) || isUnknown(state.pool, group)) continue;
+    seen.add(state);
+    for (const [other, machines] of state.booked) {
+      const machine =
+        other === group ? undefined : machines.find((each) => hasRoomWithout(each, other, group));
+      if (!machine || !moveOne(other, seen)) continue;
+      machines.splice(machines.indexOf(machine), 1);
+      add(machine, other.placement.resources, 1);
+      book(state, machine, group);
+      return onItsWay(state.pool);
+    }
   }
   return null;
 }
 
-/** Books the group on a machine from which a job of another group can move, as others may for that one. */
-function moveAside(machines: readonly Machine[], group: Group, seen: Set<Machine>): boolean {
-  for (const machine of machines) {
-    if (seen.has(machine)) continue;
-    seen.add(machine);
-    for (const other of new Set(machine.booked)) {
-      if (other === group || other.pools.length < 2) continue;
-      unbook(machine, other);
-      if (hasRoom(machine.free, group.placement.resources)) {
-        book(machine, group);
-        if (moveTo(other, seen)) return true;
-        unbook(machine, group);
-      }
-      book(machine, other);
-    }
-  }
-  return false;
+/** True if one job more of the group is booked in a pool that was not looked at. */
+function moveOne(group: Group, seen: Set<BoardPool>): boolean {
+  const unseen = group.pools.filter(({ state }) => !seen.has(state) && !isUnknown(state.pool, group));
+  return unseen.some((entry) => bookIn(entry, group)) || bookByMoving(group, seen) !== null;
 }
 
-function moveTo(group: Group, seen: Set<Machine>): boolean {
-  const { resources } = group.placement;
-  const known = group.pools.filter(({ state }) => !isUnknown(state.pool, group));
-  for (const { state } of known) {
-    const machine = state.machines.find((each) => !seen.has(each) && hasRoom(each.free, resources));
-    if (!machine) continue;
-    book(machine, group);
-    return true;
-  }
-  return known.some(({ state }) => moveAside(state.machines, group, seen));
+function hasRoomWithout(machine: WorkerCapacity, other: Group, group: Group): boolean {
+  const room = { ...machine };
+  add(room, other.placement.resources, 1);
+  return hasRoom(room, group.placement.resources);
 }
 
-function book(machine: Machine, group: Group): void {
-  add(machine.free, group.placement.resources, -1);
-  machine.booked.push(group);
-}
-
-function unbook(machine: Machine, group: Group): void {
-  add(machine.free, group.placement.resources, 1);
-  machine.booked.splice(machine.booked.indexOf(group), 1);
+function book({ booked }: BoardPool, machine: WorkerCapacity, group: Group): void {
+  add(machine, group.placement.resources, -1);
+  const machines = booked.get(group);
+  if (machines) machines.push(machine);
+  else booked.set(group, [machine]);
 }
 
 function makeMachine(group: Group, job: PlannedJob): string | null {
@@ -93,8 +91,8 @@ function makeMachine(group: Group, job: PlannedJob): string | null {
     const { pool, machines } = state;
     if (state.room <= 0 || pool.problem !== null || refusal(pool, job) !== null) continue;
     if (isUnknown(pool, group) && learning(group) !== null) continue;
-    const machine = newMachine(pool);
-    book(machine, group);
+    const machine = { ...pool.capacity };
+    book(state, machine, group);
     machines.push(machine);
     state.room -= 1;
     state.jobIds.push(job.id);
@@ -129,7 +127,7 @@ export function refusal(
 
 /** Why no worker will ever be there for the job, or null if one may be. */
 export function failsForGood(group: Group, job: PlannedJob): string | null {
-  if (group.candidates.length > 0) return null;
+  if (group.candidateCount > 0) return null;
   const refusals = group.pools.map(({ state }) => refusal(state.pool, job));
   return refusals.includes(null) ? null : (refusals[0] ?? null);
 }

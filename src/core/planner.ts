@@ -115,7 +115,7 @@ function start(board: Board, job: PlannedJob, group: Group): boolean {
   const { strategy, id } = worker.worker;
   const preferred = weight === 0 ? "" : `, weight ${weight} by the job's preferences`;
   const tainted = reluctance === 0 ? "" : ", though a taint asks jobs to go elsewhere";
-  const choice = group.candidates.length === 1 ? "the only worker that fits" : CHOICES[strategy];
+  const choice = group.candidateCount === 1 ? "the only worker that fits" : CHOICES[strategy];
   board.plan.assign.push({ jobId: job.id, workerId: id, reason: `${choice}${preferred}${tainted}` });
   takeWorker(board, worker, job);
   return true;
@@ -134,7 +134,7 @@ function wait(
   { group, queue, key }: { group: Group; queue: BoardQueue; key: AtWork | null },
 ): void {
   const reasonKey = waitKey.placement(job);
-  if (group.candidates.length === 0 && group.pools.length === 0) {
+  if (group.candidateCount === 0 && group.pools.length === 0) {
     noteReason(board, reasonKey, whyNowhere(board, group), { impossible: true });
     group.isClosed = true;
     return;

@@ -10,7 +10,7 @@ import { formatTaint, tolerates } from "./labels.ts";
 import { hasRoom } from "./placement.ts";
 import type { PlacedJob, PlannedJob } from "./plan.ts";
 import { add, noteChange, noteLeaving, type Board, type BoardWorker } from "./planner-board.ts";
-import type { Group } from "./planner-group.ts";
+import { candidatesOf, type Group } from "./planner-group.ts";
 import type { WorkerCapacity } from "./worker.ts";
 
 /** Plans the end of each attempt whose worker has a NoExecute taint that it does not tolerate. */
@@ -37,8 +37,8 @@ export function evictions(board: Board): void {
  * @returns what the job waits for, or null if nobody makes room for it.
  */
 export function makeRoom(board: Board, job: PlannedJob, group: Group): string | null {
-  if (group.cannotPreempt) return null;
-  const workers = group.candidates.filter(({ worker }) => worker.unavailable === null);
+  if (group.cannotPreempt || job.priority <= board.leastPreemptible) return null;
+  const workers = candidatesOf(board, group).filter(({ worker }) => worker.unavailable === null);
   const isAbove = workers.some(({ worker }) => worker.running.some((placed) => isLesser(placed, job)));
   if (!isAbove) {
     group.cannotPreempt = true;
