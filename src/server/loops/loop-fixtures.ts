@@ -10,7 +10,7 @@ import type { PlannedPool } from "../../core/plan.ts";
 import { sampleDefinition, sampleWorker } from "../../core/session-fixtures.ts";
 import type { WorkerCapacity } from "../../core/worker.ts";
 import { createMemoryStore } from "../../storage/memory/memory-store.ts";
-import { WorkerConnection } from "../workers/worker-connection.ts";
+import { WorkerConnection, type ConnectionLogs } from "../workers/worker-connection.ts";
 import { WorkerConnections } from "../workers/worker-connections.ts";
 
 /** What was said to a worker. */
@@ -22,10 +22,8 @@ export interface Said {
 export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
   const clock = new ManualClock();
   const store = createMemoryStore({ random: systemRandom });
-  const connections = new WorkerConnections(() => ({
-    ephemeral: options.takesOneJob ?? false,
-    strategy: "least_loaded",
-  }));
+  const pool = { ephemeral: options.takesOneJob ?? false, strategy: "least_loaded" } as const;
+  const connections = new WorkerConnections(() => pool);
   const changed: Job[] = [];
   const onJobChanged = (job: Job): void => void changed.push(job);
   const common = {
@@ -39,7 +37,6 @@ export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
     onIdle() {},
   };
   const newId = (): string => uuidV7(clock, systemRandom);
-
   const addWorker = async (pool = "local"): Promise<string> => {
     const id = newId();
     await store.insertWorker({ id, name: id, provider: "test", pool, nowMs: clock.nowMs(), token: null });
@@ -54,19 +51,8 @@ export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
   ): Said => {
     const capacity = { ...sampleWorker.capacity, ...worker.capacity };
     const info = { ...sampleWorker, workerId, capacity, labels: { os: "linux" } };
-    const connection = new WorkerConnection(
-      { id: workerId, pool: worker.pool ?? "local", provider: "test", info },
-      {
-        ...common,
-        heartbeats: { add() {} },
-        logs: {
-          append: async () => ({ ok: true, length: 0 }),
-          length: async () => 0,
-          wake() {},
-          finish: async (attemptId) => ({ attemptId, logBytes: 0, blobKey: null, digest: null }),
-        },
-      },
-    );
+    const names = { id: workerId, pool: worker.pool ?? "local", provider: "test" };
+    const connection = new WorkerConnection({ ...names, info }, { ...common, heartbeats, logs });
     connections.add(connection);
     const messages: ServerMessage[] = [];
     void (async () => {
@@ -77,8 +63,8 @@ export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
 
   const queue = async (changes: Partial<JobDefinition> = {}): Promise<string> => {
     const id = newId();
-    const definition = { ...sampleDefinition, ...changes };
-    await store.insertJobs([{ id, definition, idempotencyKey: null, nowMs: clock.nowMs() }]);
+    const job = { id, definition: { ...sampleDefinition, ...changes }, idempotencyKey: null };
+    await store.insertJobs([{ ...job, nowMs: clock.nowMs() }]);
     return id;
   };
   const apply = async (jobId: string, input: JobInput): Promise<void> => {
@@ -97,6 +83,16 @@ export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
   };
   return { ...common, clock, changed, newId, addWorker, connect, queue, apply, job, attempts, running };
 }
+
+const heartbeats = { add(): void {} };
+
+/** Takes all log, and keeps none. */
+const logs: ConnectionLogs = {
+  append: async () => ({ ok: true, length: 0 }),
+  length: async () => 0,
+  wake() {},
+  finish: async (attemptId) => ({ attemptId, logBytes: 0, blobKey: null, digest: null }),
+};
 
 /** A pool that can make workers of two jobs each. */
 export function samplePool(changes: Partial<PlannedPool> = {}): PlannedPool {
