@@ -193,6 +193,29 @@ test("workers that are on their way are booked before others are made", () => {
   assert.equal(reasonOf(job, { pools: [aPool("p")] }), "a worker of pool p is being made");
 });
 
+test("thousands of jobs of many kinds are booked on thousands of workers, and the rest makes as many as fit", () => {
+  const pools = [1, 2, 3].map((index) =>
+    aPool(`p${index}`, { arriving: 1_000, room: 500, maxWorkers: 1_500 }),
+  );
+  const waiting = Array.from({ length: 5_000 }, (_, index) =>
+    aJob(`j${index}`, { resources: { ...cpu(1), memoryBytes: index % 20 } }),
+  );
+  const { provision } = plan(aSnapshot({ jobs: waiting, pools }));
+  assert.deepEqual(
+    provision.map(({ count }) => count),
+    [500, 500, 500],
+  );
+});
+
+test("a job moves aside for one that fits nowhere else", () => {
+  const pools = [
+    aPool("a", { arriving: 1, room: 5, labels: { zone: "a" } }),
+    aPool("b", { arriving: 1, room: 5, labels: { zone: "b" } }),
+  ];
+  const waiting = [aJob("any"), aJob("a", { selector: { zone: "a" } })];
+  assert.deepEqual(plan(aSnapshot({ jobs: waiting, pools })).provision, []);
+});
+
 test("a pool whose abilities are not known makes one worker for jobs that ask for some", () => {
   const asking = jobs(3, "j", { capabilities: ["pause"] });
   const pools = [aPool("a", { capabilities: null }), aPool("b", { capabilities: null })];
