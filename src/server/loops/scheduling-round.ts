@@ -57,8 +57,9 @@ export class Round {
       const jobs = await this.#read(perQueue);
       if (jobs.length === 0) return;
       const decided = await this.#decide(jobs);
-      const didSomething = decided.assign.length + decided.provision.length + decided.preempt.length > 0;
-      if (this.hasReadAll || !(this.#isLook || didSomething)) return;
+      // The room that is being made is kept in this plan only: the next page must not take it.
+      if (this.hasReadAll || decided.preempt.length > 0) return;
+      if (!this.#isLook && decided.assign.length + decided.provision.length === 0) return;
     }
   }
 
