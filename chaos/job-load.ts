@@ -43,7 +43,7 @@ const CALL_TIMEOUT_MS = 180_000;
 /** Between two looks at a job that shall be paused. */
 const ACT_POLL_MS = 100;
 
-const UNFINISHED = [
+export const UNFINISHED: readonly JobState[] = [
   JobState.PENDING,
   JobState.SCHEDULED,
   JobState.RUNNING,
@@ -84,7 +84,7 @@ export class JobLoad {
   /** Resolves with how many have not ended, from the server. */
   async countUnfinished(): Promise<number> {
     const { client, label } = this.#options;
-    const request = { states: UNFINISHED, labels: { storm: label }, pageSize: 1_000 };
+    const request = { states: [...UNFINISHED], labels: { storm: label }, pageSize: 1_000 };
     const { jobs } = await this.#persist(() => client.jobs.listJobs(request));
     this.unfinished = jobs.length;
     return jobs.length;

@@ -2,6 +2,7 @@
 
 import { agentKilled } from "./agent-killed.ts";
 import { bigCancel } from "./big-cancel.ts";
+import { dockerPool } from "./docker-pool.ts";
 import { longCut } from "./long-cut.ts";
 import { longPause } from "./long-pause.ts";
 import type { Scenario } from "./scenario.ts";
@@ -15,4 +16,5 @@ export const SCENARIOS: readonly Scenario[] = [
   bigCancel,
   longPause,
   workerLostPolicies,
+  dockerPool,
 ];
