@@ -64,6 +64,12 @@ function exitOf(child: ChildProcess): Promise<CommandExit> {
 /** Want of processes, memory or file descriptors is the worker's fault; another one may do. */
 const WORKER_FAULTS = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE", "EIO"]);
 
+/** Of a file that is there and may be executed. Node.js has no name for the number of ENOEXEC. */
+const STRANGE_FAILURES: Readonly<Record<string, string>> = {
+  ENOENT: "the interpreter in its first line, or its loader, is missing",
+  "Unknown system error -8": "it is a program for another kind of machine (exec format error)",
+};
+
 async function explainFailure(options: CommandOptions, error: unknown): Promise<CommandStart> {
   const code = systemErrorCode(error) ?? "";
   const [file = ""] = options.argv;
@@ -76,7 +82,7 @@ async function explainFailure(options: CommandOptions, error: unknown): Promise<
       ? `cannot start ${file}: arguments and environment are too long for this system`
       : null) ??
     (file.includes("/") ? await fileProblem(options, file) : await lookupProblem(options, file)) ??
-    `cannot start ${file}: ${code === "ENOENT" ? "the interpreter in its first line, or its loader, is missing" : errorMessage(error)}`;
+    `cannot start ${file}: ${STRANGE_FAILURES[code] ?? errorMessage(error)}`;
   return { ok: false, cause: "start_failed", message };
 }
 
