@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import { systemClock } from "../../base/clock.ts";
@@ -17,33 +20,31 @@ import { makeImage, skipWithoutEngine, TEST_ENGINE_HOST, testEngine } from "./te
 // One file, as a worker has it: parts of it would be missing in the container.
 const workerProgram = fileURLToPath(new URL("../../../bundle/worker.js", import.meta.url));
 
+const SETTINGS = {
+  tlsDirectory: null,
+  pull: "never",
+  authFile: null,
+  network: "host",
+  cpuMillis: null,
+  memoryBytes: null,
+  pids: null,
+  user: null,
+  noNewPrivileges: true,
+  dropCapabilities: [],
+  readOnlyRoot: false,
+  mounts: [],
+  workerProgram,
+  clock: systemClock,
+  log: silentLogger,
+} as const;
+
 async function setup(t: TestContext) {
   const image = await makeImage("shell");
   const owner = uuidV7(systemClock, systemRandom);
   const engine = testEngine();
   const providers: DockerProvider[] = [];
   const open = (changes: Partial<DockerProviderOptions> = {}): DockerProvider => {
-    const provider = new DockerProvider({
-      image,
-      owner,
-      host: TEST_ENGINE_HOST,
-      tlsDirectory: null,
-      pull: "never",
-      authFile: null,
-      network: "host",
-      cpuMillis: null,
-      memoryBytes: null,
-      pids: null,
-      user: null,
-      noNewPrivileges: true,
-      dropCapabilities: [],
-      readOnlyRoot: false,
-      mounts: [],
-      workerProgram,
-      clock: systemClock,
-      log: silentLogger,
-      ...changes,
-    });
+    const provider = new DockerProvider({ ...SETTINGS, image, owner, host: TEST_ENGINE_HOST, ...changes });
     providers.push(provider);
     return provider;
   };
@@ -235,6 +236,28 @@ test("fills the volume of the program again after somebody has removed it", { sk
   const third = sampleSpec();
   await provider.create(third);
   assert.equal(await provider.inspect(third.workerId), "running");
+});
+
+test("refuses an engine on another kind of machine, where the worker's program cannot run", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "hodei-engine-"));
+  const socket = join(directory, "engine.sock");
+  const machine = process.arch === "x64" ? "aarch64" : "x86_64";
+  const server = createServer(({ url = "" }, response) => {
+    if (url.startsWith("/containers/")) response.writeHead(404);
+    response.end(JSON.stringify(url === "/info" ? { OSType: "linux", Architecture: machine } : {}));
+  });
+  await new Promise<void>((resolve) => server.listen(socket, resolve));
+  const provider = new DockerProvider({ ...SETTINGS, host: `unix://${socket}`, image: "any", owner: "me" });
+  t.after(async () => {
+    await provider.close();
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+    await rm(directory, { recursive: true });
+  });
+  await assert.rejects(provider.create(sampleSpec()), {
+    code: "failed_precondition",
+    message: new RegExp(`run linux on ${machine}, and are given the Node.js of this server`),
+  });
 });
 
 function look(workerId: string): EngineCall {

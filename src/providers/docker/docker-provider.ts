@@ -34,7 +34,13 @@ import {
 import { Engine, isConflict, isNotFound } from "./engine.ts";
 import { ImageStore, type PullPolicy } from "./image-store.ts";
 import { tarArchive } from "./tar-archive.ts";
-import { ensureRuntimeVolume, readRuntimeFiles, type RuntimeFiles } from "./worker-runtime.ts";
+import {
+  checkMachine,
+  ensureRuntimeVolume,
+  readRuntimeFiles,
+  type EngineMachine,
+  type RuntimeFiles,
+} from "./worker-runtime.ts";
 
 export interface DockerProviderOptions extends ContainerOptions {
   /** Whose containers these are; another owner's are never touched. */
@@ -248,13 +254,14 @@ export class DockerProvider implements Provider {
 
   async #prepareOnce(): Promise<Prepared> {
     const { image, owner, workerProgram } = this.#options;
-    const runtime = await readRuntimeFiles(workerProgram);
-    await ensureRuntimeVolume(this.#engine, runtime, { image, owner });
-    const info = await this.#engine.call<{ InitCommit?: { ID?: string } }>({
+    const info = await this.#engine.call<EngineMachine & { InitCommit?: { ID?: string } }>({
       method: "GET",
       path: "/info",
       what: "ask the container engine what it can do",
     });
+    checkMachine(info);
+    const runtime = await readRuntimeFiles(workerProgram);
+    await ensureRuntimeVolume(this.#engine, runtime, { image, owner });
     return { runtime, hasInit: info.InitCommit?.ID !== NO_INIT };
   }
 

@@ -37,6 +37,27 @@ export interface RuntimeFiles {
   workerProgram: string;
 }
 
+/** The part of what an engine says of itself that tells what its containers can run. */
+export interface EngineMachine {
+  OSType?: string;
+  /** As `uname -m` says it. */
+  Architecture?: string;
+}
+
+/** How `uname -m` calls what Node.js calls otherwise. */
+const MACHINES: Readonly<Record<string, string>> = { x64: "x86_64", arm64: "aarch64" };
+
+/** @throws AppError `failed_precondition` if this Node.js cannot run in the containers of the engine. */
+export function checkMachine({ OSType: os = "linux", Architecture: machine }: EngineMachine): void {
+  const ours = MACHINES[process.arch];
+  const isSame = machine === undefined || ours === undefined || machine === ours;
+  if (os === "linux" && isSame) return;
+  throw new AppError(
+    "failed_precondition",
+    `containers of this engine run ${os} on ${machine ?? "an unknown machine"}, and are given the Node.js of this server, which is for linux on ${ours ?? process.arch}`,
+  );
+}
+
 /** Gathers the files of this process's own Node.js. @throws AppError `failed_precondition` */
 export async function readRuntimeFiles(workerProgram: string): Promise<RuntimeFiles> {
   try {
