@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { createServer, type RequestListener } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,6 +27,9 @@ function open(host: string): Engine {
   return new Engine({ host, tlsDirectory: null, clock: systemClock });
 }
 
+/** Its number on every Linux. */
+const NOBODY = 65_534;
+
 const ping = { method: "GET", path: "/_ping", what: "ask" } as const;
 
 test("says what is wrong with an engine that is not there", async (t) => {
@@ -40,6 +43,31 @@ test("says what is wrong with an engine that is not there", async (t) => {
   const closed = open("tcp://127.0.0.1:9");
   t.after(() => closed.close());
   await assert.rejects(closed.call(ping), { code: "unavailable", message: /nobody listens there/ });
+});
+
+test("says that its socket may not be used", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "hodei-engine-"));
+  const path = join(directory, "engine.sock");
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  await chmod(path, 0);
+  const isRoot = process.geteuid?.() === 0;
+  const engine = open(`unix://${path}`);
+  t.after(async () => {
+    engine.close();
+    await new Promise((resolve) => server.close(resolve));
+    await rm(directory, { recursive: true });
+  });
+  // Root may use any socket, and nobody may not even enter the directory.
+  if (isRoot) process.seteuid?.(NOBODY);
+  try {
+    await assert.rejects(engine.call(ping), {
+      code: "permission_denied",
+      message: `ask: no container engine at unix://${path}: no permission to use its socket; root or a member of its group may`,
+    });
+  } finally {
+    if (isRoot) process.seteuid?.(0);
+  }
 });
 
 test("gives up on an engine that does not answer", async (t) => {

@@ -1,7 +1,7 @@
 /** A container engine for tests, and images made here: nothing is pulled from anywhere. */
 
 import { execFile } from "node:child_process";
-import { copyFile, mkdir, mkdtemp, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
@@ -37,6 +37,10 @@ export const TEST_IMAGES = {
   shell: "hodei-test-shell:1",
   /** One static program that is a shell and its tools; no library at all. */
   static: "hodei-test-static:1",
+  /** One static program that is no shell, and nothing else: not even a directory. */
+  bare: "hodei-test-bare:1",
+  /** As `static`, of programs for another kind of machine. */
+  foreign: "hodei-test-foreign:1",
 } as const;
 export type TestImage = keyof typeof TEST_IMAGES;
 
@@ -54,10 +58,13 @@ const SHELL_TOOLS = [
   "yes",
 ];
 const STATIC_SHELL = "/bin/busybox";
+/** Where a program says for which machine it is (elf(5): e_machine), and what none is called. */
+const MACHINE_OFFSET = 18;
+const NO_MACHINE = 0xffff;
 
 /** Why an image cannot be made here, or false. */
 export async function skipWithoutParts(image: TestImage): Promise<string | false> {
-  if (image !== "static") return false;
+  if (image === "node" || image === "shell") return false;
   const found = await stat(STATIC_SHELL).catch(() => null);
   return found ? false : `needs ${STATIC_SHELL} of the package busybox-static`;
 }
@@ -69,13 +76,8 @@ export async function makeImage(image: TestImage): Promise<string> {
   if (found) return name;
   const root = await mkdtemp(join(tmpdir(), "hodei-image-"));
   try {
-    await mkdir(join(root, "bin"));
-    await mkdir(join(root, "etc"));
-    await mkdir(join(root, "tmp"), { mode: 0o1777 });
-    await writeFile(join(root, "etc", "passwd"), "root:x:0:0::/:/bin/sh\nworker:x:1000:1000::/:/bin/sh\n");
-    await writeFile(join(root, "etc", "image-kind"), image);
-    if (image === "static") await addStaticShell(root);
-    else await addPrograms(root, image === "node" ? [...SHELL_TOOLS, process.execPath] : SHELL_TOOLS);
+    if (image === "bare") await copyFile(STATIC_SHELL, join(root, "echo"));
+    else await addSystem(root, image);
     const archive = join(root, "root.tar");
     await run("tar", ["-C", root, "--exclude=./root.tar", "-cf", archive, "."]);
     const settings = ["-c", "ENV IMAGE_SAYS=hello", "-c", "ENV NODE_OPTIONS=--no-such-option"];
@@ -86,8 +88,21 @@ export async function makeImage(image: TestImage): Promise<string> {
   }
 }
 
-async function addStaticShell(root: string): Promise<void> {
-  await copyFile(STATIC_SHELL, join(root, "bin", "busybox"));
+async function addSystem(root: string, image: Exclude<TestImage, "bare">): Promise<void> {
+  await mkdir(join(root, "bin"));
+  await mkdir(join(root, "etc"));
+  await mkdir(join(root, "tmp"), { mode: 0o1777 });
+  await writeFile(join(root, "etc", "passwd"), "root:x:0:0::/:/bin/sh\nworker:x:1000:1000::/:/bin/sh\n");
+  await writeFile(join(root, "etc", "image-kind"), image);
+  if (image === "node") await addPrograms(root, [...SHELL_TOOLS, process.execPath]);
+  else if (image === "shell") await addPrograms(root, SHELL_TOOLS);
+  else await addStaticShell(root, image === "foreign");
+}
+
+async function addStaticShell(root: string, isForeign: boolean): Promise<void> {
+  const program = await readFile(STATIC_SHELL);
+  if (isForeign) program.writeUInt16LE(NO_MACHINE, MACHINE_OFFSET);
+  await writeFile(join(root, "bin", "busybox"), program, { mode: 0o755 });
   for (const tool of ["sh", "cat", "sleep", "env", "id", "seq"]) {
     await symlink("busybox", join(root, "bin", tool));
   }
