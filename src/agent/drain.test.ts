@@ -73,3 +73,14 @@ test("an order that comes while the rest is being ended is ended, too, and befor
   drain.onChange();
   assert.equal(killed.at(-1), "later");
 });
+
+test("a signal that comes when the agent has left waits for nothing", () => {
+  for (const timeoutMs of [0, 30_000]) {
+    const { clock, drain, overs } = setup();
+    drain.stop();
+    drain.begin(timeoutMs);
+    drain.begin(timeoutMs);
+    assert.equal(clock.waiting, 0);
+    assert.equal(overs(), 0);
+  }
+});

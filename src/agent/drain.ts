@@ -22,7 +22,7 @@ export interface DrainOptions {
 
 export class Drain {
   readonly #options: DrainOptions;
-  #phase: "idle" | "finishing" | "ending" = "idle";
+  #phase: "idle" | "finishing" | "ending" | "stopped" = "idle";
   #callOff: () => void = () => {};
 
   constructor(options: DrainOptions) {
@@ -50,8 +50,13 @@ export class Drain {
     if (this.#phase === "ending") this.#killRest();
   }
 
+  /**
+   * For good: a signal may come after it, as from a provider that ends what has already left, and a
+   * wait that began then would keep the process, and the room that it takes, until it was over.
+   */
   stop(): void {
     this.#callOff();
+    this.#phase = "stopped";
   }
 
   #end(): void {
