@@ -70,12 +70,14 @@ export const ephemeralWorker: BenchRow = {
 
 /** From the submission of a job to the first byte of its output at a reader. */
 export async function firstByteSeconds(server: BenchServer): Promise<number> {
-  const echo = { commandType: { case: "shell" as const, value: { cmd: "echo", args: ["x"] } } };
+  // Any image of a test has a shell, few have an echo.
+  const echo = { commandType: { case: "shell" as const, value: { cmd: "sh", args: ["-c", "echo x"] } } };
   const tookMs = await durationMs(async () => {
     const { jobId } = await server.jobs.queueJob({ definition: { name: "first byte", command: echo } });
     for await (const { entries } of server.logs.readLog({ jobId, follow: true })) {
-      if (entries.some(({ stream }) => stream === LogStream.STDOUT)) break;
+      if (entries.some(({ stream }) => stream === LogStream.STDOUT)) return;
     }
+    throw new Error(`job ${jobId} ended without output`);
   });
   return tookMs / 1_000;
 }
