@@ -116,7 +116,8 @@ export class DockerPlace {
   }
 
   async remove(): Promise<void> {
-    await this.place.stopDev("SIGKILL");
+    // In good order: the database of a killed server may still write while its directory is removed.
+    await this.place.stopDev();
     for (const { Id: id } of await this.containers()) {
       const query = { force: "true", v: "true" };
       await this.engine.call({
