@@ -57,12 +57,16 @@ describe("bad input", () => {
     assert.match(result.stderr, /ambiguous/);
   });
 
-  test("a label that no worker has is said while the job waits", async () => {
-    const submitted = await place.run(["submit", "--selector", "gpu=none-such", "--", "true"]);
+  test("a label that no worker has is refused, with those that there are, or waits and says so", async () => {
+    const submit = ["submit", "--selector", "gpu=none-such"];
+    const refused = await place.run([...submit, "--", "true"]);
+    assert.equal(refused.code, 5, refused.stderr);
+    assert.match(refused.stderr, /no worker and no pool has gpu=none-such.*labels os, arch/);
+    assert.match(refused.stderr, /--accept-unplaceable/);
+    const submitted = await place.run([...submit, "--accept-unplaceable", "--", "true"]);
     assert.equal(submitted.code, 0, submitted.stderr);
     const id = submitted.stdout.toString().trim();
-    const reason = await place.eventualMessage(id, /gpu=none-such/);
-    assert.match(reason, /no worker and no pool has the label/);
+    await place.eventualMessage(id, /no worker and no pool has gpu=none-such/);
     const cancelled = await place.run(["cancel", id]);
     assert.equal(cancelled.code, 0, cancelled.stderr);
     const again = await place.run(["cancel", id]);

@@ -20,9 +20,9 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "an attempt that is given up stays live in its row",
-    file: "core/job-change.ts",
-    find: `return accept(next, attempt, { type: "requeued",`,
-    replace: `return accept(next, null, { type: "requeued",`,
+    file: "core/job-end.ts",
+    find: `return accept(next, attempt, { type: "requeued", nowMs: context`,
+    replace: `return accept(next, null, { type: "requeued", nowMs: context`,
   },
   {
     name: "a retry does not look at its budget",
@@ -168,5 +168,17 @@ export const MUTATIONS: readonly Mutation[] = [
     file: "runner/pausable-timer.ts",
     find: "this.#callOff();\n        this.#callOff = null;\n        this.#remainingMs",
     replace: "return;\n        this.#remainingMs",
+  },
+  {
+    name: "jobs at work are not counted for their concurrency key",
+    file: "core/planner-board.ts",
+    find: "for (const [key, running] of input.concurrency)",
+    replace: "for (const [key, running] of [])",
+  },
+  {
+    name: "any job makes room",
+    file: "core/preemption.ts",
+    find: "return placed.preemptible && placed.priority < job.priority;",
+    replace: "return placed.priority < job.priority;",
   },
 ];
