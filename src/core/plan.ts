@@ -72,6 +72,8 @@ export interface PlannedPool extends Place {
   room: number;
   /** Workers that were asked for and have not connected yet: jobs may wait for them. */
   arriving: number;
+  /** What its provider is at before they can come, such as a download. */
+  activity?: string | null;
   /** Its most workers at a time. */
   maxWorkers: number;
   /** Of two pools that fit, the one with the lower rank is taken: by health, cost and start-up time. */

@@ -38,12 +38,12 @@ function bookIn(entry: GroupPool, group: Group): boolean {
   return false;
 }
 
-function onItsWay({ name }: PlannedPool): string {
-  return `waiting for a worker of pool ${name} to connect`;
+function onItsWay({ name, activity }: PlannedPool): string {
+  return `waiting for a worker of pool ${name} to connect${activity ? `; ${activity}` : ""}`;
 }
 
-function beingMade({ name }: PlannedPool): string {
-  return `a worker of pool ${name} is being made`;
+function beingMade({ name, activity }: PlannedPool): string {
+  return `a worker of pool ${name} is being made${activity ? `; ${activity}` : ""}`;
 }
 
 /**

@@ -193,6 +193,14 @@ test("workers that are on their way are booked before others are made", () => {
   assert.equal(reasonOf(job, { pools: [aPool("p")] }), "a worker of pool p is being made");
 });
 
+test("who waits for a worker is told what its provider is at", () => {
+  const pools = [aPool("p", { arriving: 1, activity: "pulling image x, 12 of 80 MB" })];
+  assert.equal(
+    reasonOf(aJob("j"), { pools }),
+    "waiting for a worker of pool p to connect; pulling image x, 12 of 80 MB",
+  );
+});
+
 test("thousands of jobs of many kinds are booked on thousands of workers, and the rest makes as many as fit", () => {
   const pools = [1, 2, 3].map((index) =>
     aPool(`p${index}`, { arriving: 1_000, room: 500, maxWorkers: 1_500 }),

@@ -58,6 +58,8 @@ export interface Provider {
   /** Everything this provider made and that is not gone. */
   list(): Promise<WorkerHandle[]>;
   healthCheck(): Promise<ProviderHealth>;
+  /** What it is at before a worker can come, for people, such as a download; null if that is nothing. */
+  readonly activity?: string | null;
   /** Calls `listener` for each event until the returned function is called. */
   onEvent(listener: (event: ProviderEvent) => void): () => void;
   /** Lets go of what the provider holds itself; workers are not destroyed. */

@@ -10,7 +10,7 @@ import type { Logger } from "../../base/log.ts";
 import type { Service } from "../../base/service.ts";
 import { sharedAbortController } from "../../base/shared-abort.ts";
 import { OWNER_LABEL, WORKER_LABEL } from "./container.ts";
-import type { Engine } from "./engine.ts";
+import { linesOf, type Engine } from "./engine.ts";
 
 export interface ContainerEventsOptions {
   engine: Engine;
@@ -78,16 +78,10 @@ export class ContainerEvents implements Service {
     if (this.#isAway) log.info({}, "the container engine speaks again");
     this.#isAway = false;
     await onConnected();
-    let rest = "";
-    for await (const chunk of stream as AsyncIterable<Buffer>) {
-      const lines = (rest + chunk.toString("utf8")).split("\n");
-      rest = lines.pop() ?? "";
-      for (const line of lines) this.#take(line);
-    }
+    for await (const line of linesOf(stream)) this.#take(line);
   }
 
   #take(line: string): void {
-    if (line.trim() === "") return;
     const event = JSON.parse(line) as EngineEvent;
     const workerId = event.Actor?.Attributes?.[WORKER_LABEL];
     if (workerId !== undefined) this.#options.onEnded(workerId);

@@ -153,6 +153,10 @@ export class DockerProvider implements Provider {
     }));
   }
 
+  get activity(): string | null {
+    return this.#images.activity;
+  }
+
   async healthCheck(): Promise<ProviderHealth> {
     try {
       await this.#engine.bytes({

@@ -78,12 +78,23 @@ export class Engine {
     return (text === "" ? null : JSON.parse(text)) as T;
   }
 
-  async bytes(call: EngineCall): Promise<Buffer> {
+  bytes(call: EngineCall): Promise<Buffer> {
+    return this.#inTime(call, (response) => readAll(response, call.what));
+  }
+
+  /** Reads an answer that may be long, line by line. */
+  lines(call: EngineCall, onLine: (line: string) => void): Promise<void> {
+    return this.#inTime(call, async (response) => {
+      for await (const line of linesOf(response)) onLine(line);
+    });
+  }
+
+  async #inTime<T>(call: EngineCall, read: (response: IncomingMessage) => Promise<T>): Promise<T> {
     const timeout = new AbortController();
     const callOff = this.#clock.schedule(call.timeoutMs ?? ANSWER_TIMEOUT_MS, () => timeout.abort());
     const signal = call.signal ? AbortSignal.any([call.signal, timeout.signal]) : timeout.signal;
     try {
-      return await readAll(await this.stream({ ...call, signal }), call.what);
+      return await read(await this.stream({ ...call, signal }));
     } catch (error) {
       if (!timeout.signal.aborted || call.signal?.aborted === true) throw this.#failure(call.what, error);
       throw new AppError("unavailable", `${call.what}: the engine at ${this.#host} does not answer`, {
@@ -211,6 +222,18 @@ async function readAll(response: IncomingMessage, what: string): Promise<Buffer>
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
+}
+
+/** Of an answer in UTF-8, also those that come in pieces; without the empty ones. */
+export async function* linesOf(response: AsyncIterable<Buffer>): AsyncGenerator<string> {
+  let rest: Buffer<ArrayBufferLike> = Buffer.alloc(0);
+  for await (const chunk of response) {
+    const text = Buffer.concat([rest, chunk]);
+    const end = text.lastIndexOf(10) + 1;
+    rest = text.subarray(end);
+    for (const line of text.subarray(0, end).toString("utf8").split("\n")) if (line.trim() !== "") yield line;
+  }
+  if (rest.length > 0) yield rest.toString("utf8");
 }
 
 function engineMessage(text: string): string {

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { gzipSync } from "node:zlib";
+import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
 import { uuidV4 } from "../../base/random.ts";
 import { ImageStore, registryOf, type ImageOptions } from "./image-store.ts";
@@ -116,7 +117,11 @@ test(
     const { open, registry } = await setup(t);
     const store = open();
     assert.equal(await store.variables(), null);
-    const found = await Promise.all([store.ensure(), store.ensure()]);
+    assert.equal(store.activity, null);
+    const pulls = Promise.all([store.ensure(), store.ensure()]);
+    await eventually(() => /^pulling image /.test(store.activity ?? ""));
+    const found = await pulls;
+    assert.equal(store.activity, null);
     assert.deepEqual(found, [
       ["FROM_REGISTRY", "PATH"],
       ["FROM_REGISTRY", "PATH"],

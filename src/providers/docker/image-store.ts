@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { AppError, errorMessage } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import { isNotFound, type Engine, type EngineCall } from "./engine.ts";
+import { PullProgress } from "./pull-progress.ts";
 
 export const PULL_POLICIES = ["missing", "always", "never"] as const;
 export type PullPolicy = (typeof PULL_POLICIES)[number];
@@ -24,6 +25,8 @@ export class ImageStore {
   readonly #engine: Engine;
   readonly #options: ImageOptions;
   #pulling: Promise<void> | null = null;
+  /** Of the download that is under way. */
+  #progress: PullProgress | null = null;
   /** Why the last download failed; null if it did not. */
   #pullFailure: string | null = null;
 
@@ -48,6 +51,13 @@ export class ImageStore {
     const pulled = await this.variables();
     if (pulled === null) throw new AppError("unavailable", `image ${image}: pulled, and not there`);
     return pulled;
+  }
+
+  /** How far the download is, for people; null while there is none. */
+  get activity(): string | null {
+    if (this.#progress === null) return null;
+    const far = this.#progress.describe();
+    return `pulling image ${this.#options.image}${far === "" ? "" : `, ${far}`}`;
   }
 
   /** Why the image cannot be had; null if it is there, or nobody has tried yet. */
@@ -105,14 +115,19 @@ export class ImageStore {
 
   /** Null if it went well. What is wrong stands in the status, or after it in the last of the lines. */
   async #download(call: Pick<EngineCall, "query" | "headers" | "what">): Promise<string | null> {
+    const progress = new PullProgress();
+    this.#progress = progress;
     const timeoutMs = PULL_TIMEOUT_MS;
     try {
-      const lines = await this.#engine.bytes({ ...call, method: "POST", path: "/images/create", timeoutMs });
-      return pullProblem(lines.toString("utf8"));
+      const pull = { ...call, method: "POST", path: "/images/create", timeoutMs } as const;
+      await this.#engine.lines(pull, (line) => progress.take(line));
+      return progress.problem;
     } catch (error) {
       const status = error instanceof AppError ? error.details["status"] : undefined;
       if (status !== 404 && status !== 500) throw error;
       return errorMessage(error).slice(`${call.what}: `.length);
+    } finally {
+      this.#progress = null;
     }
   }
 
@@ -159,15 +174,6 @@ async function readCredentials(
       cause,
     });
   }
-}
-
-function pullProblem(lines: string): string | null {
-  for (const line of lines.split("\n")) {
-    if (line.trim() === "") continue;
-    const { error } = JSON.parse(line) as { error?: string };
-    if (error !== undefined) return error;
-  }
-  return null;
 }
 
 function isPermanent(problem: string): boolean {

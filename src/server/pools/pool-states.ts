@@ -59,6 +59,7 @@ export class PoolStates {
         arriving: this.#arrivingOf(own),
         maxWorkers: pool.definition.maxWorkers,
         rank: ranks.get(pool.name) ?? pools.length,
+        activity: pool.provider.activity ?? null,
         problem: this.#problemOf(pool, own),
         permanentProblem: permanentProblem(failure),
       };
