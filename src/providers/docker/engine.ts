@@ -226,7 +226,7 @@ async function readAll(response: IncomingMessage, what: string): Promise<Buffer>
 
 /** Of an answer in UTF-8, also those that come in pieces; without the empty ones. */
 export async function* linesOf(response: AsyncIterable<Buffer>): AsyncGenerator<string> {
-  let rest: Buffer<ArrayBufferLike> = Buffer.alloc(0);
+  let rest: Buffer = Buffer.alloc(0);
   for await (const chunk of response) {
     const text = Buffer.concat([rest, chunk]);
     const end = text.lastIndexOf(10) + 1;

@@ -119,7 +119,7 @@ test(
     assert.equal(await store.variables(), null);
     assert.equal(store.activity, null);
     const pulls = Promise.all([store.ensure(), store.ensure()]);
-    await eventually(() => /^pulling image /.test(store.activity ?? ""));
+    await eventually(() => store.activity?.startsWith("pulling image ") === true);
     const found = await pulls;
     assert.equal(store.activity, null);
     assert.deepEqual(found, [
