@@ -25,6 +25,8 @@ export interface Misbehaviour {
   outage: Error | null;
   /** Only `destroy` fails with it. */
   destroyFailure: Error | null;
+  /** Workers whose `destroy` fails, whatever that of others does. */
+  stuck: ReadonlySet<string>;
   /** Nobody is told of instances that are gone. */
   isSilent: boolean;
   health: ProviderHealth;
@@ -55,6 +57,7 @@ export class FakeProvider implements Provider {
       health: { status: "healthy" },
       healthDelay: Promise.resolve(),
       destroyFailure: null,
+      stuck: new Set(),
       ...misbehaviour,
     };
   }
@@ -69,6 +72,9 @@ export class FakeProvider implements Provider {
     await Promise.allSettled([this.#creating.get(workerId)]);
     this.#failIfOut("destroy", workerId);
     if (this.misbehaviour.destroyFailure) throw this.misbehaviour.destroyFailure;
+    if (this.misbehaviour.stuck.has(workerId)) {
+      throw new AppError("unavailable", `destroy ${workerId}: it is stuck`);
+    }
     this.instances.delete(workerId);
   }
 

@@ -313,3 +313,33 @@ test("shows what there is of a pool", async (t) => {
   assert.equal(broken?.problem, "busy");
   assert.ok((broken.retryAtMs ?? 0) > clock.nowMs());
 });
+
+test("one worker that cannot be removed holds up none of the others", async (t) => {
+  const { provider, provisioner, provision, store, connect, clock, state } = setup(t, { maxWorkers: 5 });
+  const [stuck = "", left = "", idle = ""] = await provision(3);
+  provider.misbehaviour.stuck = new Set([stuck]);
+  const { connection } = connect(idle);
+  for (const workerId of [stuck, left]) {
+    await store.changeWorker({ workerId, state: "terminated", message: "left" });
+  }
+  provider.instances.add("01a1ff9a-0000-7000-8000-000000000000");
+  await assert.rejects(provisioner.round(), /it is stuck/);
+  assert.deepEqual([...provider.instances], [stuck, idle], "neither one that has left nor an orphan stays");
+  clock.advance(60_000);
+  await assert.rejects(provisioner.round(), /it is stuck/);
+  assert.equal(connection.session.draining, true);
+  provider.misbehaviour.stuck = new Set();
+  await provisioner.round();
+  assert.deepEqual([...provider.instances], [idle]);
+  assert.equal(await state(stuck), "terminated");
+});
+
+test("gives up all workers that are late, also if one of them cannot be removed", async (t) => {
+  const { provider, provisioner, provision, planned, clock } = setup(t, { startTimeoutMs: 30_000 });
+  const [stuck = ""] = await provision(3);
+  provider.misbehaviour.stuck = new Set([stuck]);
+  clock.advance(30_001);
+  await assert.rejects(provisioner.round(), /it is stuck/);
+  assert.deepEqual([...provider.instances], [stuck]);
+  assert.match(planned().problem ?? "", /did not connect within 30 s; can it reach http:/);
+});

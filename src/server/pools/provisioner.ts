@@ -15,6 +15,7 @@ import type { Random } from "../../base/random.ts";
 import type { Job } from "../../core/job.ts";
 import type { Plan, PlannedPool } from "../../core/plan.ts";
 import { planPool, type PoolWorker } from "../../core/pool-plan.ts";
+import type { PoolDefinition } from "../../core/pool.ts";
 import type { Worker } from "../../core/worker.ts";
 import type { Provider } from "../../providers/provider.ts";
 import type { Store } from "../../storage/store.ts";
@@ -97,11 +98,10 @@ export class Provisioner {
     this.#listen();
     const { pools } = this.#deps;
     const providers = new Set([...pools.all(), ...this.#owned.all()].map(({ provider }) => provider));
-    const looks = await Promise.allSettled([...providers].map((provider) => this.#lookAt(provider)));
-    const plans = await Promise.allSettled(pools.all().map((pool) => this.#carryOut(pool)));
+    const turns = await Promise.allSettled([...providers].map((provider) => this.#attendTo(provider)));
     await this.#forgetDeleted();
     await this.#closeUnused();
-    for (const step of [...looks, ...plans]) if (step.status === "rejected") throw step.reason;
+    throwFirst(turns);
   }
 
   /** Asks providers how they are; with a name only those of that name. Says how many there were. */
@@ -207,12 +207,39 @@ export class Provisioner {
     this.#deps.onRoom();
   }
 
-  /** What there is of the workers of a provider, and of what nobody owns. */
-  async #lookAt(provider: Provider): Promise<void> {
-    for (const worker of this.#owned.all()) {
-      const isChanging = worker.isLeaving || worker.madeAtMs === null;
-      if (worker.provider === provider && !isChanging) await this.#look(worker);
+  /** Looks at what there is, then does what its pools need, also if not all could be looked at. */
+  async #attendTo(provider: Provider): Promise<void> {
+    const looks = await Promise.allSettled([this.#lookAtWorkers(provider)]);
+    const pools = this.#deps.pools.all().filter((pool) => pool.provider === provider);
+    const plans = await Promise.allSettled(pools.map((pool) => this.#carryOut(pool)));
+    throwFirst([...looks, ...plans]);
+  }
+
+  /**
+   * What there is of the workers of a provider, and of what nobody owns. One worker that cannot be
+   * removed holds up no other; a provider that is away is not asked about one after the other.
+   */
+  async #lookAtWorkers(provider: Provider): Promise<void> {
+    const { connections } = this.#deps;
+    const own = this.#owned.all().filter((worker) => worker.provider === provider);
+    const isConnected = ({ workerId }: OwnedWorker): boolean => connections.get(workerId) !== null;
+    // Of those that are connected nobody needs to be asked.
+    const inOrder = own.toSorted((a, b) => Number(isConnected(b)) - Number(isConnected(a)));
+    const failures: unknown[] = [];
+    for (const worker of inOrder) {
+      if (worker.isLeaving || worker.madeAtMs === null) continue;
+      try {
+        await this.#look(worker);
+      } catch (error) {
+        failures.push(error);
+        if (this.#checks.get(provider).health.status === "unhealthy") throw error;
+      }
     }
+    await this.#sweepOrphans(provider);
+    if (failures.length > 0) throw failures[0];
+  }
+
+  async #sweepOrphans(provider: Provider): Promise<void> {
     const pools = this.#deps.pools.all();
     const pool = pools.find((each) => each.provider === provider);
     // One look is enough where several providers see the same instances.
@@ -290,13 +317,17 @@ export class Provisioner {
     );
     for (const { id, reason } of plan.drain) connections.get(id)?.drain(reason);
     this.#make(pool, plan.make);
-    for (const id of plan.late) {
-      const worker = this.#owned.get(id);
-      const stored = await this.#deps.store.getWorker(id);
-      if (!worker || worker.isLeaving || (stored && hasCome(stored))) continue;
-      this.#noteFailure(worker, new Error(`worker ${id} did not connect`));
-      await this.#owned.remove(worker, "did not connect in time");
-    }
+    throwFirst(await Promise.allSettled(plan.late.map((id) => this.#giveUp(id, definition))));
+  }
+
+  async #giveUp(workerId: string, { startTimeoutMs, serverUrl }: PoolDefinition): Promise<void> {
+    const worker = this.#owned.get(workerId);
+    const stored = await this.#deps.store.getWorker(workerId);
+    if (!worker || worker.isLeaving || (stored && hasCome(stored))) return;
+    const url = serverUrl ?? this.#deps.serverUrl();
+    const message = `worker ${workerId} did not connect within ${startTimeoutMs / 1_000} s; can it reach ${url} from where it runs?`;
+    this.#noteFailure(worker, new AppError("unavailable", message));
+    await this.#owned.remove(worker, message);
   }
 
   #factsOf(worker: OwnedWorker, pool: Pool): PoolWorker {
@@ -351,6 +382,10 @@ export class Provisioner {
       log.error({ err: error, workerId }, "could not handle the loss of a worker");
     }
   }
+}
+
+function throwFirst(results: readonly PromiseSettledResult<unknown>[]): void {
+  for (const result of results) if (result.status === "rejected") throw result.reason;
 }
 
 /** It has registered, whatever became of it. */
