@@ -6,6 +6,8 @@ import { uuidV7 } from "../base/random.ts";
 import type { StartedServices } from "../base/started-services.ts";
 import { isFinal, type Job } from "../core/job.ts";
 import { providerName } from "../core/pool-change.ts";
+import { DeferredProvider } from "../providers/deferred-provider.ts";
+import type { Provider } from "../providers/provider.ts";
 import { openDirectoryBlobStore } from "../storage/directory-blob-store.ts";
 import type { PostgresConnection } from "../storage/postgres/database.ts";
 import { openPostgresStore } from "../storage/postgres/open-postgres-store.ts";
@@ -156,16 +158,22 @@ function connectParts(
   };
 }
 
-/** Those of the settings, and those that people have applied. */
+/**
+ * Those of the settings, and those that people have applied. A server that only reads opens none of
+ * their providers: it neither waits for what they load, nor does an engine hear of it.
+ */
 function openPools(options: ServerOptions, store: Store): Promise<PoolRegistry> {
-  const { docker, dockerEngine, localWorkers } = options;
+  const { docker, dockerEngine, localWorkers, readOnly } = options;
   const { host: dockerHost, tlsDirectory: dockerTlsDirectory, allowedMounts } = dockerEngine;
   const context = { ...options, dockerHost, dockerTlsDirectory };
   return openPoolRegistry({
     ...options,
     store,
     settingsPools: [localPool(localWorkers), ...(docker === null ? [] : [dockerPool(docker)])],
-    makeProvider: (definition) => makeProvider(definition, context),
+    async makeProvider(definition) {
+      const open = (): Promise<Provider> => makeProvider(definition, context);
+      return readOnly ? new DeferredProvider(definition.provider.type, open) : await open();
+    },
     nameProvider: (provider) => providerName(provider, { dockerHost }),
     machine: thisMachine(),
     allowedMounts,

@@ -203,17 +203,28 @@ test("only a change that concerns the workers makes those of an earlier server o
   assert.equal(registry.get("small")?.updatedAtMs, clock.nowMs());
 });
 
-test("a stored pool whose provider cannot be opened any more stays, and says why", async () => {
-  const { apply, broken, open } = await setup();
-  await apply([inContainers("box")]);
+test("a stored pool whose provider cannot be opened stays, says why, and works as soon as it can", async () => {
+  const { apply, broken, open, opened, closed } = await setup();
+  await apply([inContainers("box"), inContainers("crate")]);
   broken.add("debian:13");
-  const box = (await open()).get("box");
+  const registry = await open();
+  const box = registry.get("box");
   assert.ok(box);
+  assert.equal(box.provider, registry.get("crate")?.provider);
   assert.deepEqual(await box.provider.healthCheck(), {
     status: "unhealthy",
     reason: "its TLS files are not there",
   });
   await assert.rejects(box.provider.list(), { code: "unavailable", message: /TLS files/ });
+  const options = { prune: false, dryRun: false, workerCount: () => 0 };
+  const wanted = registry.apply([inContainers("third")], options);
+  await assert.rejects(wanted, { code: "invalid_argument", message: /TLS files/ });
+  broken.clear();
+  assert.deepEqual(await box.provider.healthCheck(), { status: "healthy" });
+  await registry.apply([inContainers("third")], options);
+  assert.equal(registry.get("third")?.provider, box.provider);
+  await registry.stop();
+  assert.ok(closed.includes(opened.at(-1) ?? assert.fail()));
 });
 
 test("workers of a pool have its labels and taints, and share the machine where it does not say", async () => {

@@ -4,18 +4,19 @@
  *
  * Pools that make their workers in the same way share one instance of a provider, which is closed when
  * the last of them and its last worker are gone. A stored pool whose provider cannot be opened, because
- * its TLS files are gone for example, stays, and says why it makes no workers.
+ * its TLS files are gone for example, stays, says why it makes no workers, and makes some as soon as
+ * the provider can be opened, which each health check tries.
  */
 
 import type { Clock } from "../../base/clock.ts";
-import { AppError, errorMessage } from "../../base/errors.ts";
+import { AppError } from "../../base/errors.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Service } from "../../base/service.ts";
 import { isSamePool, providerKey } from "../../core/pool-change.ts";
 import { mountProblems, poolProblems } from "../../core/pool-problems.ts";
 import type { PoolDefinition, PoolProvider, StoredPool } from "../../core/pool.ts";
+import { DeferredProvider } from "../../providers/deferred-provider.ts";
 import type { Provider } from "../../providers/provider.ts";
-import { UnavailableProvider } from "../../providers/unavailable-provider.ts";
 import type { Store } from "../../storage/store.ts";
 import type { AppliedPool } from "./pool-view.ts";
 import { poolOf, type Machine, type Pool, type PoolSource } from "./pool.ts";
@@ -149,6 +150,7 @@ export class PoolRegistry implements PoolSource, Service {
     for (const definition of changed) {
       const before = this.get(definition.name);
       const pool = await this.#poolOf(definition, { updatedAtMs });
+      if (pool.provider instanceof DeferredProvider) await pool.provider.opened();
       const isAlike = before?.templateKey === pool.templateKey;
       pools.push(isAlike ? { ...pool, updatedAtMs: before?.updatedAtMs ?? updatedAtMs } : pool);
     }
@@ -197,14 +199,10 @@ export class PoolRegistry implements PoolSource, Service {
       return await this.#poolOf(definition, facts);
     } catch (error) {
       this.#deps.log.error({ err: error, pool: definition.name }, "could not open the provider of a pool");
-      const { machine, nameProvider } = this.#deps;
-      const provider = new UnavailableProvider(definition.provider.type, errorMessage(error));
-      return poolOf(definition, {
-        provider,
-        providerName: nameProvider(definition.provider),
-        machine,
-        ...facts,
-      });
+      const open = (): Promise<Provider> => this.#deps.makeProvider(definition);
+      const deferred = new DeferredProvider(definition.provider.type, open);
+      this.#providers.set(providerKey(definition), deferred);
+      return await this.#poolOf(definition, facts);
     }
   }
 
