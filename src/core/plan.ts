@@ -101,6 +101,8 @@ export interface PlanInput {
   concurrency: ReadonlyMap<string, number>;
   /** The number of the last assignment, see `lastAssigned`. */
   assignments: number;
+  /** Queues of which `jobs` has the first ones only: nothing is decided that may be due to the others. */
+  queuesWithMore?: ReadonlySet<string>;
 }
 
 export interface Assignment {
@@ -130,6 +132,10 @@ export interface Plan {
   reasons: Map<string, WaitReason>;
   /** The shares of the queues after this plan, by queue. */
   passes: Map<string, number>;
+  /** Room for jobs that somebody ends or has ended for: no later plan of the same round may give it away. */
+  kept: { workerId: string; resources: Resources }[];
+  /** Jobs that might start were left for the next plan, because those of `queuesWithMore` may go first. */
+  isCutOff: boolean;
 }
 
 export interface WaitReason {

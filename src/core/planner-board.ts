@@ -5,7 +5,7 @@
 
 import { withoutHoarding } from "./fair-share.ts";
 import type { Resources } from "./job.ts";
-import type { Plan, PlanInput, PlannedJob, PlannedPool, PlannedWorker } from "./plan.ts";
+import type { Plan, PlanInput, PlannedJob, PlannedPool, PlannedQueue, PlannedWorker } from "./plan.ts";
 import type { Group } from "./planner-group.ts";
 import { defaultQueue } from "./pool.ts";
 import type { WorkerCapacity } from "./worker.ts";
@@ -31,6 +31,8 @@ export interface Board {
   assignments: number;
   /** Greater than `lastAssigned` of any worker before this plan. */
   firstAssignment: number;
+  /** The next job that is due is not in the input: nothing starts any more. */
+  isOver: boolean;
   plan: Plan;
 }
 
@@ -73,6 +75,10 @@ export interface BoardQueue extends AtWork {
   pass: number;
   maxRunning: number | null;
   paused: boolean;
+  /** Jobs of the input that nobody has looked at yet. */
+  unseen: number;
+  /** There are others behind them. */
+  hasMore: boolean;
 }
 
 export function newBoard(input: PlanInput): Board {
@@ -90,6 +96,7 @@ export function newBoard(input: PlanInput): Board {
     groups: new Map(),
     assignments: input.assignments,
     firstAssignment: input.assignments + 1,
+    isOver: false,
     plan: {
       assign: [],
       provision: [],
@@ -98,6 +105,8 @@ export function newBoard(input: PlanInput): Board {
       evict: [],
       reasons: new Map(),
       passes: new Map(),
+      kept: [],
+      isCutOff: false,
     },
   };
   for (const [key, running] of input.concurrency) board.keys.set(key, { running, expected: 0 });
@@ -150,13 +159,20 @@ function newPool(pool: PlannedPool): BoardPool {
 }
 
 /** Every queue of the input and of its jobs; those that may start a job go on without hoarded shares. */
-function newQueues({ jobs, queues }: PlanInput): Map<string, BoardQueue> {
+function newQueues({ jobs, queues, queuesWithMore }: PlanInput): Map<string, BoardQueue> {
   const made = new Map<string, BoardQueue>();
-  for (const queue of queues) made.set(queue.name, { ...queue, expected: 0 });
+  const newQueue = (queue: PlannedQueue): BoardQueue => ({
+    ...queue,
+    expected: 0,
+    unseen: 0,
+    hasMore: queuesWithMore?.has(queue.name) ?? false,
+  });
+  for (const queue of queues) made.set(queue.name, newQueue(queue));
   const waiting = new Set<BoardQueue>();
   for (const { queue: name } of jobs) {
-    const queue = made.get(name) ?? { ...defaultQueue(name), running: 0, expected: 0, pass: 0 };
+    const queue = made.get(name) ?? newQueue({ ...defaultQueue(name), running: 0, pass: 0 });
     made.set(name, queue);
+    queue.unseen += 1;
     if (queueHold(queue) === null) waiting.add(queue);
   }
   for (const { name, pass } of withoutHoarding([...waiting])) {

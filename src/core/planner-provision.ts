@@ -17,6 +17,14 @@ export function waitForMachine(group: Group, job: PlannedJob): string | null {
   return bookFirst(group) ?? bookByMoving(group) ?? makeMachine(group, job) ?? learning(group);
 }
 
+/** False if all that is on its way is full, and nothing more can be made. */
+export function mayGetMachine({ pools, placement }: Group): boolean {
+  return pools.some(({ state: { pool, room, machines } }) => {
+    const canMake = room > 0 && pool.problem === null;
+    return canMake || machines.some((machine) => hasRoom(machine, placement.resources));
+  });
+}
+
 function bookFirst(group: Group): string | null {
   for (const entry of group.pools) {
     if (isUnknown(entry.state.pool, group) || !bookIn(entry, group)) continue;

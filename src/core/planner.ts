@@ -5,6 +5,9 @@
  * of its jobs starts. A job goes to the best worker of its group (planner-group.ts), else it waits for
  * one that is being made (planner-provision.ts), else others make room for it (preemption.ts), else
  * somebody is told why not (explain-nowhere.ts).
+ *
+ * Where the next job that is due is not in the input, nothing more starts: a job that was read would
+ * overtake one that was not. Of the rest, only those are told off that have to wait whoever goes first.
  */
 
 import { whyNowhere } from "./explain-nowhere.ts";
@@ -21,8 +24,8 @@ import {
   type BoardQueue,
 } from "./planner-board.ts";
 import { bestWorker, groupOf, takeWorker, type Group } from "./planner-group.ts";
-import { failsForGood, waitForMachine } from "./planner-provision.ts";
-import { evictions, makeRoom } from "./preemption.ts";
+import { failsForGood, mayGetMachine, waitForMachine } from "./planner-provision.ts";
+import { evictions, makeRoom, mayMakeRoom } from "./preemption.ts";
 
 export function plan(input: PlanInput): Plan {
   const board = newBoard(input);
@@ -46,6 +49,7 @@ function byPriority(jobs: readonly PlannedJob[]): PlannedJob[][] {
   return [...levels].toSorted(([left], [right]) => right - left).map(([, level]) => level);
 }
 
+/** Where one queue goes on in its jobs of one priority. */
 interface Lane {
   queue: BoardQueue;
   jobs: PlannedJob[];
@@ -65,7 +69,9 @@ function planLevel(board: Board, jobs: readonly PlannedJob[]): void {
     else lanes.set(queue, { ...queue, queue, jobs: [job], next: 0 });
   }
   for (let lane = nextShare(lanes.values()); lane; lane = nextShare(lanes.values())) {
-    if (!startNext(board, lane)) lanes.delete(lane.queue);
+    const goesOn = !board.isOver && startNext(board, lane);
+    if (board.isOver) tellOff(board, lane);
+    if (!goesOn) lanes.delete(lane.queue);
   }
 }
 
@@ -80,24 +86,48 @@ function startNext(board: Board, lane: Lane): boolean {
     }
     const job = jobs[lane.next];
     lane.next += 1;
+    queue.unseen -= 1;
     if (!job || !planJob(board, job, queue)) continue;
     queue.pass += stride(queue);
     lane.pass = queue.pass;
     return true;
   }
+  const isFull = queue.maxRunning !== null && queue.running + queue.expected >= queue.maxRunning;
+  board.isOver = queue.hasMore && queue.unseen === 0 && !isFull;
   return false;
+}
+
+/** Goes on in a queue until one of its jobs might start. */
+function tellOff(board: Board, lane: Lane): void {
+  const { queue, jobs } = lane;
+  const hold = queueHold(queue);
+  if (hold !== null) return noteReason(board, waitKey.queue(queue.name), hold);
+  for (; lane.next < jobs.length; lane.next += 1) {
+    const job = jobs[lane.next];
+    if (!job || mustWait(board, job)) continue;
+    board.plan.isCutOff = true;
+    return;
+  }
+}
+
+/** Says why the job waits, if it does so whatever other jobs take. */
+function mustWait(board: Board, job: PlannedJob): boolean {
+  if (isHeldByKey(board, job)) return true;
+  const group = groupOf(board, job);
+  if (group.isClosed) return true;
+  if (bestWorker(board, group) || mayGetMachine(group) || mayMakeRoom(board, job, group)) return false;
+  noteReason(board, waitKey.placement(job), whyNowhere(board, group), { impossible: isImpossible(group) });
+  return true;
+}
+
+function isImpossible(group: Group): boolean {
+  return group.candidateCount === 0 && group.pools.length === 0;
 }
 
 /** True if the job is given to a worker. */
 function planJob(board: Board, job: PlannedJob, queue: BoardQueue): boolean {
+  if (isHeldByKey(board, job)) return false;
   const key = keyOf(board, job);
-  const { concurrency } = job;
-  if (concurrency && key && key.running >= concurrency.limit) {
-    const { key: name, limit } = concurrency;
-    const message = `${key.running} ${key.running === 1 ? "job is" : "jobs are"} at work with the concurrency key ${name}, and ${limit} may be`;
-    noteReason(board, waitKey.concurrency(name), message);
-    return false;
-  }
   const group = groupOf(board, job);
   if (start(board, job, group)) {
     queue.running += 1;
@@ -106,6 +136,17 @@ function planJob(board: Board, job: PlannedJob, queue: BoardQueue): boolean {
   }
   if (!group.isClosed) wait(board, job, { group, queue, key });
   return false;
+}
+
+/** Says so if as many jobs with its concurrency key are at work as may be. */
+function isHeldByKey(board: Board, job: PlannedJob): boolean {
+  const key = keyOf(board, job);
+  const { concurrency } = job;
+  if (!concurrency || !key || key.running < concurrency.limit) return false;
+  const { key: name, limit } = concurrency;
+  const message = `${key.running} ${key.running === 1 ? "job is" : "jobs are"} at work with the concurrency key ${name}, and ${limit} may be`;
+  noteReason(board, waitKey.concurrency(name), message);
+  return true;
 }
 
 function start(board: Board, job: PlannedJob, group: Group): boolean {
@@ -134,7 +175,7 @@ function wait(
   { group, queue, key }: { group: Group; queue: BoardQueue; key: AtWork | null },
 ): void {
   const reasonKey = waitKey.placement(job);
-  if (group.candidateCount === 0 && group.pools.length === 0) {
+  if (isImpossible(group)) {
     noteReason(board, reasonKey, whyNowhere(board, group), { impossible: true });
     group.isClosed = true;
     return;

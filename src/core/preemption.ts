@@ -37,7 +37,7 @@ export function evictions(board: Board): void {
  * @returns what the job waits for, or null if nobody makes room for it.
  */
 export function makeRoom(board: Board, job: PlannedJob, group: Group): string | null {
-  if (group.cannotPreempt || job.priority <= board.leastPreemptible) return null;
+  if (!mayMakeRoom(board, job, group)) return null;
   const workers = candidatesOf(board, group).filter(({ worker }) => worker.unavailable === null);
   const isAbove = workers.some(({ worker }) => worker.running.some((placed) => isLesser(placed, job)));
   if (!isAbove) {
@@ -67,13 +67,20 @@ export function makeRoom(board: Board, job: PlannedJob, group: Group): string | 
   return `${what} with a lower priority on worker ${worker.worker.name} ${victims.length === 1 ? "is" : "are"} being ended to make room`;
 }
 
+/** False if there is nobody to end, as far as is known without a search. */
+export function mayMakeRoom(board: Board, job: PlannedJob, group: Group): boolean {
+  return !group.cannotPreempt && job.priority > board.leastPreemptible;
+}
+
 /**
  * Nobody else may count on this room, nor on what is free beside it: if a job behind took that, somebody
  * would have been ended for nothing.
  */
 function reserve(board: Board, worker: BoardWorker, job: PlannedJob): void {
-  add(worker.free, job.placement.resources, -1);
+  const { resources } = job.placement;
+  add(worker.free, resources, -1);
   noteChange(board, worker);
+  board.plan.kept.push({ workerId: worker.worker.id, resources });
 }
 
 function isLesser(placed: PlacedJob, job: PlannedJob): boolean {

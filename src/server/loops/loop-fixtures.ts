@@ -5,6 +5,7 @@ import { ManualClock } from "../../base/manual-clock.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";
 import type { JobInput } from "../../core/job-input.ts";
 import type { Attempt, Job, JobDefinition } from "../../core/job.ts";
+import type { Taint } from "../../core/labels.ts";
 import type { ServerMessage } from "../../core/link.ts";
 import type { PlannedPool } from "../../core/plan.ts";
 import { sampleDefinition, sampleWorker } from "../../core/session-fixtures.ts";
@@ -47,10 +48,11 @@ export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
   /** A stream of the worker, without a network. */
   const connect = (
     workerId: string,
-    worker: { pool?: string; capacity?: Partial<WorkerCapacity> } = {},
+    worker: { pool?: string; capacity?: Partial<WorkerCapacity>; taints?: Taint[] } = {},
   ): Said => {
     const capacity = { ...sampleWorker.capacity, ...worker.capacity };
-    const info = { ...sampleWorker, workerId, capacity, labels: { os: "linux" } };
+    const taints = worker.taints ?? [];
+    const info = { ...sampleWorker, workerId, capacity, taints, labels: { os: "linux" } };
     const names = { id: workerId, pool: worker.pool ?? "local", provider: "test" };
     const connection = new WorkerConnection({ ...names, info }, { ...common, heartbeats, logs });
     connections.add(connection);

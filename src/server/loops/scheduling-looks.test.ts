@@ -2,10 +2,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock, type Clock } from "../../base/clock.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";
-import type { PlannedWorker } from "../../core/plan.ts";
+import type { JobDefinition } from "../../core/job.ts";
+import type { PlannedPool, PlannedWorker } from "../../core/plan.ts";
+import { sampleWorker } from "../../core/session-fixtures.ts";
 import { newJobOf } from "../../storage/conformance/samples.ts";
 import { createMemoryStore } from "../../storage/memory/memory-store.ts";
 import { SchedulingState } from "../scheduling/scheduling-state.ts";
+import { samplePool } from "./loop-fixtures.ts";
 import { Scheduler } from "./scheduling.ts";
 
 const CAPACITY = { cpuMillis: 4_000, memoryBytes: 2 ** 40, diskBytes: 2 ** 40, gpu: 0, jobs: 1 };
@@ -15,6 +18,7 @@ function setup(readCostMs: number) {
   const store = createMemoryStore({ random: systemRandom });
   const time = { ms: 0 };
   const workers: PlannedWorker[] = [];
+  const pools: PlannedPool[] = [];
   const assigned: string[] = [];
   const state = { reads: 0, timers: [] as number[] };
   const clock: Clock = {
@@ -41,7 +45,7 @@ function setup(readCostMs: number) {
         get: () => null,
         planned: () => workers.map((worker) => ({ ...worker, free: { ...worker.free } })),
       },
-      plannedPools: () => [],
+      plannedPools: () => pools,
     }),
     connections: {
       async assign(workerId, write) {
@@ -58,8 +62,12 @@ function setup(readCostMs: number) {
     onWanted: () => {},
     hint: () => {},
   });
-  const queue = async (selector: Record<string, string>, count: number): Promise<string[]> => {
-    const jobs = Array.from({ length: count }, () => newJobOf({ selector }, { nowMs: 0 }));
+  const queue = async (
+    selector: Record<string, string>,
+    count: number,
+    more: Partial<JobDefinition> = {},
+  ): Promise<string[]> => {
+    const jobs = Array.from({ length: count }, () => newJobOf({ selector, ...more }, { nowMs: 0 }));
     await store.insertJobs(jobs);
     return jobs.map(({ id }) => id);
   };
@@ -82,7 +90,7 @@ function setup(readCostMs: number) {
   };
   const round = () => scheduler.round(new AbortController().signal);
   const reasonOf = async (jobId: string) => (await store.getJob(jobId))?.message ?? "";
-  return { time, state, assigned, queue, connect, round, reasonOf };
+  return { store, pools, time, state, assigned, queue, connect, round, reasonOf };
 }
 
 test("while nothing has room, the queue is read once a second at most, however often asked", async () => {
@@ -145,4 +153,46 @@ test("a job behind many that fit nowhere is found by the next look", async () =>
   time.ms += 1_000;
   await round();
   assert.deepEqual(assigned, [fitting]);
+});
+
+test("a job behind a page that fits nowhere is not overtaken by a lower priority of another queue", async () => {
+  for (const misfits of [60, 700]) {
+    const { time, assigned, queue, connect, round } = setup(10);
+    await round();
+    await queue({ os: "plan9" }, misfits, { queue: "a", priority: 20 });
+    const [important] = await queue({}, 1, { queue: "a", priority: 10 });
+    await queue({}, 100, { queue: "b" });
+    connect();
+    // Between two looks and, with as many as one look reads of a queue, also in one.
+    if (misfits === 700) time.ms += 1_000;
+    await round();
+    assert.deepEqual(assigned, [important]);
+  }
+});
+
+test("queues whose jobs all wait for something of their own do not hide the job that fits", async () => {
+  const { assigned, queue, connect, round } = setup(10);
+  for (let index = 0; index < 40; index += 1) {
+    await queue({ only: String(index) }, 510, { queue: `q${index}`, priority: 5 });
+  }
+  const [fitting] = await queue({}, 1, { queue: "z" });
+  connect();
+  await round();
+  assert.deepEqual(assigned, [fitting]);
+});
+
+test("a job does not fail for its pool while a worker that is away could take it", async () => {
+  const { store, pools, queue, connect, round } = setup(10);
+  const workerId = uuidV7(systemClock, systemRandom);
+  const labels = { gpu: "yes" };
+  await store.insertWorker({ id: workerId, name: "away", provider: "", pool: "", nowMs: 0, token: null });
+  await store.changeWorker({ workerId, state: "unreachable", info: { ...sampleWorker, workerId, labels } });
+  const permanentProblem = { message: "no such image", triedAtMs: 1 };
+  pools.push(samplePool({ labels, capacity: sampleWorker.capacity, room: 0, permanentProblem }));
+  await round();
+  connect();
+  const [id = ""] = await queue(labels, 1);
+  await round();
+  assert.equal((await store.getJob(id))?.state, "pending");
+  await store.changeWorker({ workerId, state: "terminated" });
 });

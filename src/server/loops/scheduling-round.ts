@@ -1,13 +1,15 @@
 /**
  * One round of scheduling: reads page after page, and carries out the plan of each. What is held up is
- * left out of the next page.
+ * left out of the next page. Where a page ends, the plan ends before anything that might overtake the
+ * jobs behind it.
  */
 
 import type { Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import type { JobInput } from "../../core/job-input.ts";
 import type { Job } from "../../core/job.ts";
-import { keyKind, nameInKey, waitKey, type Plan } from "../../core/plan.ts";
+import { keyKind, nameInKey, waitKey, type Plan, type PlannedWorker } from "../../core/plan.ts";
+import { add } from "../../core/planner-board.ts";
 import { plan } from "../../core/planner.ts";
 import type { PendingJob, Store } from "../../storage/store.ts";
 import { assignJob } from "../scheduling/assign-job.ts";
@@ -17,7 +19,10 @@ import type { WorkerConnections } from "../workers/worker-connections.ts";
 
 export interface RoundDependencies {
   store: Store;
-  state: Pick<SchedulingState, "present" | "snapshot" | "refresh" | "queues" | "decisions">;
+  state: Pick<
+    SchedulingState,
+    "present" | "snapshot" | "refresh" | "noteDoubt" | "isInDoubt" | "queues" | "decisions"
+  >;
   connections: Pick<WorkerConnections, "assign">;
   clock: Clock;
   random: Random;
@@ -30,10 +35,21 @@ export interface RoundDependencies {
 
 /** Jobs of one queue in one read. */
 const PAGE_JOBS = 500;
+/** Jobs of all queues in one read, unless there are so many queues that each one gives but a few. */
+const READ_JOBS = 20_000;
+const LEAST_PAGE_JOBS = 50;
 /** Pages in one round; the next round goes on. */
 const MAX_PAGES = 20;
 /** More than there is room for, because some of them may fit nowhere. */
 const SPARE_JOBS = 50;
+
+export interface RoundOptions {
+  /** Reads the whole queue, and says of all jobs why they wait. */
+  isLook: boolean;
+  /** How many queues had waiting jobs in the last round. */
+  queueCount: number;
+}
+
 export class Round {
   /** By wait key. */
   readonly reasons = new Map<string, string>();
@@ -42,24 +58,39 @@ export class Round {
   jobsRead = 0;
   readonly #deps: RoundDependencies;
   readonly #isLook: boolean;
+  readonly #mostPerQueue: number;
   readonly #signal: AbortSignal;
+  readonly #queues = new Set<string>();
+  /** Room on workers that this round keeps for jobs that others make room for. */
+  readonly #kept: Plan["kept"] = [];
 
-  constructor(deps: RoundDependencies, isLook: boolean, signal: AbortSignal) {
+  constructor(deps: RoundDependencies, { isLook, queueCount }: RoundOptions, signal: AbortSignal) {
     this.#deps = deps;
     this.#isLook = isLook;
+    const share = Math.floor(READ_JOBS / Math.max(1, queueCount));
+    this.#mostPerQueue = Math.min(PAGE_JOBS, Math.max(LEAST_PAGE_JOBS, share));
     this.#signal = signal;
+  }
+
+  /** Queues in which jobs waited. */
+  get queueCount(): number {
+    return this.#queues.size;
   }
 
   async run(): Promise<void> {
     for (let page = 0; page < MAX_PAGES && !this.#signal.aborted; page += 1) {
-      const perQueue = this.#isLook ? PAGE_JOBS : pageFor(this.#deps.state.present([]));
-      if (perQueue === 0) return;
+      const worthwhile = this.#isLook ? PAGE_JOBS : pageFor(this.#deps.state.present([]));
+      if (worthwhile === 0) return;
+      const perQueue = Math.min(worthwhile, this.#mostPerQueue);
       const jobs = await this.#read(perQueue);
-      if (jobs.length === 0) return;
-      const decided = await this.#decide(jobs);
-      // The room that is being made is kept in this plan only: the next page must not take it.
-      if (this.hasReadAll || decided.preempt.length > 0) return;
-      if (!this.#isLook && decided.assign.length + decided.provision.length === 0) return;
+      // Without jobs there is still the worker that was given a taint that sends its attempts away.
+      if (jobs.length === 0 && (page > 0 || !this.#isLook)) return;
+      // The last page makes do with what was read: better an overtaken job than none that starts.
+      const more = page < MAX_PAGES - 1 ? fullQueues(jobs, perQueue) : new Set<string>();
+      const decided = await this.#decide(jobs, more);
+      if (this.hasReadAll) return;
+      const isFruitless = decided.assign.length + decided.provision.length === 0 && !decided.isCutOff;
+      if (!this.#isLook && isFruitless) return;
     }
   }
 
@@ -74,15 +105,19 @@ export class Round {
       withoutConcurrencyKeys: held.concurrency,
     });
     this.jobsRead += jobs.length;
-    this.hasReadAll = !someQueueIsFull(jobs, perQueue);
+    for (const { queue } of jobs) this.#queues.add(queue);
+    this.hasReadAll = fullQueues(jobs, perQueue).size === 0;
     return jobs;
   }
 
-  async #decide(jobs: readonly PendingJob[]): Promise<Plan> {
+  async #decide(jobs: readonly PendingJob[], queuesWithMore: ReadonlySet<string>): Promise<Plan> {
     const { state, provision } = this.#deps;
     // What a job could wait for is of interest only to a look: that is when reasons are told.
     const read = this.#isLook ? state.snapshot : state.present;
-    const decided = plan({ ...read.call(state, new Set(jobs.map(({ queue }) => queue))), jobs });
+    const snapshot = read.call(state, new Set(jobs.map(({ queue }) => queue)));
+    const workers = withoutKept(snapshot.workers, this.#kept);
+    const decided = plan({ ...snapshot, workers, jobs, queuesWithMore });
+    this.#kept.push(...decided.kept);
     state.queues.notePasses(decided.passes);
     const byId = new Map(jobs.map((job) => [job.id, job]));
     await this.#assign(decided, byId);
@@ -94,10 +129,13 @@ export class Round {
     return decided;
   }
 
-  /** Concurrent calls, so that the store writes them as one group. */
+  /**
+   * Concurrent calls, so that the store writes them as one group. All of them end before one that failed
+   * ends the round: the next round would not see those that are under way, and take their places.
+   */
   async #assign(decided: Plan, jobs: ReadonlyMap<string, PendingJob>): Promise<void> {
     const { state } = this.#deps;
-    await Promise.all(
+    const calls = await Promise.allSettled(
       decided.assign.map(async ({ jobId, workerId, reason }) => {
         const assigned = await assignJob({ jobId, workerId }, { ...this.#deps, signal: this.#signal });
         if (assigned === null) return;
@@ -105,6 +143,10 @@ export class Round {
         this.#note(jobs.get(jobId), { kind: "assigned", reason, workerId });
       }),
     );
+    const failed = calls.find(({ status }) => status === "rejected");
+    if (failed?.status !== "rejected") return;
+    state.noteDoubt();
+    throw failed.reason;
   }
 
   async #makeRoom(decided: Plan, jobs: ReadonlyMap<string, PendingJob>): Promise<void> {
@@ -124,6 +166,14 @@ export class Round {
   }
 
   async #fail(decided: Plan, jobs: ReadonlyMap<string, PendingJob>): Promise<void> {
+    if (!this.#isLook) {
+      // Only a look knows of the workers that are away, and may come back and take them.
+      for (const { jobId, message } of decided.fail) {
+        const job = jobs.get(jobId);
+        if (job) this.reasons.set(waitKey.placement(job), message);
+      }
+      return;
+    }
     await Promise.all(
       decided.fail.map(async ({ jobId, message }) => {
         const failed = await this.#apply(jobId, { type: "reject", cause: "provision_failed", message });
@@ -203,8 +253,18 @@ function pageFor({ workers, pools }: SchedulingSnapshot): number {
   return room === 0 ? 0 : Math.min(PAGE_JOBS, room + SPARE_JOBS);
 }
 
-function someQueueIsFull(jobs: readonly PendingJob[], perQueue: number): boolean {
+/** Queues that gave as many jobs as were asked for, and may have more. */
+function fullQueues(jobs: readonly PendingJob[], perQueue: number): Set<string> {
   const counts = new Map<string, number>();
   for (const { queue } of jobs) counts.set(queue, (counts.get(queue) ?? 0) + 1);
-  return [...counts.values()].some((count) => count >= perQueue);
+  return new Set([...counts].filter(([, count]) => count >= perQueue).map(([queue]) => queue));
+}
+
+function withoutKept(workers: readonly PlannedWorker[], kept: Plan["kept"]): readonly PlannedWorker[] {
+  if (kept.length === 0) return workers;
+  return workers.map((worker) => {
+    const free = { ...worker.free };
+    for (const { workerId, resources } of kept) if (workerId === worker.id) add(free, resources, -1);
+    return { ...worker, free };
+  });
 }

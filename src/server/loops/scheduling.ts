@@ -30,6 +30,7 @@ export class Scheduler implements Service {
   readonly #deps: SchedulingDependencies;
   /** Queues and concurrency keys whose jobs were told that they are held up. */
   #heldKeys = new Set<string>();
+  #queueCount = 0;
   #nextLookAtMs = 0;
   #callOffLook: (() => void) | null = null;
   #callOffRetry: () => void = () => {};
@@ -42,9 +43,10 @@ export class Scheduler implements Service {
     const { clock, state, onRound } = this.#deps;
     const startedAtMs = clock.monotonicMs();
     const isLook = startedAtMs >= this.#nextLookAtMs;
-    if (isLook) await state.refresh();
-    const round = new Round(this.#deps, isLook, signal);
+    if (isLook || state.isInDoubt) await state.refresh();
+    const round = new Round(this.#deps, { isLook, queueCount: this.#queueCount }, signal);
     await round.run();
+    if (round.jobsRead > 0) this.#queueCount = round.queueCount;
     if (isLook && !signal.aborted) await this.#storeReasons(round.reasons);
     const endedAtMs = clock.monotonicMs();
     onRound?.({ durationMs: endedAtMs - startedAtMs, jobsExamined: round.jobsRead });

@@ -34,7 +34,10 @@ export function createSchedulerView(deps: SchedulerViewDependencies): SchedulerV
     async assignByHand(jobId, workerId) {
       // Whoever asked waits for the answer, however long the store takes.
       const { signal } = new AbortController();
-      const job = await assignJob({ jobId, workerId }, { ...deps, signal });
+      const job = await assignJob({ jobId, workerId }, { ...deps, signal }).catch((error: unknown) => {
+        scheduling.noteDoubt();
+        throw error;
+      });
       if (job === null) return null;
       const { queue } = job.definition;
       scheduling.queues.noteStart(queue);

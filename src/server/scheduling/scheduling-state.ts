@@ -41,12 +41,30 @@ export class SchedulingState {
     await this.refresh();
   }
 
+  /**
+   * An assignment has failed, and may be stored all the same: a job that nobody counts would let
+   * another one start with its concurrency key. So nothing is planned before a refresh.
+   */
+  noteDoubt(): void {
+    this.#reloadedAtMs = null;
+  }
+
+  get isInDoubt(): boolean {
+    return this.#reloadedAtMs === null;
+  }
+
   /** Reads again what may have changed behind this server's back; costs nothing most of the time. */
   async refresh(): Promise<void> {
     const nowMs = this.#deps.clock.monotonicMs();
     if (this.#reloadedAtMs === null || nowMs - this.#reloadedAtMs >= RELOAD_MS) {
-      await this.active.reload();
+      // Before the read: a doubt that comes meanwhile stays.
       this.#reloadedAtMs = nowMs;
+      try {
+        await this.active.reload();
+      } catch (error) {
+        this.noteDoubt();
+        throw error;
+      }
     }
     await this.#absent.refresh();
   }
