@@ -5,6 +5,7 @@ import { explainJob, type Explanation } from "../../core/explain.ts";
 import { isFinal, type Attempt, type Job, type JobDefinition } from "../../core/job.ts";
 import { placementKey, placementOf } from "../../core/placement.ts";
 import type { PlannedJob } from "../../core/plan.ts";
+import { plan } from "../../core/planner.ts";
 import type { Store } from "../../storage/store.ts";
 import type { SchedulerView, SchedulingDecision } from "../scheduling/scheduler-view.ts";
 
@@ -34,18 +35,18 @@ export function decisionWithoutQueueing(
   definition: JobDefinition,
 ): SchedulingDecision {
   const nowMs = deps.clock.nowMs();
-  const { kind, reason, heldBy, workers, pools } = explain(deps, {
-    ...plannedDefinition(definition),
-    id: "",
-    pendingSinceMs: nowMs,
-  });
+  const job = { ...plannedDefinition(definition), id: "", pendingSinceMs: nowMs };
+  const snapshot = deps.scheduler.snapshot([job.queue]);
+  const { kind, reason, heldBy, pools } = explainJob(job, snapshot);
   const decision = { jobId: "", queue: definition.queue, reason, atMs: nowMs, workerId: null, pool: null };
-  if (kind === "assigned") {
-    const workerId = workers.find(({ fits }) => fits)?.workerId ?? null;
-    return { ...decision, kind, workerId };
-  }
-  const pool = heldBy === "" ? pools.find(({ fits }) => fits) : undefined;
-  if (pool) return { ...decision, kind: "provisioning", pool: pool.name };
+  // Which of those that fit it would get is the choice of the plan, and not of the explanation.
+  const { assign, provision } = plan({ ...snapshot, jobs: [job] });
+  if (kind === "assigned") return { ...decision, kind, workerId: assign[0]?.workerId ?? null };
+  const made = provision[0]?.pool;
+  if (made !== undefined)
+    return { ...decision, kind: "provisioning", pool: made, reason: `pool ${made} would make a worker` };
+  const arriving = heldBy === "" ? pools.find(({ fits }) => fits) : undefined;
+  if (arriving) return { ...decision, kind: "provisioning", pool: arriving.name };
   return { ...decision, kind };
 }
 

@@ -112,6 +112,21 @@ test("a dry run says what would be decided and queues nothing", async (t) => {
   assert.deepEqual(queued, []);
 });
 
+test("a dry run names the worker and the pool that the job would get, not just one that fits", async (t) => {
+  const { scheduling, scheduler, join, newId } = await setup(t);
+  const dryRun = async () =>
+    (await scheduling.scheduleJob({ job: { definition: { name: "x", command } }, dryRun: true })).decision;
+  scheduler.pools = [plannedPool({ name: "a-costly", rank: 1 }), plannedPool({ name: "b-cheap", rank: 0 })];
+  const provisioning = await dryRun();
+  assert.deepEqual([provisioning?.kind, provisioning?.pool], [DecisionKind.PROVISIONING, "b-cheap"]);
+  assert.equal(provisioning?.reason, "pool b-cheap would make a worker");
+  scheduler.workers = [
+    plannedWorker({ id: newId(), name: "a-busy", free: { ...full, cpuMillis: 1_000, jobs: 1 } }),
+  ];
+  const roomy = await join("b-empty");
+  assert.equal((await dryRun())?.workerId, roomy);
+});
+
 test("a job that could not be queued cannot be scheduled either", async (t) => {
   const { scheduling, join, queued } = await setup(t);
   await join("worker");
@@ -306,24 +321,39 @@ test("a job that waits no more says where it went, also when the server has forg
 // ── The stream ─────────────────────────────────────────────────────────────────────────────────
 
 test("decisions are sent as they are made, by queue and job, in every protocol", async (t) => {
-  const { client, protocols, scheduler } = await setup(t);
+  const { client, protocols, scheduler, queue } = await setup(t);
+  const jobId = await queue();
   for (const protocol of protocols) {
     const leave = new AbortController();
-    const request = { queue: "q", jobId: "J-1" };
+    const request = { queue: "q", jobId: jobId.toUpperCase() };
     const { signal } = leave;
     const stream = client(SchedulerService, protocol).watchSchedulingDecisions(request, { signal });
     const watch = stream[Symbol.asyncIterator]();
     const first = watch.next();
     await eventually(() => scheduler.listeners.size === 1, { what: `the watch (${protocol})` });
-    scheduler.decide({ jobId: "j-1", kind: "waiting", queue: "other" });
+    scheduler.decide({ jobId, kind: "waiting", queue: "other" });
     scheduler.decide({ jobId: "j-2", kind: "waiting", queue: "q" });
-    scheduler.decide({ jobId: "j-1", kind: "assigned", queue: "q", workerId: "w" });
+    scheduler.decide({ jobId, kind: "assigned", queue: "q", workerId: "w" });
     const { value } = await first;
-    assert.deepEqual([value?.decision?.jobId, value?.decision?.workerId, value?.lost], ["j-1", "w", 0n]);
+    assert.deepEqual([value?.decision?.jobId, value?.decision?.workerId, value?.lost], [jobId, "w", 0n]);
     leave.abort();
     await assert.rejects(watch.next());
     await eventually(() => scheduler.listeners.size === 0, { what: `the end of the watch (${protocol})` });
   }
+});
+
+test("what no decision can ever be about is refused and not waited for", async (t) => {
+  const { scheduling, scheduler } = await setup(t);
+  const first = (request: { queue?: string; jobId?: string }) =>
+    scheduling.watchSchedulingDecisions(request)[Symbol.asyncIterator]().next();
+  await rejectsWith(first({ jobId: "ffff" }), Code.NotFound, /^job ffff not found$/);
+  await rejectsWith(first({ queue: "not a name" }), Code.InvalidArgument, /^queue: "not a name" is no name/);
+  await rejectsWith(scheduling.getQueueStatus({ queue: "a\0b" }), Code.InvalidArgument, /^queue: /);
+  for (const name of ["", "-x", "a\0b", "x".repeat(129)]) {
+    const reset = scheduling.configureScheduler({ resetQueues: ["fine", name] });
+    await rejectsWith(reset, Code.InvalidArgument, /^reset_queues\[1\]: /);
+  }
+  assert.equal(scheduler.listeners.size, 0);
 });
 
 test("a reader that is too slow loses the oldest decisions and is told how many", async (t) => {

@@ -44,6 +44,8 @@ export interface SchedulingApiDeps extends JobDecisionDeps {
 
 /** How long ScheduleJob waits for the first decision. */
 const FIRST_DECISION_MS = 2_000;
+/** As in the proto files, for the fields that only say how long a name may be. */
+const QUEUE_NAME = /^([A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)?$/;
 
 export function schedulingApi(deps: SchedulingApiDeps): Required<ServiceImpl<typeof pb.SchedulerService>> {
   return {
@@ -160,11 +162,15 @@ async function getSchedulingDecision(
 }
 
 async function* watchSchedulingDecisions(
-  { scheduler }: SchedulingApiDeps,
-  { queue, jobId }: pb.WatchSchedulingDecisionsRequest,
+  { scheduler, store }: SchedulingApiDeps,
+  request: pb.WatchSchedulingDecisionsRequest,
   { signal }: HandlerContext,
 ): AsyncGenerator<pb.WatchSchedulingDecisionsResponse> {
-  const feed = new DecisionFeed(scheduler, { queue, jobId: jobId.toLowerCase() });
+  const { queue } = request;
+  refuseProblems(queueNameProblems("queue", queue));
+  // Of a job that is not there no decision would ever come.
+  const jobId = request.jobId === "" ? "" : (await findJob(store, request.jobId)).id;
+  const feed = new DecisionFeed(scheduler, { queue, jobId });
   try {
     while (!signal.aborted) {
       const { lost, decisions } = await feed.next(signal);
@@ -186,6 +192,7 @@ async function getQueueStatus(
   { scheduler, store, clock }: SchedulingApiDeps,
   only: string,
 ): Promise<{ queues: pb.QueueStatus[] }> {
+  refuseProblems(queueNameProblems("queue", only));
   const backlogs = new Map((await store.listBacklogs()).map((backlog) => [backlog.queue, backlog]));
   const names = only === "" ? [...backlogs.keys()] : [only];
   const states = scheduler.queues(names).filter(({ config }) => only === "" || config.name === only);
@@ -232,9 +239,17 @@ function queueProblems({ queues, resetQueues }: pb.ConfigureSchedulerRequest): s
     names.add(name);
   }
   for (const [index, name] of resetQueues.entries()) {
+    problems.push(...queueNameProblems(`reset_queues[${index}]`, name || " "));
     if (names.has(name)) problems.push(`reset_queues[${index}]: ${name} is configured in the same request`);
   }
   return problems;
+}
+
+/** A queue with such a name can never be, so whoever asks for it has mistyped it. Empty is none. */
+function queueNameProblems(path: string, name: string): string[] {
+  if (QUEUE_NAME.test(name)) return [];
+  const rule = "letters, digits and . _ -, with a letter or digit at both ends, 128 at most";
+  return [`${path}: ${JSON.stringify(name.slice(0, 128))} is no name of a queue: ${rule}`];
 }
 
 function startTimeToWire(part: StartTimePart): pb.StartTimePart {
