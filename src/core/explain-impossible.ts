@@ -21,8 +21,8 @@ export interface Places {
 }
 
 interface NamedPlace {
-  title: string;
-  place: Place;
+  what: "pool" | "worker";
+  place: Place & { name: string };
 }
 
 /** Null if some worker that is known could take the job when it is empty, or some pool can make one. */
@@ -36,8 +36,8 @@ export function whyImpossible(placement: Placement, { workers, pools }: Places):
   const all: NamedPlace[] = [
     ...pools
       .filter(({ maxWorkers }) => maxWorkers > 0)
-      .map((pool) => ({ title: `pool ${pool.name}`, place: pool })),
-    ...workers.map((worker) => ({ title: `worker ${worker.name}`, place: worker })),
+      .map((pool) => ({ what: "pool", place: pool }) as const),
+    ...workers.map((worker) => ({ what: "worker", place: worker }) as const),
   ];
   if (all.length === 0) return "there is no worker, and no pool that could make one";
   const labelled = all.filter(({ place }) => hasLabels(placement, place.labels));
@@ -57,13 +57,24 @@ export function whyImpossible(placement: Placement, { workers, pools }: Places):
   return whyTooSmall(placement, able);
 }
 
+function titleOf({ what, place }: NamedPlace): string {
+  return `${what} ${place.name}`;
+}
+
+/**
+ * Places, and values of a label, that are compared to find the closest one: the scheduler says of each
+ * kind of job why it waits, and must not stand still over it where there are thousands of both.
+ */
+const MAX_COMPARED = 100;
+
 /** What keeps the job from the place with the fewest things in its way. */
 function firstBlocker(placement: Placement, places: readonly NamedPlace[]): string {
   let best = { count: Infinity, text: "" };
-  for (const { title, place } of places) {
-    const blockers = blockersOf(placement, place, null);
+  for (const named of places.slice(0, MAX_COMPARED)) {
+    const blockers = blockersOf(placement, named.place, null);
     if (blockers.length >= best.count) continue;
-    best = { count: blockers.length, text: `${title} ${blockers.map(({ message }) => message).join(", ")}` };
+    const messages = blockers.map(({ message }) => message).join(", ");
+    best = { count: blockers.length, text: `${titleOf(named)} ${messages}` };
   }
   return best.text;
 }
@@ -91,10 +102,10 @@ function closest({ key, values }: LabelRequirement, places: readonly NamedPlace[
   const known = new Set<string>();
   const keys = new Set<string>();
   for (const { place } of places) {
-    for (const [name, value] of Object.entries(place.labels)) {
-      keys.add(name);
-      if (name === key) known.add(value);
-    }
+    if (known.size >= MAX_COMPARED || keys.size >= MAX_COMPARED) break;
+    for (const name in place.labels) keys.add(name);
+    const value = place.labels[key];
+    if (value !== undefined && Object.hasOwn(place.labels, key)) known.add(value);
   }
   if (known.size > 0) {
     const near = nearest([...known], values[0] ?? "").map((value) => `${key}=${value}`);
@@ -138,7 +149,7 @@ function whyTooSmall({ resources }: Placement, places: readonly NamedPlace[]): s
     const most = largest.place.capacity[amount.name];
     if (most >= needs(amount)) continue;
     problems.push(
-      `needs ${amount.text(needs(amount))}; the largest is ${largest.title} with ${amount.number(most)}`,
+      `needs ${amount.text(needs(amount))}; the largest is ${titleOf(largest)} with ${amount.number(most)}`,
     );
   }
   if (problems.length > 0) return problems.join("; ");

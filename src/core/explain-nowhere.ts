@@ -8,7 +8,7 @@ import { candidatesOf, type Group } from "./planner-group.ts";
 export function whyNowhere(board: Board, group: Group): string {
   if (group.candidateCount === 0 && group.pools.length === 0) {
     return whyImpossible(group.placement, {
-      workers: board.workers.map(({ worker }) => worker),
+      workers: board.kinds,
       pools: board.pools.map(({ pool }) => pool),
     });
   }
