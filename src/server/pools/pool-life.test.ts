@@ -343,3 +343,25 @@ test("gives up all workers that are late, also if one of them cannot be removed"
   assert.deepEqual([...provider.instances], [stuck]);
   assert.match(planned().problem ?? "", /did not connect within 30 s; can it reach http:/);
 });
+
+test("a worker that runs and is silent for long makes room for another, unless it may run a job", async (t) => {
+  const { provisioner, provision, provider, planned, store, connect, connections, clock, running, state } =
+    setup(t, { maxWorkers: 2 });
+  const [frozen = "", atWork = ""] = await provision(2);
+  for (const workerId of [frozen, atWork]) {
+    const { connection } = connect(workerId);
+    await store.changeWorker({ workerId, state: "ready", lastHeartbeatAtMs: clock.nowMs() });
+    await provisioner.round();
+    connections.remove(connection);
+  }
+  await running(atWork);
+  connections.listeningSinceMs(clock.nowMs());
+  clock.advance(10 * 60_000 - 1);
+  await provisioner.round();
+  assert.equal(planned().room, 0);
+  clock.advance(1);
+  await provisioner.round();
+  assert.deepEqual([...provider.instances], [atWork]);
+  assert.equal(await state(frozen), "terminated");
+  assert.equal(planned().room, 1);
+});

@@ -19,6 +19,7 @@ import type { PoolDefinition } from "../../core/pool.ts";
 import type { Worker } from "../../core/worker.ts";
 import type { Provider } from "../../providers/provider.ts";
 import type { Store } from "../../storage/store.ts";
+import { lastHeardAtMs } from "../loops/liveness.ts";
 import type { WorkerConnection } from "../workers/worker-connection.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
 import { Orphans } from "./orphans.ts";
@@ -43,6 +44,12 @@ export interface ProvisionerDependencies {
   /** A worker is gone, or one may be made again. */
   onRoom(): void;
 }
+
+/**
+ * A worker that runs and is silent for longer takes room in its pool for nothing, if it holds no job:
+ * an agent that is well and finds no server has left by itself after half of it.
+ */
+const LOST_AFTER_MS = 10 * 60_000;
 
 export class Provisioner {
   readonly #deps: ProvisionerDependencies;
@@ -274,7 +281,17 @@ export class Provisioner {
       await this.#owned.remove(worker, "the server ended while it was being made");
     } else if (worker.hasConnected && (await worker.provider.inspect(worker.workerId)) === "gone") {
       await this.#onGone(worker, "its processes are gone");
+    } else if (worker.hasConnected && (await this.#isLost(worker))) {
+      await this.#owned.remove(worker, `nothing was heard of it for ${LOST_AFTER_MS / 60_000} min`);
     }
+  }
+
+  /** Frozen, or cut off for good. What it may still run counts until its lease is over. */
+  async #isLost({ workerId }: OwnedWorker): Promise<boolean> {
+    const { clock, store } = this.#deps;
+    const nowMs = clock.nowMs();
+    if (nowMs - (await lastHeardAtMs(workerId, nowMs, this.#deps)) < LOST_AFTER_MS) return false;
+    return (await store.listLiveAttempts(workerId)).length === 0;
   }
 
   /** Of a server that ended in the middle: nothing will come, and the place in the pool is wanted. */
