@@ -25,13 +25,16 @@ export class Orphans {
   }
 
   /** Destroys what nobody owns; the first failure is thrown when all have been tried. */
-  async sweep({ provider, providerName }: Pool, isOwned: (workerId: string) => boolean): Promise<void> {
+  async sweep(
+    { provider, providerName }: Pool,
+    isOwned: (workerId: string) => Promise<boolean>,
+  ): Promise<void> {
     const before = this.#counts.get(providerName);
     let destroyed = before?.destroyed ?? 0;
     const left = new Set<string>();
     const failures: unknown[] = [];
     for (const { workerId } of await provider.list()) {
-      if (isOwned(workerId)) continue;
+      if (await isOwned(workerId)) continue;
       if (before?.left.has(workerId) !== true) {
         this.#log.warn({ workerId, provider: providerName }, "destroying a worker that nobody owns");
       }

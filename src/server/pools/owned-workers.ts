@@ -90,21 +90,26 @@ export class OwnedWorkers {
         const pool = pools.get(worker.pool);
         // One of another provider belongs to a pool of this name that is gone.
         if (!pool || pool.provider.name !== worker.provider) continue;
-        this.#own({
-          workerId: worker.id,
-          poolName: pool.name,
-          provider: pool.provider,
-          templateKey: null,
-          requestedAtMs: worker.createdAtMs,
-          // Whoever was making it is gone: it is there, or it will never be.
-          madeAtMs: worker.madeAtMs ?? worker.createdAtMs,
-          hasConnected: worker.registeredAtMs !== null,
-          isAdopted: true,
-        });
+        this.takeOver(worker, pool.provider);
         if (worker.registeredAtMs !== null) onRegistered(worker);
       }
       cursor = page.nextCursor;
     } while (cursor !== null);
+  }
+
+  /** A worker that an earlier server made. */
+  takeOver(worker: Worker, provider: Provider): void {
+    this.#own({
+      workerId: worker.id,
+      poolName: worker.pool,
+      provider,
+      templateKey: null,
+      requestedAtMs: worker.createdAtMs,
+      // Whoever was making it is gone: it is there, or it will never be.
+      madeAtMs: worker.madeAtMs ?? worker.createdAtMs,
+      hasConnected: worker.registeredAtMs !== null,
+      isAdopted: true,
+    });
   }
 
   /**

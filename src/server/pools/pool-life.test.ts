@@ -365,3 +365,21 @@ test("a worker that runs and is silent for long makes room for another, unless i
   assert.equal(await state(frozen), "terminated");
   assert.equal(planned().room, 1);
 });
+
+test("workers of a pool that is gone from the settings end their jobs and leave", async (t) => {
+  const { provisioner, provider, newId, store, clock, connect, running, job, state } = setup(t);
+  const id = newId();
+  const nowMs = clock.nowMs();
+  await store.insertWorker({ id, name: id, provider: "fake", pool: "gone", nowMs, token: null });
+  await store.changeWorker({ workerId: id, state: "ready", lastHeartbeatAtMs: nowMs });
+  provider.instances.add(id);
+  const { jobId } = await running(id);
+  await provisioner.round();
+  assert.deepEqual([...provider.instances], [id], "it was taken for an orphan");
+  const { connection } = connect(id, { pool: "gone" });
+  await provisioner.round();
+  assert.equal(connection.session.draining, true);
+  provider.lose(id);
+  await eventually(async () => (await state(id)) === "terminated");
+  assert.equal((await job(jobId)).state, "pending");
+});

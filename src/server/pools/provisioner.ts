@@ -103,6 +103,7 @@ export class Provisioner {
   /** Compares the three facts and mends what differs. A provider that fails holds up no other one. */
   async round(): Promise<void> {
     this.#listen();
+    this.#drainThoseWithoutPool();
     const { pools } = this.#deps;
     const providers = new Set([...pools.all(), ...this.#owned.all()].map(({ provider }) => provider));
     const turns = await Promise.allSettled([...providers].map((provider) => this.#attendTo(provider)));
@@ -254,10 +255,23 @@ export class Provisioner {
     if (!pool || !isFirst) return;
     // One that is removed while the provider lists it is nobody's when the list is there.
     const ownedBefore = new Set(this.#owned.all().map(({ workerId }) => workerId));
-    await this.#orphans.sweep(
-      pool,
-      (workerId) => ownedBefore.has(workerId) || this.#owned.get(workerId) !== null,
-    );
+    await this.#orphans.sweep(pool, async (workerId) => {
+      if (ownedBefore.has(workerId) || this.#owned.get(workerId) !== null) return true;
+      const stored = await this.#deps.store.getWorker(workerId);
+      if (!stored || !hasCome(stored) || stored.state === "terminated") return false;
+      // Its pool is gone from the settings, and it may hold jobs.
+      this.#owned.takeOver(stored, provider);
+      return true;
+    });
+  }
+
+  /** Their pool is gone from the settings: nobody would ever send them away. */
+  #drainThoseWithoutPool(): void {
+    const { connections, pools } = this.#deps;
+    for (const connection of connections.all()) {
+      const { pool } = connection;
+      if (pool !== "" && pools.get(pool) === null) connection.drain(`its pool ${pool} is gone`);
+    }
   }
 
   async #look(worker: OwnedWorker): Promise<void> {
