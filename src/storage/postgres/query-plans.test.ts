@@ -22,6 +22,7 @@ interface Plan {
   "Node Type": string;
   "Index Name"?: string;
   "Index Cond"?: string;
+  Filter?: string;
   "Actual Rows": number;
   "Actual Loops": number;
   "Rows Removed by Filter"?: number;
@@ -62,6 +63,9 @@ for (const queues of [1, 200]) {
             const sorts = used.filter((node) => /Sort|Seq Scan|Bitmap/.test(node["Node Type"]));
             assert.deepEqual(sorts, [], `perQueue ${perQueue}, ${mode}`);
             assert.deepEqual(indexesOf(used), [WAITING_INDEX]);
+            // A key is looked up, not compared with each that is left out.
+            const filters = used.flatMap(({ Filter: filter }) => filter ?? []);
+            assert.match(filters.join(), /hashed SubPlan \d+.*hashed SubPlan/);
             const wanted = queues * Math.min(perQueue, JOBS / queues);
             // Every fourth job is left out and so read beyond those, and a name is read for each queue.
             assert.ok(
