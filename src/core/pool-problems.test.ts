@@ -108,6 +108,12 @@ for (const [what, pool, problem] of [
   });
 }
 
+test("a worker may have no disk and no GPU, but not no CPU and no memory", () => {
+  const resources = { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, gpu: 0 };
+  const paths = poolProblems(local({ resources })).map(({ path }) => path);
+  assert.deepEqual(paths, ["resources.cpuMillis", "resources.memoryBytes"]);
+});
+
 test("a mount names a directory of the machine", () => {
   assert.equal(hostPathOfMount("/srv/cache:/cache:ro"), "/srv/cache");
   assert.equal(hostPathOfMount("/srv/cache"), null);

@@ -76,7 +76,9 @@ function sizeProblems(pool: PoolDefinition): PoolProblem[] {
   whole("warmSpares", warmSpares, MAX_WORKERS);
   whole("jobsPerWorker", jobsPerWorker, MAX_JOBS_PER_WORKER, 1);
   for (const [name, value] of Object.entries(resources)) {
-    if (value !== null) whole(`resources.${name}`, value, Number.MAX_SAFE_INTEGER);
+    // The agent of a worker without CPU or memory does not start.
+    const least = name === "cpuMillis" || name === "memoryBytes" ? 1 : 0;
+    if (value !== null) whole(`resources.${name}`, value, Number.MAX_SAFE_INTEGER, least);
   }
   if (minWorkers > maxWorkers) {
     problems.push({ path: "minWorkers", message: `${minWorkers} is more than maxWorkers (${maxWorkers})` });

@@ -153,6 +153,17 @@ test("every problem of every pool is told with its line, and what to do", () => 
   );
 });
 
+test("a worker without CPU or memory is refused, for its agent would never start", () => {
+  const text = complaint("name: a\nprocess: {}\nresources: { cpu: 0, memory: 0, disk: 0, gpu: 0 }\n");
+  assert.match(text, /resources\.cpu: 0 is too small/);
+  assert.match(text, /resources\.memory: 0 is too small/);
+  assert.doesNotMatch(text, /disk|gpu/);
+});
+
+test("a key where none may be is told that none may be", () => {
+  assert.match(complaint("name: a\nprocess: { image: x }\n"), /unknown key `image`; there are no keys here/);
+});
+
 test("an empty file and one that is no pool file say so", () => {
   assert.match(complaint("# nothing\n"), /has no pool; write at least `name: …`/);
   assert.match(complaint("pools: 3\n"), /pools: must be a list of pools; begin each pool with `- `/);
@@ -185,8 +196,8 @@ const anyPool: fc.Arbitrary<PoolDefinition> = fc
     ),
     resources: fc.record(
       {
-        cpuMillis: fc.option(fc.integer({ min: 0, max: 64_000 })),
-        memoryBytes: fc.option(fc.integer({ min: 0, max: 2 ** 40 })),
+        cpuMillis: fc.option(fc.integer({ min: 1, max: 64_000 })),
+        memoryBytes: fc.option(fc.integer({ min: 1, max: 2 ** 40 })),
         diskBytes: fc.option(fc.integer({ min: 0, max: 2 ** 40 })),
         gpu: fc.option(fc.integer({ min: 0, max: 8 })),
       },

@@ -69,10 +69,17 @@ export const dockerSchema = z.strictObject(
 
 export const poolResourcesSchema = z.strictObject(
   {
-    cpu: quantity({ parse: parseCpuMillis, max: 1_024_000, what: "an amount of CPU", examples: CPU_EXAMPLES })
+    // A worker that has none of them would not start.
+    cpu: quantity({
+      parse: parseCpuMillis,
+      min: 1,
+      max: 1_024_000,
+      what: "an amount of CPU",
+      examples: CPU_EXAMPLES,
+    })
       .optional()
       .describe("CPU cores, such as 1.5 or 500m"),
-    memory: quantity({ parse: parseSizeBytes, max: 2 ** 46, what: "a size", examples: SIZE_EXAMPLES })
+    memory: quantity({ parse: parseSizeBytes, min: 1, max: 2 ** 46, what: "a size", examples: SIZE_EXAMPLES })
       .optional()
       .describe("Memory, such as 512Mi"),
     disk: quantity({ parse: parseSizeBytes, max: 2 ** 50, what: "a size", examples: SIZE_EXAMPLES })

@@ -54,7 +54,8 @@ function innerIssues(issue: z.core.$ZodIssueInvalidUnion, value: unknown): z.cor
 
 function unknownKey(path: ValuePath, key: string, known: readonly string[]): SchemaBreach {
   const close = closestName(key, known);
-  const hint = close === null ? `known keys are ${known.join(", ")}` : `did you mean \`${close}\`?`;
+  const others = known.length === 0 ? "there are no keys here" : `known keys are ${known.join(", ")}`;
+  const hint = close === null ? others : `did you mean \`${close}\`?`;
   return { path: [...path, key], message: `unknown key \`${key.slice(0, 100)}\``, hint, isKey: true };
 }
 
