@@ -25,7 +25,9 @@ export function reportError(error: unknown, isDebug: boolean): ReportedError {
       : defaultHint(error);
   const lines = [`hodei: ${oneLine(error.message)}`];
   const problems = error.details["problems"];
-  if (Array.isArray(problems)) lines.push(...problems.map((problem) => `  ${String(problem)}`));
+  // Those of settings are objects, and stand in the message already.
+  if (Array.isArray(problems))
+    for (const problem of problems) if (typeof problem === "string") lines.push(`  ${problem}`);
   if (hint !== "") lines.push(`hint: ${hint}`);
   return { text: `${lines.join("\n")}\n${stack}`, exitCode: exitCodeOfError(error.code) };
 }
