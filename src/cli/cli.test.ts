@@ -60,6 +60,7 @@ test("help lists every command, and help of a command its options", async () => 
   }
   assert.match((await cli(["run", "--help"])).stdout.text, /--working-directory/);
   assert.match((await cli(["help", "logs"])).stdout.text, /--tail/);
+  assert.match((await cli(["help", "cancel", "anything"])).stdout.text, /^Usage: hodei cancel /);
   assert.match((await cli(["help", "exit-codes"])).stdout.text, /128\+n {2}the job was ended by signal n/);
 });
 
@@ -73,7 +74,13 @@ test("what cannot be understood is exit code 2 with a suggestion", async () => {
     ],
     [["list", "--limit", "x"], /option --limit: "x" is not a whole number/],
     [["list", "--label", "x"], /option --label: "x" is not of the form key=value/],
-    [["get"], /missing required argument 'job'/],
+    [["get"], /missing required argument 'job'\nhint: see hodei get --help\n$/],
+    [["pools", "apply"], /'-f, --file <file>' not specified\nhint: see hodei pools apply --help\n$/],
+    [["pools", "aply"], /too many arguments for 'pools'.*\nhint: see hodei pools --help\n$/],
+    [["submit", "--queue", "a b", "--", "x"], /option --queue: "a b" must be letters, digits and/],
+    [["decisions", "--queue", "-"], /option --queue: "-" must be letters, digits and/],
+    [["queue", "set", "a b", "--weight", "1"], /hodei: queue: "a b" must be letters, digits and/],
+    [["queue", "reset", "a", "b c"], /hodei: queue: "b c" must be letters, digits and/],
     [["get", "zz"], /"zz" is not the id of a job/],
     [["logs", JOB_ID, "--since", "yesterday"], /option --since: "yesterday" is neither a duration/],
     [["logs", JOB_ID, "--raw", "--timestamps"], /--raw: cannot be combined/],

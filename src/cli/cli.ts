@@ -178,7 +178,7 @@ async function buildProgram(options: ProgramOptions): Promise<Command> {
     .configureOutput({
       writeOut: options.writeOut,
       writeErr: options.writeError,
-      outputError: (text, write) => write(usageError(text)),
+      outputError: (text, write) => write(usageError(text, "hodei")),
     })
     .addOption(new Option("--server <url>", "address of the server (HODEI_SERVER)"))
     .addOption(new Option("--token-file <file>", "file with the API token (HODEI_API_TOKEN_FILE)"))
@@ -199,17 +199,23 @@ async function buildProgram(options: ProgramOptions): Promise<Command> {
   for (const entry of entries) {
     const command = program.command(entry.name).description(entry.description);
     if (!loadAll && !words.includes(entry.name)) continue;
-    define(command, await entry.load(), options);
+    define(command, await entry.load(), { ...options, path: `hodei ${entry.name}` });
   }
   return program;
 }
 
-function define(command: Command, loaded: CliCommand, options: Pick<ProgramOptions, "onCommand">): void {
+function define(
+  command: Command,
+  loaded: CliCommand,
+  options: Pick<ProgramOptions, "onCommand"> & { path: string },
+): void {
+  const { path } = options;
+  command.configureOutput({ outputError: (text, write) => write(usageError(text, path)) });
   loaded.configure(command);
   command.action(async () => await options.onCommand(command, loaded));
   for (const sub of loaded.subcommands ?? []) {
     const child = command.helpCommand(false).command(sub.name).description(sub.description);
-    define(child, sub.command, options);
+    define(child, sub.command, { ...options, path: `${path} ${sub.name}` });
   }
 }
 
@@ -225,11 +231,11 @@ function processEntry(command: CliEnvironment["processCommands"][number]): Comma
 }
 
 /** `error: unknown option '--tiemout'\n(Did you mean --timeout?)` in the manner of our other errors. */
-function usageError(text: string): string {
+function usageError(text: string, path: string): string {
   const [first = "", ...rest] = text.trim().split("\n");
   const lines = [`hodei: ${first.replace(/^error: /, "")}`];
   const suggestion = /^\(Did you mean (.*)\?\)$/.exec(rest.join(" ").trim());
-  lines.push(`hint: ${suggestion ? `did you mean ${suggestion[1]}?` : "see hodei --help"}`);
+  lines.push(`hint: ${suggestion ? `did you mean ${suggestion[1]}?` : `see ${path} --help`}`);
   return `${lines.join("\n")}\n`;
 }
 

@@ -17,6 +17,7 @@ import { CPU_EXAMPLES, SIZE_EXAMPLES, parseCpuMillis, parseSizeBytes } from "../
 import type { CommandCall } from "./command.ts";
 import type { CliEnvironment } from "./environment.ts";
 import {
+  checkQueueName,
   choiceOption,
   collect,
   durationOption,
@@ -135,7 +136,7 @@ export function applyJobOptions(
     ...policyOptions(definition, options),
     ...placementOptions(definition, options),
     labels: { ...definition.labels, ...pairsOption(options, "label", "--label") },
-    queue: textOption(options, "queue") ?? definition.queue,
+    queue: queueOption(options) ?? definition.queue,
     priority:
       wholeNumberOption(options, "priority", { option: "--priority", min: -1000, max: 1000 }) ??
       definition.priority,
@@ -147,6 +148,12 @@ export function applyJobOptions(
     },
     resources: { ...definition.resources, ...resourceOptions(options) },
   };
+}
+
+/** An empty one is the default queue, as from an unset variable of a script. */
+function queueOption(options: Record<string, unknown>): string | undefined {
+  const queue = textOption(options, "queue");
+  return queue ? checkQueueName(queue, "--queue") : queue;
 }
 
 type Times = Pick<JobDefinition, "timeoutMs" | "queueTimeoutMs" | "graceMs" | "leaseMs">;

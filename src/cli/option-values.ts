@@ -3,6 +3,7 @@
 import { AppError } from "../base/errors.ts";
 import { closestName } from "../spec/closest-name.ts";
 import { DURATION_EXAMPLES, parseDurationMs } from "../spec/quantities.ts";
+import { queueNameProblem } from "../spec/queue-name.ts";
 
 export function invalidOption(option: string, problem: string, hint = ""): AppError {
   return new AppError("invalid_argument", `option ${option}: ${problem}`, { details: { hint } });
@@ -21,6 +22,14 @@ export function textOption(options: Record<string, unknown>, name: string): stri
 export function textsOption(options: Record<string, unknown>, name: string): string[] {
   const value = options[name];
   return Array.isArray(value) ? value.map(String) : [];
+}
+
+/** @param what is named in the refusal: an option, or what the operand is. */
+export function checkQueueName(name: string, what: string): string {
+  const problem = queueNameProblem(name);
+  if (problem === null) return name;
+  if (what.startsWith("--")) throw invalidOption(what, problem);
+  throw new AppError("invalid_argument", `${what}: ${problem}`);
 }
 
 export function flagOption(options: Record<string, unknown>, name: string): boolean {

@@ -132,6 +132,28 @@ test("a job that could never run is refused in the words of the command line", a
   assert.equal(submitted.stderr.text, `hodei: submit 2 jobs: job second: ${why}\n${hint}`);
 });
 
+test("a refusal of the only job does not name it twice, and of a full queue says how to make room", async (t) => {
+  let why = "jobs[0]: needs 64 cores; the largest is pool local with 2; set `accept_unplaceable` to queue it";
+  const url = await setup(t, {
+    jobs: {
+      queueJobs: () => {
+        throw new ConnectError(
+          why,
+          why.startsWith("jobs") ? Code.FailedPrecondition : Code.ResourceExhausted,
+        );
+      },
+    },
+  });
+  const unplaceable = await cli(["submit", "--", "train"], { url });
+  assert.match(unplaceable.stderr.text, /^hodei: submit job train: needs 64 cores; the largest is /);
+  why = "queue job: queue nightly is full, no more than 2 of its jobs may wait; try again later";
+  const full = await cli(["submit", "--", "train"], { url });
+  assert.equal(
+    full.stderr.text,
+    "hodei: submit job train: queue nightly is full, no more than 2 of its jobs may wait; try again later\nhint: hodei queue nightly shows what waits; hodei queue set nightly --max-pending NUMBER lets more wait\n",
+  );
+});
+
 test("commands that follow a command have help and completion of their own", async () => {
   const { spawnSync } = await import("node:child_process");
   const help = (await cli(["help", "pools", "apply"])).stdout.text;

@@ -125,7 +125,8 @@ test("pools apply tells every problem of the file, or of the server, and exits w
         const message = "pools[0].docker.mounts[0]: /etc is not allowed; pools[0].name: is taken";
         throw new ConnectError(message, Code.InvalidArgument);
       },
-      deletePool: () => {
+      deletePool: ({ name }) => {
+        if (name === "linux") return {};
         throw new ConnectError("delete pool: local belongs to the settings", Code.FailedPrecondition);
       },
     },
@@ -148,6 +149,8 @@ test("pools apply tells every problem of the file, or of the server, and exits w
   const deleted = await cli(["pools", "delete", "local"], { url });
   assert.equal(deleted.exitCode, 5);
   assert.match(deleted.stderr.text, /^hodei: delete pool: local belongs to the settings/);
+  const gone = await cli(["pools", "delete", "linux", "-o", "json"], { url });
+  assert.deepEqual(JSON.parse(gone.stdout.text), { name: "linux", change: "deleted" });
 });
 
 const healthy = { name: "process", status: ProviderStatus.HEALTHY, pools: ["local"] };

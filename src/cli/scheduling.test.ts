@@ -167,6 +167,8 @@ test("queue shows what waits and runs, and set keeps what is not named", async (
 
   assert.equal((await cli(["queue", "reset", "a", "b"], { url })).stdout.text, "a  reset\nb  reset\n");
   assert.deepEqual(seen.reset, ["a", "b"]);
+  const json = await cli(["queue", "reset", "nightly", "-o", "json"], { url });
+  assert.equal((JSON.parse(json.stdout.text) as { name: string }[])[0]?.name, "nightly");
 });
 
 test("queue set refuses what makes no sense before anything is sent", async (t) => {
@@ -212,6 +214,37 @@ test("decisions follow over a break of the stream, and say how many were left ou
   );
   assert.match(run.stderr.text, /7 decisions were left out/);
   assert.deepEqual(filters[0], ["q", JOB_ID]);
+});
+
+test("decisions on a job that waits no more say at once why none may come", async (t) => {
+  let state = JobState.PENDING;
+  const url = await setup(t, {
+    jobs: { getJob: () => ({ job: { id: JOB_ID, state } }) },
+    scheduler: {
+      // eslint-disable-next-line require-yield
+      async *watchSchedulingDecisions() {
+        throw new ConnectError("no more", Code.PermissionDenied);
+      },
+    },
+  });
+  const watch = async () => (await cli(["decisions", "--job", JOB_ID], { url })).stderr.text;
+  assert.doesNotMatch(await watch(), /nothing is decided/);
+  state = JobState.FAILED;
+  assert.match(await watch(), /^the job is failed: nothing is decided on it until it is retried\n/);
+  state = JobState.RUNNING;
+  assert.match(
+    await watch(),
+    /^the job is running: nothing is decided on it until it needs another attempt\n/,
+  );
+});
+
+test("a job without an attempt says whether one may still come", async (t) => {
+  let job = { id: JOB_ID, state: JobState.PENDING, message: "all are busy" };
+  const url = await setup(t, { jobs: { getJob: () => ({ job }), getJobTimeline: () => ({ attempts: [] }) } });
+  const timeline = async () => (await cli(["timeline", JOB_ID], { url })).stderr.text;
+  assert.equal(await timeline(), `no attempt yet; see why with: hodei explain ${JOB_ID}\n`);
+  job = { id: JOB_ID, state: JobState.CANCELLED, message: "cancelled before it started" };
+  assert.equal(await timeline(), "it was never given to a worker: cancelled before it started\n");
 });
 
 test("assign gives a job to a worker, or says what is in the way", async (t) => {
@@ -277,8 +310,6 @@ test("timeline shows the parts of an attempt whose worker was made for it", asyn
     ],
   );
   assert.equal(view[0]?.parts[1]?.durationMs, 2000);
-  const none = await setup(t, { jobs: { getJobTimeline: () => ({}) } });
-  assert.match((await cli(["timeline", JOB_ID], { url: none })).stderr.text, /hodei explain/);
 });
 
 test("explain --watch goes on while the server is away for a moment", async (t) => {

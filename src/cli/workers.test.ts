@@ -61,7 +61,9 @@ test("workers are cordoned, uncordoned and removed", async (t) => {
       },
       removeWorker: ({ workerId, force, reason }) => {
         seen.push([workerId, force, reason]);
-        if (!force) throw new ConnectError("remove worker: it runs 1 job", Code.FailedPrecondition);
+        if (workerId === "dddd") throw new ConnectError("remove worker: it is gone", Code.FailedPrecondition);
+        const why = `remove worker ${WORKER_ID}: it holds 1 attempt; drain it to let them end, or set \`force\``;
+        if (!force) throw new ConnectError(why, Code.FailedPrecondition);
         return { worker: { ...worker, state: WorkerState.TERMINATED } };
       },
     },
@@ -70,13 +72,19 @@ test("workers are cordoned, uncordoned and removed", async (t) => {
   assert.equal((await cli(["workers", "uncordon", "aaaa", "-o", "json"], { url })).exitCode, 0);
   const refused = await cli(["workers", "remove", "aaaa"], { url });
   assert.equal(refused.exitCode, 5);
-  assert.match(refused.stderr.text, /it runs 1 job\nhint: let it finish with: hodei workers drain aaaa/);
+  assert.equal(
+    refused.stderr.text,
+    `hodei: remove worker ${WORKER_ID}: it holds 1 attempt\nhint: let it finish with: hodei workers drain aaaa, or end its jobs with --force\n`,
+  );
+  const gone = await cli(["workers", "remove", "dddd"], { url });
+  assert.doesNotMatch(gone.stderr.text, /hint/);
   const removed = await cli(["workers", "remove", "--force", "--reason", "old", "aaaa"], { url });
   assert.equal(removed.stdout.text, `${WORKER_ID}  terminated\n`);
   assert.deepEqual(seen, [
     ["aaaa", false],
     ["aaaa", true],
     ["aaaa", false, ""],
+    ["dddd", false, ""],
     ["aaaa", true, "old"],
   ]);
 });

@@ -18,6 +18,7 @@ import {
 } from "./placement-schema.ts";
 import type { ValuePath } from "./problem.ts";
 import { CPU_EXAMPLES, SIZE_EXAMPLES, parseCpuMillis, parseSizeBytes } from "./quantities.ts";
+import { MAX_QUEUE_NAME_CHARS, QUEUE_NAME, QUEUE_NAME_RULE } from "./queue-name.ts";
 import {
   CONTROL_CHARACTERS,
   DAY_MS,
@@ -228,11 +229,8 @@ export const jobSchema = z.strictObject(
     priority: wholeNumber(-1000, 1000).optional().describe("Higher goes first; 0 is normal"),
     queue: z
       .string("must be text")
-      .max(128, "must have 128 characters at most")
-      .regex(
-        /^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$/,
-        "must be letters, digits and . _ - and begin and end with a letter or digit",
-      )
+      .max(MAX_QUEUE_NAME_CHARS, `must have ${MAX_QUEUE_NAME_CHARS} characters at most`)
+      .regex(QUEUE_NAME, QUEUE_NAME_RULE)
       .optional()
       .describe("The queue; default by default"),
     labels: labels.optional().describe("Shown and used as a filter; no effect on scheduling"),

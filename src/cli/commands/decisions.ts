@@ -1,12 +1,14 @@
 /** `hodei decisions`: what the scheduler decides, as it decides it. */
 
+import { isFinal } from "../../core/job.ts";
 import { decisionFromWire, type DecisionView } from "../../protocol/convert-scheduling.ts";
+import { jobStateFromWire } from "../../protocol/convert.ts";
 import { call } from "../call.ts";
-import type { CliCommand, Colors } from "../command.ts";
+import type { CliCommand, Colors, CommandContext } from "../command.ts";
 import type { Connection } from "../connection.ts";
 import { EXIT } from "../exit-codes.ts";
 import { toJsonView } from "../json-views.ts";
-import { checkIds, jsonOutput, textOption } from "../option-values.ts";
+import { checkIds, checkQueueName, jsonOutput, textOption } from "../option-values.ts";
 import { Reconnect, followContext, type FollowContext } from "../reconnect.ts";
 import { printable } from "../table.ts";
 
@@ -25,9 +27,10 @@ export const decisionsCommand: CliCommand = {
     const isJson = jsonOutput(options);
     const job = textOption(options, "job");
     const queue = textOption(options, "queue") ?? "";
+    if (queue !== "") checkQueueName(queue, "--queue");
     if (job !== undefined) checkIds([job], "job");
     const connection = await context.connect("running_server");
-    const jobId = job === undefined ? "" : await wholeId(connection, job);
+    const jobId = job === undefined ? "" : await followedJob(connection, job, context);
     const follow = followContext(connection, context);
     for await (const { decision, lost } of watchDecisions({ queue, jobId }, follow)) {
       if (lost > 0) context.stderr.writeNow(`hodei: ${lost} decisions were left out: too many at once\n`);
@@ -39,9 +42,19 @@ export const decisionsCommand: CliCommand = {
   },
 };
 
-async function wholeId(connection: Connection, jobId: string): Promise<string> {
+/** Its whole id. Why nothing may come for a long time is said at once. */
+async function followedJob(
+  connection: Connection,
+  jobId: string,
+  { stderr }: CommandContext,
+): Promise<string> {
   const { job } = await call(`get job ${jobId}`, () => connection.jobs.getJob({ jobId }));
-  return job?.id ?? jobId;
+  if (!job) return jobId;
+  const state = jobStateFromWire(job.state);
+  if (state === "pending") return job.id;
+  const next = isFinal(state) ? "it is retried" : "it needs another attempt";
+  stderr.writeNow(`the job is ${state}: nothing is decided on it until ${next}\n`);
+  return job.id;
 }
 
 /** Goes on after a break; what was decided meanwhile is not known. */

@@ -21,6 +21,8 @@ export const helpCommand: CliCommand = {
     });
     let command = program;
     for (const name of operands) {
+      // What follows a command that has no others, as in `agent install`, is explained with it.
+      if (command !== program && command.commands.length === 0) break;
       const found = command.commands.find((candidate) => candidate.name() === name);
       const known = command.commands.map((candidate) => candidate.name());
       if (!found) throw unknownTopic(name, command === program ? [...known, "exit-codes"] : known);

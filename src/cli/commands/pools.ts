@@ -44,16 +44,18 @@ const deletePoolCommand: CliCommand = {
   configure(command) {
     command
       .argument("<pool>", "name of the pool")
+      .option("-o, --output <format>", "json: the name, and that it is deleted")
       .addHelpText(
         "after",
         "\nIts workers finish what they run and leave; the pool is gone with the last one.\n\nExample:\n  hodei pools delete linux",
       );
   },
-  async run({ operands }, context) {
+  async run({ options, operands }, context) {
+    const isJson = jsonOutput(options);
     const name = operands[0] ?? "";
     const connection = await context.connect("running_server");
     await call(`delete pool ${name}`, () => connection.pools.deletePool({ name }));
-    await context.stdout.write(`${name}  deleted\n`);
+    await context.stdout.write(isJson ? toJsonText({ name, change: "deleted" }) : `${name}  deleted\n`);
     return EXIT.ok;
   },
 };

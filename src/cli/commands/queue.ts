@@ -11,7 +11,14 @@ import type { Connection } from "../connection.ts";
 import { EXIT } from "../exit-codes.ts";
 import { formatDuration } from "../job-text.ts";
 import { toJsonText } from "../json-views.ts";
-import { flagOption, invalidOption, jsonOutput, textOption, wholeNumberOption } from "../option-values.ts";
+import {
+  checkQueueName,
+  flagOption,
+  invalidOption,
+  jsonOutput,
+  textOption,
+  wholeNumberOption,
+} from "../option-values.ts";
 import { formatTable } from "../table.ts";
 
 const MAX_LIMIT = 2 ** 32 - 1;
@@ -37,6 +44,7 @@ const setCommand: CliCommand = {
   async run({ options, operands }, context) {
     const isJson = jsonOutput(options);
     const name = operands[0] ?? "";
+    checkQueueName(name, "queue");
     const change = readChange(options);
     const connection = await context.connect("running_server");
     const [before] = await queueStatuses(connection, name);
@@ -54,16 +62,24 @@ const resetCommand: CliCommand = {
   configure(command) {
     command
       .argument("<queue...>", "names of queues")
+      .option("-o, --output <format>", "json: an array of the queues as they are now")
       .addHelpText(
         "after",
         "\nThe queue then has weight 1 and no limits.\n\nExample:\n  hodei queue reset nightly",
       );
   },
-  async run({ operands }, context) {
+  async run({ options, operands }, context) {
+    const isJson = jsonOutput(options);
+    for (const name of operands) checkQueueName(name, "queue");
     const connection = await context.connect("running_server");
     await call(`reset queue ${operands.join(", ")}`, () =>
       connection.scheduler.configureScheduler({ resetQueues: operands }),
     );
+    if (isJson) {
+      const statuses = await Promise.all(operands.map((name) => queueStatuses(connection, name)));
+      await context.stdout.write(toJsonText(statuses.flat()));
+      return EXIT.ok;
+    }
     for (const name of operands) await context.stdout.write(`${name}  reset\n`);
     return EXIT.ok;
   },
@@ -83,8 +99,10 @@ export const queueCommand: CliCommand = {
   ],
   async run({ options, operands }, context) {
     const isJson = jsonOutput(options);
+    const only = operands[0] ?? "";
+    if (only !== "") checkQueueName(only, "queue");
     const connection = await context.connect("running_server");
-    const statuses = await queueStatuses(connection, operands[0] ?? "");
+    const statuses = await queueStatuses(connection, only);
     if (isJson) await context.stdout.write(toJsonText(statuses));
     else if (statuses.length === 0) context.stderr.writeNow("no queues: nothing waits or runs\n");
     else await context.stdout.write(queueTable(statuses, context.colors.stdout));

@@ -8,6 +8,9 @@ import type { Connection } from "../connection.ts";
 import { eachId } from "../each-id.ts";
 import { checkIds, flagOption, jsonOutput, textOption } from "../option-values.ts";
 
+/** The way out in words of the API. */
+const FIELD_HINT = /; drain it .* `force`$/s;
+
 export const removeWorkersCommand: CliCommand = {
   configure(command) {
     command
@@ -43,7 +46,10 @@ async function removeWorker(
     return workerFromWire(worker);
   } catch (error) {
     if (!(error instanceof AppError) || error.code !== "failed_precondition" || force) throw error;
+    // One that is gone can neither be drained nor be removed once more.
+    if (!FIELD_HINT.test(error.message)) throw error;
     const hint = `let it finish with: hodei workers drain ${workerId}, or end its jobs with --force`;
-    throw new AppError(error.code, error.message, { cause: error, details: { hint } });
+    const message = error.message.replace(FIELD_HINT, "");
+    throw new AppError(error.code, message, { cause: error, details: { hint } });
   }
 }

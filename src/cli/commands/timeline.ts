@@ -1,9 +1,11 @@
 /** `hodei timeline`: how long each part of a job's way took. */
 
-import { timeFromWire } from "../../protocol/convert.ts";
+import { isFinal } from "../../core/job.ts";
+import { jobStateFromWire, timeFromWire } from "../../protocol/convert.ts";
 import type { AttemptTimeline } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
 import { call } from "../call.ts";
 import type { CliCommand, CommandContext } from "../command.ts";
+import type { Connection } from "../connection.ts";
 import { EXIT } from "../exit-codes.ts";
 import { formatDuration } from "../job-text.ts";
 import { toJsonText } from "../json-views.ts";
@@ -35,13 +37,20 @@ export const timelineCommand: CliCommand = {
     if (isJson) {
       await context.stdout.write(toJsonText(attempts));
     } else if (attempts.length === 0) {
-      context.stderr.writeNow(`no attempt yet; see why with: hodei explain ${jobId}\n`);
+      context.stderr.writeNow(`${await whyNoAttempt(connection, jobId)}\n`);
     } else {
       await context.stdout.write(attempts.map((attempt) => timelineText(attempt, context)).join("\n"));
     }
     return EXIT.ok;
   },
 };
+
+async function whyNoAttempt(connection: Connection, jobId: string): Promise<string> {
+  const { job } = await call(`get job ${jobId}`, () => connection.jobs.getJob({ jobId }));
+  const state = job ? jobStateFromWire(job.state) : "pending";
+  if (!isFinal(state)) return `no attempt yet; see why with: hodei explain ${jobId}`;
+  return `it was never given to a worker: ${job?.message || state}`;
+}
 
 type PartName = "waiting" | "creating" | "registering" | "assigning" | "starting" | "first_byte" | "running";
 

@@ -347,7 +347,11 @@ test("what no decision can ever be about is refused and not waited for", async (
   const first = (request: { queue?: string; jobId?: string }) =>
     scheduling.watchSchedulingDecisions(request)[Symbol.asyncIterator]().next();
   await rejectsWith(first({ jobId: "ffff" }), Code.NotFound, /^job ffff not found$/);
-  await rejectsWith(first({ queue: "not a name" }), Code.InvalidArgument, /^queue: "not a name" is no name/);
+  await rejectsWith(
+    first({ queue: "not a name" }),
+    Code.InvalidArgument,
+    /^queue: "not a name" must be letters/,
+  );
   await rejectsWith(scheduling.getQueueStatus({ queue: "a\0b" }), Code.InvalidArgument, /^queue: /);
   for (const name of ["", "-x", "a\0b", "x".repeat(129)]) {
     const reset = scheduling.configureScheduler({ resetQueues: ["fine", name] });

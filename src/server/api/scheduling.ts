@@ -13,6 +13,7 @@ import {
 } from "../../protocol/convert-scheduling.ts";
 import { jobStateToWire, wholeNumber } from "../../protocol/convert.ts";
 import * as pb from "../../protocol/gen/hodei/v1/scheduling_pb.ts";
+import { queueNameProblem } from "../../spec/queue-name.ts";
 import type { QueueBacklog } from "../../storage/store.ts";
 import type { QueueState, SchedulingDecision } from "../scheduling/scheduler-view.ts";
 import { availableWorkers } from "./available-workers.ts";
@@ -44,8 +45,6 @@ export interface SchedulingApiDeps extends JobDecisionDeps {
 
 /** How long ScheduleJob waits for the first decision. */
 const FIRST_DECISION_MS = 2_000;
-/** As in the proto files, for the fields that only say how long a name may be. */
-const QUEUE_NAME = /^([A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)?$/;
 
 export function schedulingApi(deps: SchedulingApiDeps): Required<ServiceImpl<typeof pb.SchedulerService>> {
   return {
@@ -167,7 +166,7 @@ async function* watchSchedulingDecisions(
   { signal }: HandlerContext,
 ): AsyncGenerator<pb.WatchSchedulingDecisionsResponse> {
   const { queue } = request;
-  refuseProblems(queueNameProblems("queue", queue));
+  if (queue !== "") refuseProblems(queueNameProblems("queue", queue));
   // Of a job that is not there no decision would ever come.
   const jobId = request.jobId === "" ? "" : (await findJob(store, request.jobId)).id;
   const feed = new DecisionFeed(scheduler, { queue, jobId });
@@ -192,7 +191,7 @@ async function getQueueStatus(
   { scheduler, store, clock }: SchedulingApiDeps,
   only: string,
 ): Promise<{ queues: pb.QueueStatus[] }> {
-  refuseProblems(queueNameProblems("queue", only));
+  if (only !== "") refuseProblems(queueNameProblems("queue", only));
   const backlogs = new Map((await store.listBacklogs()).map((backlog) => [backlog.queue, backlog]));
   const names = only === "" ? [...backlogs.keys()] : [only];
   const states = scheduler.queues(names).filter(({ config }) => only === "" || config.name === only);
@@ -239,17 +238,16 @@ function queueProblems({ queues, resetQueues }: pb.ConfigureSchedulerRequest): s
     names.add(name);
   }
   for (const [index, name] of resetQueues.entries()) {
-    problems.push(...queueNameProblems(`reset_queues[${index}]`, name || " "));
+    problems.push(...queueNameProblems(`reset_queues[${index}]`, name));
     if (names.has(name)) problems.push(`reset_queues[${index}]: ${name} is configured in the same request`);
   }
   return problems;
 }
 
-/** A queue with such a name can never be, so whoever asks for it has mistyped it. Empty is none. */
+/** A queue with such a name can never be, so whoever asks for it has mistyped it. */
 function queueNameProblems(path: string, name: string): string[] {
-  if (QUEUE_NAME.test(name)) return [];
-  const rule = "letters, digits and . _ -, with a letter or digit at both ends, 128 at most";
-  return [`${path}: ${JSON.stringify(name.slice(0, 128))} is no name of a queue: ${rule}`];
+  const problem = queueNameProblem(name);
+  return problem === null ? [] : [`${path}: ${problem}`];
 }
 
 function startTimeToWire(part: StartTimePart): pb.StartTimePart {
