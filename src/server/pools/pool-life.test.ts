@@ -383,3 +383,21 @@ test("workers of a pool that is gone from the settings end their jobs and leave"
   await eventually(async () => (await state(id)) === "terminated");
   assert.equal((await job(jobId)).state, "pending");
 });
+
+test("a worker that could be neither made nor removed takes its own place, and no other", async (t) => {
+  const { provider, provisioner, provision, planned, clock } = setup(t);
+  await provisioner.checkAllProviders();
+  provider.misbehaviour.createFailure = new AppError("unavailable", "no luck");
+  provider.misbehaviour.destroyFailure = new Error("busy");
+  provisioner.provision([{ pool: "local", count: 1 }]);
+  await eventually(() => planned().problem !== null && planned().arriving === 0);
+  provider.misbehaviour.createFailure = null;
+  for (let rounds = 0; rounds < 5; rounds += 1) {
+    await assert.rejects(provisioner.round(), /busy/);
+    clock.advance(2_000);
+  }
+  assert.equal(planned().problem, null);
+  assert.equal(planned().room, 2);
+  await provision(2);
+  assert.equal(provider.instances.size, 2);
+});

@@ -314,14 +314,16 @@ export class Provisioner {
     return (await provider.inspect(workerId)) === "gone";
   }
 
-  /** Could not be made, nor removed: until its provider answers again, no others are made. */
+  /** Could not be made, nor removed: while its provider is not known to be well, no others are made. */
   async #removeFailed(worker: OwnedWorker, failure: string): Promise<void> {
     try {
       await this.#owned.remove(worker, failure);
       this.#states.conditionFor(worker)?.noteRecovery();
     } catch (error) {
+      const { status } = this.#checks.get(worker.provider).health;
+      const isAboutWorker = status === "healthy" || status === "degraded";
       // It counts as a new try, so that its pool waits on.
-      this.#noteFailure(worker, error, this.#deps.clock.nowMs());
+      if (!isAboutWorker) this.#noteFailure(worker, error, this.#deps.clock.nowMs());
       throw error;
     }
   }
