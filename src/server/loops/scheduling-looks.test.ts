@@ -172,7 +172,7 @@ test("a job behind a page that fits nowhere is not overtaken by a lower priority
 
 test("queues whose jobs all wait for something of their own do not hide the job that fits", async () => {
   const { assigned, queue, connect, round } = setup(10);
-  for (let index = 0; index < 40; index += 1) {
+  for (let index = 0; index < 25; index += 1) {
     await queue({ only: String(index) }, 510, { queue: `q${index}`, priority: 5 });
   }
   const [fitting] = await queue({}, 1, { queue: "z" });
@@ -195,4 +195,19 @@ test("a job does not fail for its pool while a worker that is away could take it
   await round();
   assert.equal((await store.getJob(id))?.state, "pending");
   await store.changeWorker({ workerId, state: "terminated" });
+});
+
+test("a job behind more kinds of jobs than one look reads is found by one that goes on there", async () => {
+  const { store, time, assigned, queue, connect, round } = setup(10);
+  const misfits = Array.from({ length: 10_600 }, (_, index) =>
+    newJobOf({ selector: { only: String(index) }, priority: 5 }, { nowMs: 0 }),
+  );
+  await store.insertJobs(misfits);
+  const [fitting] = await queue({}, 1);
+  connect();
+  await round();
+  assert.deepEqual(assigned, []);
+  time.ms += 1_000;
+  await round();
+  assert.deepEqual(assigned, [fitting]);
 });

@@ -13,9 +13,10 @@ import { add } from "../../core/planner-board.ts";
 import { plan } from "../../core/planner.ts";
 import type { PendingJob, Store } from "../../storage/store.ts";
 import { assignJob } from "../scheduling/assign-job.ts";
-import type { DecisionKind, SchedulingSnapshot } from "../scheduling/scheduler-view.ts";
+import type { DecisionKind } from "../scheduling/scheduler-view.ts";
 import type { SchedulingState } from "../scheduling/scheduling-state.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
+import { mostKinds, mostPerQueue, pageOf, worthReading, type Page } from "./scheduling-page.ts";
 
 export interface RoundDependencies {
   store: Store;
@@ -33,21 +34,16 @@ export interface RoundDependencies {
   onWanted(job: Job): void;
 }
 
-/** Jobs of one queue in one read. */
-const PAGE_JOBS = 500;
-/** Jobs of all queues in one read, unless there are so many queues that each one gives but a few. */
-const READ_JOBS = 20_000;
-const LEAST_PAGE_JOBS = 50;
 /** Pages in one round; the next round goes on. */
 const MAX_PAGES = 20;
-/** More than there is room for, because some of them may fit nowhere. */
-const SPARE_JOBS = 50;
 
 export interface RoundOptions {
   /** Reads the whole queue, and says of all jobs why they wait. */
   isLook: boolean;
   /** How many queues had waiting jobs in the last round. */
   queueCount: number;
+  /** Wait keys whose jobs are left out, because the look before this one has told them off. */
+  skipped: ReadonlySet<string>;
 }
 
 export class Round {
@@ -55,20 +51,23 @@ export class Round {
   readonly reasons = new Map<string, string>();
   /** No job was left out that could have been read. */
   hasReadAll = false;
+  /** There were more pages than one round may read. */
+  isCutShort = false;
   jobsRead = 0;
   readonly #deps: RoundDependencies;
   readonly #isLook: boolean;
   readonly #mostPerQueue: number;
+  readonly #skipped: ReadonlySet<string>;
   readonly #signal: AbortSignal;
   readonly #queues = new Set<string>();
   /** Room on workers that this round keeps for jobs that others make room for. */
   readonly #kept: Plan["kept"] = [];
 
-  constructor(deps: RoundDependencies, { isLook, queueCount }: RoundOptions, signal: AbortSignal) {
+  constructor(deps: RoundDependencies, { isLook, queueCount, skipped }: RoundOptions, signal: AbortSignal) {
     this.#deps = deps;
     this.#isLook = isLook;
-    const share = Math.floor(READ_JOBS / Math.max(1, queueCount));
-    this.#mostPerQueue = Math.min(PAGE_JOBS, Math.max(LEAST_PAGE_JOBS, share));
+    this.#mostPerQueue = mostPerQueue(queueCount);
+    this.#skipped = skipped;
     this.#signal = signal;
   }
 
@@ -79,35 +78,39 @@ export class Round {
 
   async run(): Promise<void> {
     for (let page = 0; page < MAX_PAGES && !this.#signal.aborted; page += 1) {
-      const worthwhile = this.#isLook ? PAGE_JOBS : pageFor(this.#deps.state.present([]));
+      const present = this.#deps.state.present([]);
+      const worthwhile = this.#isLook ? Infinity : worthReading(present);
       if (worthwhile === 0) return;
       const perQueue = Math.min(worthwhile, this.#mostPerQueue);
-      const jobs = await this.#read(perQueue);
+      const { jobs, queuesWithMore } = await this.#read(perQueue, mostKinds(present.workers.length));
       // Without jobs there is still the worker that was given a taint that sends its attempts away.
       if (jobs.length === 0 && (page > 0 || !this.#isLook)) return;
       // The last page makes do with what was read: better an overtaken job than none that starts.
-      const more = page < MAX_PAGES - 1 ? fullQueues(jobs, perQueue) : new Set<string>();
-      const decided = await this.#decide(jobs, more);
+      const isLast = page === MAX_PAGES - 1;
+      const decided = await this.#decide(jobs, isLast ? new Set() : queuesWithMore);
       if (this.hasReadAll) return;
       const isFruitless = decided.assign.length + decided.provision.length === 0 && !decided.isCutOff;
       if (!this.#isLook && isFruitless) return;
     }
+    this.isCutShort = !this.#signal.aborted;
   }
 
-  async #read(perQueue: number): Promise<PendingJob[]> {
+  async #read(perQueue: number, kinds: number): Promise<Page<PendingJob>> {
     const held = { placement: [] as string[], queue: [] as string[], concurrency: [] as string[] };
-    for (const key of this.reasons.keys()) held[keyKind(key)].push(nameInKey(key));
-    const jobs = await this.#deps.store.listPending({
+    const keys = new Set([...this.#skipped, ...this.reasons.keys()]);
+    for (const key of keys) held[keyKind(key)].push(nameInKey(key));
+    const read = await this.#deps.store.listPending({
       perQueue,
       nowMs: this.#deps.clock.nowMs(),
       withoutKeys: held.placement,
       withoutQueues: held.queue,
       withoutConcurrencyKeys: held.concurrency,
     });
-    this.jobsRead += jobs.length;
-    for (const { queue } of jobs) this.#queues.add(queue);
-    this.hasReadAll = fullQueues(jobs, perQueue).size === 0;
-    return jobs;
+    const page = pageOf(read, { perQueue, kinds });
+    this.jobsRead += read.length;
+    for (const { queue } of read) this.#queues.add(queue);
+    this.hasReadAll = page.queuesWithMore.size === 0;
+    return page;
   }
 
   async #decide(jobs: readonly PendingJob[], queuesWithMore: ReadonlySet<string>): Promise<Plan> {
@@ -243,21 +246,6 @@ function reasonOf(
   const ofQueue = reasons.get(waitKey.queue(job.queue));
   const ofKey = job.concurrency ? reasons.get(waitKey.concurrency(job.concurrency.key)) : undefined;
   return ofQueue ?? ofKey ?? reasons.get(waitKey.placement(job)) ?? null;
-}
-
-/** How many jobs of a queue are worth reading: none if no worker and no pool has room for one. */
-function pageFor({ workers, pools }: SchedulingSnapshot): number {
-  let room = 0;
-  for (const { free, unavailable } of workers) if (unavailable === null) room += Math.max(0, free.jobs);
-  for (const pool of pools) room += pool.room * pool.capacity.jobs;
-  return room === 0 ? 0 : Math.min(PAGE_JOBS, room + SPARE_JOBS);
-}
-
-/** Queues that gave as many jobs as were asked for, and may have more. */
-function fullQueues(jobs: readonly PendingJob[], perQueue: number): Set<string> {
-  const counts = new Map<string, number>();
-  for (const { queue } of jobs) counts.set(queue, (counts.get(queue) ?? 0) + 1);
-  return new Set([...counts].filter(([, count]) => count >= perQueue).map(([queue]) => queue));
 }
 
 function withoutKept(workers: readonly PlannedWorker[], kept: Plan["kept"]): readonly PlannedWorker[] {

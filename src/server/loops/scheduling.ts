@@ -25,12 +25,16 @@ export interface SchedulingDependencies extends RoundDependencies {
 /** A look at the whole queue takes one part in so many of the time. */
 const LOOK_SHARE = 20;
 const MAX_LOOK_INTERVAL_MS = 1_000;
+/** Wait keys that looks leave out one after the other before they begin again. */
+const MAX_SKIPPED = 20_000;
+const NONE: ReadonlySet<string> = new Set();
 
 export class Scheduler implements Service {
   readonly #deps: SchedulingDependencies;
   /** Queues and concurrency keys whose jobs were told that they are held up. */
   #heldKeys = new Set<string>();
   #queueCount = 0;
+  #skipped: ReadonlySet<string> = new Set();
   #nextLookAtMs = 0;
   #callOffLook: (() => void) | null = null;
   #callOffRetry: () => void = () => {};
@@ -44,10 +48,14 @@ export class Scheduler implements Service {
     const startedAtMs = clock.monotonicMs();
     const isLook = startedAtMs >= this.#nextLookAtMs;
     if (isLook || state.isInDoubt) await state.refresh();
-    const round = new Round(this.#deps, { isLook, queueCount: this.#queueCount }, signal);
+    const skipped = isLook ? this.#skipped : NONE;
+    const round = new Round(this.#deps, { isLook, queueCount: this.#queueCount, skipped }, signal);
     await round.run();
     if (round.jobsRead > 0) this.#queueCount = round.queueCount;
-    if (isLook && !signal.aborted) await this.#storeReasons(round.reasons);
+    if (isLook && !signal.aborted) {
+      this.#skipped = toSkip(round, skipped);
+      await this.#storeReasons(round.reasons, skipped);
+    }
     const endedAtMs = clock.monotonicMs();
     onRound?.({ durationMs: endedAtMs - startedAtMs, jobsExamined: round.jobsRead });
     if (isLook) {
@@ -65,8 +73,8 @@ export class Scheduler implements Service {
   }
 
   /** A queue or key that holds nobody up any more says nothing. */
-  async #storeReasons(reasons: Map<string, string>): Promise<void> {
-    const held = new Set([...reasons.keys()].filter((key) => keyKind(key) !== "placement"));
+  async #storeReasons(reasons: Map<string, string>, skipped: ReadonlySet<string>): Promise<void> {
+    const held = new Set([...reasons.keys(), ...skipped].filter((key) => keyKind(key) !== "placement"));
     for (const key of this.#heldKeys) if (!held.has(key)) reasons.set(key, "");
     if (reasons.size > 0) await this.#deps.store.setWaitReasons(reasons);
     this.#heldKeys = held;
@@ -90,4 +98,10 @@ export class Scheduler implements Service {
       this.#callOffRetry = clock.schedule(nextMs - nowMs, hint);
     }
   }
+}
+
+/** A look that did not come to the end lets the next one go on there, or nobody would ever look behind. */
+function toSkip({ isCutShort, reasons }: Round, skipped: ReadonlySet<string>): ReadonlySet<string> {
+  const seen = isCutShort ? new Set([...skipped, ...reasons.keys()]) : NONE;
+  return seen.size > MAX_SKIPPED ? NONE : seen;
 }
