@@ -1,4 +1,7 @@
-/** A line on a terminal that says what is being waited for. */
+/**
+ * Says what is being waited for: on a terminal in a line that moves, elsewhere, as in the log of a CI
+ * job, in a plain line once the wait is a long one.
+ */
 
 import type { Clock } from "../base/clock.ts";
 import type { Colors, CommandContext } from "./command.ts";
@@ -10,16 +13,20 @@ const FRAMES = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "
 const FRAME_MS = 100;
 /** Most waits are over before: nothing should flicker then. */
 const SHOW_AFTER_MS = 300;
+/** Without a terminal, a wait that is shorter is not worth a line. */
+const SAY_AFTER_MS = 10_000;
+/** A reason that changes all the time, such as the progress of a download, must not fill a log. */
+const SAY_AGAIN_MS = 60_000;
 const ERASE_LINE = "\r\u001b[2K";
 
-/** On standard error, if that is a terminal. */
+/** On standard error. */
 export function createSpinner(context: CommandContext, isWanted: boolean): Spinner {
   const { environment, stderr, colors } = context;
   return new Spinner({
     output: stderr,
     colors: colors.stderr,
     clock: environment.clock,
-    isOn: isWanted && environment.isTty.stderr,
+    mode: !isWanted ? "off" : environment.isTty.stderr ? "moving" : "lines",
     // A terminal may say 0 when it does not know.
     columns: (environment.stderr as { columns?: number }).columns || 80,
   });
@@ -29,8 +36,8 @@ export interface SpinnerOptions {
   output: Output;
   colors: Colors;
   clock: Clock;
-  /** False if the output is no terminal: then the spinner does nothing. */
-  isOn: boolean;
+  /** Moving needs a terminal. */
+  mode: "moving" | "lines" | "off";
   columns: number;
 }
 
@@ -40,6 +47,7 @@ export class Spinner {
   #text = "";
   #frame = 0;
   #isShown = false;
+  #said = "";
   #callOff: (() => void) | null = null;
 
   constructor(options: SpinnerOptions) {
@@ -48,9 +56,13 @@ export class Spinner {
   }
 
   show(text: string): void {
-    if (!this.#options.isOn) return;
+    const { mode, clock } = this.#options;
+    if (mode === "off") return;
     this.#text = printable(text.replaceAll("\n", " "));
-    this.#callOff ??= this.#options.clock.schedule(SHOW_AFTER_MS, () => this.#draw());
+    this.#callOff ??=
+      mode === "moving"
+        ? clock.schedule(SHOW_AFTER_MS, () => this.#draw())
+        : clock.schedule(SAY_AFTER_MS, () => this.#say());
   }
 
   /** Removes the line, and leaves the place to other output. */
@@ -59,6 +71,12 @@ export class Spinner {
     this.#callOff = null;
     if (this.#isShown) this.#options.output.writeNow(ERASE_LINE);
     this.#isShown = false;
+  }
+
+  #say(): void {
+    if (this.#text !== this.#said) this.#options.output.writeNow(`hodei: ${this.#text}\n`);
+    this.#said = this.#text;
+    this.#callOff = this.#options.clock.schedule(SAY_AGAIN_MS, () => this.#say());
   }
 
   #draw(): void {
