@@ -74,3 +74,11 @@ test("a change while the database is being read counts, not what was read before
   await old;
   assert.deepEqual(counts(), [0, 0]);
 });
+
+test("what comes late of a job that has ended does not make it count again", () => {
+  const { active, assigned, ended, counts } = setup();
+  active.noteJob(assigned);
+  active.noteJob(ended);
+  active.noteJob(assigned);
+  assert.deepEqual(counts(), [0, 0]);
+});

@@ -13,6 +13,8 @@ export class ActiveJobs {
   readonly #jobs = new Map<string, ActiveJob>();
   readonly #byQueue = new Map<string, number>();
   readonly #byKey = new Map<string, number>();
+  /** Version with which jobs stopped counting since the last reload: what comes late of them is older. */
+  readonly #stopped = new Map<string, number>();
   /** Jobs that changed while the database is being read: what was read of them is older. */
   #changed: Set<string> | null = null;
 
@@ -36,16 +38,22 @@ export class ActiveJobs {
   /** A job has changed, and that is stored. */
   noteJob(job: Job): void {
     const known = this.#jobs.get(job.id);
-    if (known && known.version >= job.version) return;
+    const knownVersion = known?.version ?? this.#stopped.get(job.id) ?? 0;
+    if (knownVersion >= job.version) return;
     this.#changed?.add(job.id);
     if (known) this.#remove(known);
-    if (job.state === "pending" || isFinal(job.state)) return;
+    if (job.state === "pending" || isFinal(job.state)) {
+      if (known) this.#stopped.set(job.id, job.version);
+      return;
+    }
+    this.#stopped.delete(job.id);
     const { queue, concurrency } = job.definition;
     this.#add({ jobId: job.id, queue, concurrencyKey: concurrency?.key ?? null, version: job.version });
   }
 
   async reload(): Promise<void> {
     this.#changed = new Set();
+    const before = [...this.#stopped.keys()];
     try {
       const active = new Map((await this.#store.listActive()).map((job) => [job.jobId, job]));
       const isOld = (jobId: string): boolean => this.#changed?.has(jobId) ?? false;
@@ -53,6 +61,7 @@ export class ActiveJobs {
         if (!isOld(known.jobId) && !active.has(known.jobId)) this.#remove(known);
       }
       for (const job of active.values()) if (!isOld(job.jobId) && !this.#jobs.has(job.jobId)) this.#add(job);
+      for (const jobId of before) if (!isOld(jobId)) this.#stopped.delete(jobId);
     } finally {
       this.#changed = null;
     }
