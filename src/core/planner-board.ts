@@ -28,6 +28,8 @@ export interface Board {
   /** By concurrency key. */
   keys: Map<string, AtWork>;
   groups: Map<string, Group>;
+  /** By wait key, of jobs behind others of a limited queue; alike jobs of other queues know better. */
+  reasonsOfLimits: Map<string, string>;
   assignments: number;
   /** Greater than `lastAssigned` of any worker before this plan. */
   firstAssignment: number;
@@ -94,6 +96,7 @@ export function newBoard(input: PlanInput): Board {
     queues: newQueues(input),
     keys: new Map(),
     groups: new Map(),
+    reasonsOfLimits: new Map(),
     assignments: input.assignments,
     firstAssignment: input.assignments + 1,
     isOver: false,

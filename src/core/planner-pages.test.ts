@@ -91,3 +91,16 @@ test("room that somebody is ended for is told, so that nobody else is given it",
   assert.equal(preempt.length, 1);
   assert.deepEqual(kept, [{ workerId: "worker", resources: cpu(4) }]);
 });
+
+test("what a limited queue holds up tells nothing of alike jobs of another queue", () => {
+  const alike = { resources: cpu(2) };
+  const later = aJob("later", { ...alike, queue: "a", priority: 5 });
+  const input = aSnapshot({
+    jobs: [aJob("first", { queue: "a", priority: 5 }), later, aJob("other", { ...alike, queue: "b" })],
+    pools: [aPool("pool", { room: 1, maxWorkers: 1 })],
+    queues: [aQueue("a", { maxRunning: 1 }), aQueue("b")],
+  });
+  const reasonOf = (given: PlanInput) => plan(given).reasons.get(later.placementKey)?.message ?? "";
+  assert.match(reasonOf(input), /^pool pool is at its maximum of 1 worker$/);
+  assert.match(reasonOf({ ...input, jobs: input.jobs.slice(0, 2) }), /^jobs of queue a that go first are/);
+});

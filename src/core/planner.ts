@@ -36,6 +36,7 @@ export function plan(input: PlanInput): Plan {
     if (jobIds.length > 0) made.provision.push({ pool: pool.name, count: jobIds.length, jobIds });
   }
   for (const { name, pass } of board.queues.values()) made.passes.set(name, pass);
+  for (const [key, reason] of board.reasonsOfLimits) noteReason(board, key, reason);
   return made;
 }
 
@@ -181,10 +182,13 @@ function wait(
     return;
   }
   const ahead = othersAhead(job, { queue, key });
-  const made = ahead ?? waitForMachine(group, job) ?? makeRoom(board, job, group);
+  if (ahead !== null) {
+    board.reasonsOfLimits.set(reasonKey, board.reasonsOfLimits.get(reasonKey) ?? ahead);
+    return;
+  }
+  const made = waitForMachine(group, job) ?? makeRoom(board, job, group);
   if (made !== null) {
     noteReason(board, reasonKey, made);
-    if (ahead !== null) return;
     queue.expected += 1;
     if (key) key.expected += 1;
     return;
