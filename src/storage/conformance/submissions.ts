@@ -4,11 +4,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { JOB_DEFAULTS } from "../../core/job.ts";
 import { placementKey } from "../../core/placement.ts";
-import type { Store } from "../store.ts";
+import type { NewJob, Store } from "../store.ts";
 import { T0, newId, newJobOf, submit } from "./samples.ts";
+
+const NOTHING_LEFT_OUT = { nowMs: T0, withoutKeys: [], withoutQueues: [], withoutConcurrencyKeys: [] };
 
 export function submissionTests(store: () => Store): void {
   ownTests(store);
+  mixedTests(store);
   repeatTests(store);
 }
 
@@ -50,6 +53,46 @@ function ownTests(store: () => Store): void {
 
   test("an empty submission is answered with nothing", async () => {
     assert.deepEqual(await store().insertJobs([]), []);
+  });
+}
+
+function mixedTests(store: () => Store): void {
+  test("of the jobs of a submission each has what only it has", async () => {
+    const queue = newId();
+    const concurrency = { key: `deploy ${newId()}`, limit: 2 };
+    const labels = { team: newId() };
+    const added = [
+      newJobOf({ queue, name: "plain before" }),
+      newJobOf({ queue, name: "kept" }, { idempotencyKey: newId() }),
+      newJobOf({ queue, name: "limited", concurrency, preemptible: true }),
+      newJobOf({ queue, name: "labelled", labels }),
+      newJobOf({ queue, name: "plain after", priority: -1 }),
+    ];
+    await store().insertJobs(added);
+    const pending = (await store().listPending({ ...NOTHING_LEFT_OUT, perQueue: 100 })).filter(
+      (job) => job.queue === queue,
+    );
+    const [before, kept, limited, labelled, after] = added.map(({ id }) => id);
+    assert.deepEqual(
+      new Map(pending.map((job) => [job.id, [job.concurrency, job.placement.preemptible]])),
+      new Map([
+        [before, [null, false]],
+        [kept, [null, false]],
+        [limited, [concurrency, true]],
+        [labelled, [null, false]],
+        [after, [null, false]],
+      ]),
+    );
+    const found = await store().listJobs({ labels }, { limit: 10, cursor: null });
+    assert.deepEqual(
+      found.items.map(({ id }) => id),
+      [labelled],
+    );
+    const again = { ...(added[1] as NewJob), id: newId() };
+    assert.deepEqual(await store().insertJobs([again]), [{ jobId: kept, created: false }]);
+    for (const { id, definition } of added) {
+      assert.deepEqual((await store().getJob(id))?.definition, definition);
+    }
   });
 }
 

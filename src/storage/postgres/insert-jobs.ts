@@ -5,6 +5,7 @@ import { placementKey } from "../../core/placement.ts";
 import { storedIdempotencyKey } from "../store-rules.ts";
 import type { InsertedJob, NewJob } from "../store.ts";
 import { columnText, jsonList } from "./database.ts";
+import { definitionBody } from "./job-rows.ts";
 
 /**
  * A conflict of the idempotency key, or of the id when a call is repeated whose answer was lost,
@@ -27,7 +28,7 @@ const INSERT = `
   INSERT INTO jobs (id, state, queue, name, placement_key, priority, created_at, waiting_since, not_before,
     deadline_at, version, labels, idempotency_key, concurrency_key, concurrency_limit, preemptible, definition)
   SELECT id, 'pending', queue, name, placement_key, priority, now_ms, now_ms, now_ms,
-    deadline_at, 1, labels::jsonb, idempotency_key, concurrency_key, concurrency_limit, preemptible, definition
+    deadline_at, 1, labels::jsonb, idempotency_key, concurrency_key, concurrency_limit, coalesce(preemptible, false), definition
   FROM ROWS FROM (
       unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
         $8::text[], $9::text[], $10::text[], $11::bigint[], $12::boolean[]),
@@ -46,13 +47,21 @@ function columnsOf(jobs: readonly NewJob[]): unknown[] {
     jobs.map(({ definition }) => definition.priority),
     jobs.map(({ nowMs }) => nowMs),
     jobs.map(({ nowMs, definition }) => nowMs + definition.queueTimeoutMs),
-    jobs.map(({ definition }) => labelColumn(definition.labels)),
-    jobs.map(({ idempotencyKey }) => (idempotencyKey === null ? null : storedIdempotencyKey(idempotencyKey))),
-    jobs.map(({ definition: { concurrency } }) => concurrency && columnText(concurrency.key)),
-    jobs.map(({ definition: { concurrency } }) => concurrency && concurrency.limit),
-    jobs.map(({ definition }) => definition.preemptible),
-    jsonList(jobs.map(({ definition }) => JSON.stringify(definition))),
+    sparse(jobs, ({ definition }) => labelColumn(definition.labels)),
+    sparse(jobs, ({ idempotencyKey }) =>
+      idempotencyKey === null ? null : storedIdempotencyKey(idempotencyKey),
+    ),
+    sparse(jobs, ({ definition: { concurrency } }) => concurrency && columnText(concurrency.key)),
+    sparse(jobs, ({ definition: { concurrency } }) => concurrency && concurrency.limit),
+    sparse(jobs, ({ definition }) => definition.preemptible || null),
+    jsonList(jobs.map(({ definition }) => definitionBody(definition))),
   ];
+}
+
+/** Up to the last job that has a value: `unnest` fills up with nulls, so what no job has costs nothing. */
+function sparse<T>(jobs: readonly NewJob[], valueOf: (job: NewJob) => T | null): (T | null)[] {
+  const values = jobs.map(valueOf);
+  return values.slice(0, values.findLastIndex((value) => value !== null) + 1);
 }
 
 /** Null for no labels, so that such jobs take no room in the index of labels. */

@@ -99,6 +99,26 @@ export function attemptOfBody(body: Attempt): Attempt {
   return { ...{ runnerId: "", queuedAtMs: body.scheduledAtMs }, ...body };
 }
 
+/** Without the lists of which there are none, and what else `definitionOfRow` adds: most jobs have none of it. */
+export function definitionBody(definition: JobDefinition): string {
+  const { selectorExpressions, tolerations, capabilities, preferences, concurrency, preemptible } =
+    definition;
+  return JSON.stringify({
+    ...definition,
+    selectorExpressions: unlessEmpty(selectorExpressions),
+    tolerations: unlessEmpty(tolerations),
+    capabilities: unlessEmpty(capabilities),
+    preferences: unlessEmpty(preferences),
+    concurrency: concurrency ?? undefined,
+    preemptible: preemptible || undefined,
+  });
+}
+
+/** JSON has no place for `undefined`: the field is left out. */
+function unlessEmpty<T>(list: readonly T[]): readonly T[] | undefined {
+  return list.length === 0 ? undefined : list;
+}
+
 export function bodyOfJob(job: Job): string {
   const body: JobBody = {
     pendingSinceMs: job.pendingSinceMs,
