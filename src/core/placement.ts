@@ -35,14 +35,18 @@ export function placementOf(definition: JobDefinition): Placement {
  * The scheduler uses it to look at a thousand alike jobs once.
  */
 export function placementKey(definition: JobDefinition): string {
-  const { resources, selector } = definition;
-  const labels = Object.keys(selector)
-    .toSorted()
-    .map((key) => [key, selector[key]]);
-  const plain = [resources.cpuMillis, resources.memoryBytes, resources.diskBytes, resources.gpu, labels];
-  const { selectorExpressions, tolerations, capabilities, preferences } = definition;
-  const more = [selectorExpressions, tolerations, capabilities, preferences];
-  return JSON.stringify(more.some((list) => list.length > 0) ? [...plain, ...more] : plain);
+  const { resources, selector, selectorExpressions, tolerations, capabilities, preferences } = definition;
+  const { cpuMillis, memoryBytes, diskBytes, gpu } = resources;
+  const hasMore =
+    selectorExpressions.length + tolerations.length + capabilities.length + preferences.length > 0;
+  const names = Object.keys(selector);
+  // Most jobs are such, and there are thousands of them in a submission.
+  if (names.length === 0 && !hasMore) return `[${cpuMillis},${memoryBytes},${diskBytes},${gpu},[]]`;
+  const labels = names.toSorted().map((key) => [key, selector[key]]);
+  const plain = [cpuMillis, memoryBytes, diskBytes, gpu, labels];
+  return JSON.stringify(
+    hasMore ? [...plain, selectorExpressions, tolerations, capabilities, preferences] : plain,
+  );
 }
 
 /** Why a job is not on a worker; the same kinds as on the wire. */

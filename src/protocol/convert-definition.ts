@@ -13,7 +13,13 @@ import {
   type StepCondition,
   type WorkerLostPolicy,
 } from "../core/job.ts";
-import { placementFromWire, placementToWire } from "./convert-placement.ts";
+import {
+  concurrencyFromWire,
+  placementToWire,
+  preferenceFromWire,
+  requirementFromWire,
+  tolerationFromWire,
+} from "./convert-placement.ts";
 import * as pb from "./gen/hodei/v1/jobs_pb.ts";
 import { inverse } from "./inverse.ts";
 
@@ -38,6 +44,7 @@ const stepConditionName = inverse(STEP_CONDITION_NUMBER);
 const workerLostName = inverse(WORKER_LOST_NUMBER);
 const logQuotaName = inverse(LOG_QUOTA_NUMBER);
 
+/** One literal for all fields: to spread some of them would cost twice the rest, in each of thousands of jobs. */
 export function definitionFromWire(message: pb.JobDefinition): JobDefinition {
   return {
     name: message.name,
@@ -47,7 +54,12 @@ export function definitionFromWire(message: pb.JobDefinition): JobDefinition {
     workingDirectory: message.workingDirectory,
     resources: resourcesFromWire(message.resources),
     selector: message.selector,
-    ...placementFromWire(message),
+    selectorExpressions: message.selectorExpressions.map(requirementFromWire),
+    tolerations: message.tolerations.map(tolerationFromWire),
+    capabilities: message.capabilities,
+    preferences: message.preferences.map(preferenceFromWire),
+    concurrency: message.concurrency ? concurrencyFromWire(message.concurrency) : null,
+    preemptible: message.preemptible,
     timeoutMs: durationOr(message.timeout, JOB_DEFAULTS.timeoutMs),
     queueTimeoutMs: durationOr(message.queueTimeout, JOB_DEFAULTS.queueTimeoutMs),
     graceMs: durationOr(message.grace, JOB_DEFAULTS.graceMs),

@@ -22,17 +22,6 @@ type PlacementFields = Pick<
   "selectorExpressions" | "tolerations" | "capabilities" | "preferences" | "concurrency" | "preemptible"
 >;
 
-export function placementFromWire(message: pb.JobDefinition): PlacementFields {
-  return {
-    selectorExpressions: message.selectorExpressions.map(requirementFromWire),
-    tolerations: message.tolerations.map(tolerationFromWire),
-    capabilities: message.capabilities,
-    preferences: message.preferences.map(preferenceFromWire),
-    concurrency: message.concurrency ? concurrencyFromWire(message.concurrency) : null,
-    preemptible: message.preemptible,
-  };
-}
-
 /** The fields of a `JobDefinition` message. */
 export function placementToWire(placement: PlacementFields) {
   return {
@@ -45,7 +34,7 @@ export function placementToWire(placement: PlacementFields) {
   };
 }
 
-function requirementFromWire(message: pb.LabelRequirement): LabelRequirement {
+export function requirementFromWire(message: pb.LabelRequirement): LabelRequirement {
   // The constraints let no other operator through.
   return {
     key: message.key,
@@ -58,7 +47,7 @@ function requirementToWire({ key, operator, values }: LabelRequirement): pb.Labe
   return create(pb.LabelRequirementSchema, { key, operator: LABEL_OPERATOR_NUMBER[operator], values });
 }
 
-function tolerationFromWire(message: pb.Toleration): Toleration {
+export function tolerationFromWire(message: pb.Toleration): Toleration {
   return {
     key: message.key,
     operator: message.exists ? "exists" : "equal",
@@ -71,7 +60,7 @@ function tolerationToWire({ key, operator, value, effect }: Toleration): pb.Tole
   return create(pb.TolerationSchema, { key, exists: operator === "exists", value, effect: effect ?? "" });
 }
 
-function preferenceFromWire(message: pb.PlacementPreference): PlacementPreference {
+export function preferenceFromWire(message: pb.PlacementPreference): PlacementPreference {
   return {
     weight: message.weight,
     workerLabels: message.workerLabels.map(requirementFromWire),
@@ -84,7 +73,7 @@ function preferenceToWire({ weight, workerLabels, jobLabels }: PlacementPreferen
   return create(pb.PlacementPreferenceSchema, { weight, workerLabels: requirements, jobLabels });
 }
 
-function concurrencyFromWire({ key, limit }: pb.ConcurrencyLimit): ConcurrencyLimit {
+export function concurrencyFromWire({ key, limit }: pb.ConcurrencyLimit): ConcurrencyLimit {
   return { key, limit: limit || 1 };
 }
 

@@ -9,10 +9,13 @@ const MAX_PROBLEMS = 10;
 
 /** @throws AppError `invalid_argument`, which names each field below `path`. */
 export function checkDefinition(definition: JobDefinition, path = "definition"): void {
+  const { selectorExpressions, tolerations, preferences } = definition;
+  // Most jobs have none of them, and batches are large.
+  if (selectorExpressions.length + tolerations.length + preferences.length === 0) return;
   refuseProblems([
-    ...problemsOf(definition.selectorExpressions, `${path}.selector_expressions`, requirementProblem),
-    ...problemsOf(definition.tolerations, `${path}.tolerations`, tolerationProblem),
-    ...problemsOf(definition.preferences, `${path}.preferences`, preferenceProblem),
+    ...problemsOf(selectorExpressions, `${path}.selector_expressions`, requirementProblem),
+    ...problemsOf(tolerations, `${path}.tolerations`, tolerationProblem),
+    ...problemsOf(preferences, `${path}.preferences`, preferenceProblem),
   ]);
 }
 

@@ -79,11 +79,11 @@ export class Submissions {
   }
 
   /** A job as it would be stored. @throws AppError `invalid_argument`. */
-  newJob(request: QueueJobRequest, fixed: { id: string; nowMs: number }, path: string): NewJob {
+  newJob(request: QueueJobRequest, { id, nowMs }: { id: string; nowMs: number }, path: string): NewJob {
     if (!request.definition) throw new AppError("invalid_argument", `${path}: value is required`);
     const definition = definitionFromWire(request.definition);
     checkDefinition(definition, path);
-    return { ...fixed, definition, idempotencyKey: request.idempotencyKey || null };
+    return { id, nowMs, definition, idempotencyKey: request.idempotencyKey || null };
   }
 
   /** The configuration of a queue has changed. */
