@@ -90,7 +90,10 @@ function fieldChecks(field: DescField, plans: Plans): ((message: Fields) => bool
       return chosen.case !== localName || check(chosen.value as never);
     });
   } else {
-    checks.push((message) => message[localName] === undefined || check(message[localName] as never));
+    checks.push((message) => {
+      const value = message[localName];
+      return value === undefined || check(value as never);
+    });
   }
   return checks;
 }
@@ -119,7 +122,14 @@ function valueCheck(field: DescField, rules: FieldRules, plans: Plans): Check | 
   } else if (field.fieldKind === "message") {
     own.push(nested(field.message, plans));
   }
-  return own.length === 0 ? null : allOf(own);
+  if (own.length === 0) return null;
+  return field.fieldKind === "list" ? knownIfEmpty(allOf(own)) : allOf(own);
+}
+
+/** Most lists of most messages are empty: that is checked once, here. */
+function knownIfEmpty(check: Check): Check {
+  const isEmptyValid = check([] as never);
+  return (values: never[]) => (values.length === 0 ? isEmptyValid : check(values as never));
 }
 
 function itemRules(rules: FieldRules): FieldRules | null {
