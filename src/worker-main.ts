@@ -1,6 +1,8 @@
 /** Entry of the one-file worker program: all that a worker needs besides Node.js. */
 
 import { useBroughtPrograms } from "./base/brought-programs.ts";
+import { AppError, errorMessage } from "./base/errors.ts";
+import { AGENT_REFUSED } from "./base/exit-codes.ts";
 import { VERSION } from "./base/version.ts";
 
 useBroughtPrograms(process.env["HODEI_PROGRAMS"] ?? "");
@@ -11,7 +13,14 @@ const part = process.argv[2];
 // start of a process, and the agent's gRPC code would double it.
 if (part === "agent") {
   const { agentMain } = await import("./agent/main.ts");
-  process.exitCode = await agentMain({ flags: {}, version: VERSION, workerProgram });
+  try {
+    process.exitCode = await agentMain({ flags: {}, version: VERSION, workerProgram });
+  } catch (error) {
+    // Its provider tells people the last line.
+    console.error(`worker: ${errorMessage(error)}`);
+    const isHopeless = error instanceof AppError && error.code === "invalid_argument";
+    process.exitCode = isHopeless ? AGENT_REFUSED : 1;
+  }
 } else if (part === "runner") {
   const { runnerMain } = await import("./runner/main.ts");
   process.exitCode = await runnerMain({ environment: process.env, version: VERSION });

@@ -188,6 +188,8 @@ export interface Store {
    */
   applyInput(record: JobInputRecord): Promise<AppliedInput>;
 
+  /** The jobs that were submitted with these idempotency keys, by key; unknown keys are missing. */
+  findByIdempotencyKeys(keys: readonly string[]): Promise<Map<string, string>>;
   getJob(jobId: string): Promise<Job | null>;
   /** `prefix` is lower case, 4 to 36 characters of `[0-9a-f-]`. */
   resolveJobId(prefix: string): Promise<ResolvedId>;

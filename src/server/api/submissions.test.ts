@@ -79,6 +79,30 @@ test("a job that nothing could ever take is refused with what comes closest, unl
   assert.equal(await count(), 2);
 });
 
+test("a submission that is sent again is answered with its jobs, even if there is no place for them any more", async (t) => {
+  const { jobs, scheduler, newId, count } = await setup(t);
+  const keyed = (idempotencyKey: string) => ({
+    definition: { name: "x", command, selector: { gpu: "a100" } },
+    idempotencyKey,
+  });
+  scheduler.workers = [plannedWorker({ id: newId(), labels: { gpu: "a100" } })];
+  const { jobId } = await jobs.queueJob(keyed("one"));
+  const { jobIds } = await jobs.queueJobs({ jobs: [keyed("two"), keyed("three")] });
+  scheduler.workers = [plannedWorker({ id: newId(), labels: { gpu: "h100" } })];
+  const later = { ...keyed("one"), definition: { name: "x", command, selector: { gpu: "a100", os: "x" } } };
+  assert.equal((await jobs.queueJob(later)).jobId, jobId);
+  const again = {
+    jobs: [keyed("two"), keyed("three")].map((job) => ({ ...job, definition: later.definition })),
+  };
+  assert.deepEqual((await jobs.queueJobs(again)).jobIds, jobIds);
+  await rejectsWith(
+    jobs.queueJobs({ jobs: [...again.jobs, { ...later, idempotencyKey: "four" }] }),
+    Code.FailedPrecondition,
+    /^jobs\[0\]: /,
+  );
+  assert.equal(await count(), 3);
+});
+
 test("a pool that is made for a refused job lets it in at once", async (t) => {
   const { jobs, scheduler, count } = await setup(t);
   const request = { definition: { name: "x", command, resources: { cpuMillis: 64_000 } } };

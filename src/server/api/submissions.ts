@@ -57,9 +57,11 @@ export class Submissions {
    */
   async add(request: QueueJobRequest, path = "definition"): Promise<string> {
     const job = this.newJob(request, { id: this.#newId(), nowMs: this.#deps.clock.nowMs() }, path);
-    const problem = this.#placementProblems([request], [job])[0];
-    if (problem) throw new AppError("failed_precondition", `queue job: ${problem}`);
-    const { jobId } = await this.#limited([job], () => this.#batcher.add(job));
+    const [jobId = ""] = await this.#orKnown([job], async () => {
+      const problem = this.#placementProblems([request], [job])[0];
+      if (problem) throw new AppError("failed_precondition", `queue job: ${problem}`);
+      return [await this.#limited([job], () => this.#batcher.add(job))];
+    });
     return jobId;
   }
 
@@ -71,11 +73,12 @@ export class Submissions {
     const jobs = requests.map((request, index) =>
       this.newJob(request, { id: ids[index] as string, nowMs }, `jobs[${index}].definition`),
     );
-    const problems = this.#placementProblems(requests, jobs);
-    const first = problems.findIndex((problem) => problem !== null);
-    if (first >= 0) throw new AppError("failed_precondition", `jobs[${first}]: ${problems[first]}`);
-    const inserted = await this.#limited(jobs, () => this.#insert(jobs));
-    return inserted.map(({ jobId }) => jobId);
+    return await this.#orKnown(jobs, () => {
+      const problems = this.#placementProblems(requests, jobs);
+      const first = problems.findIndex((problem) => problem !== null);
+      if (first >= 0) throw new AppError("failed_precondition", `jobs[${first}]: ${problems[first]}`);
+      return this.#limited(jobs, () => this.#insert(jobs));
+    });
   }
 
   /** A job as it would be stored. @throws AppError `invalid_argument`. */
@@ -93,6 +96,25 @@ export class Submissions {
 
   #newId(): string {
     return uuidV7(this.#deps.clock, this.#deps.random);
+  }
+
+  /**
+   * What was stored already is not refused when it is sent again, because its answer was lost for
+   * example: there may be no place for it any more, but its jobs are there.
+   */
+  async #orKnown(jobs: readonly NewJob[], store: () => Promise<InsertedJob[]>): Promise<string[]> {
+    try {
+      return (await store()).map(({ jobId }) => jobId);
+    } catch (error) {
+      const keys = jobs.flatMap(({ idempotencyKey }) => idempotencyKey ?? []);
+      const isRefusal =
+        error instanceof AppError && ["failed_precondition", "resource_exhausted"].includes(error.code);
+      if (!isRefusal || keys.length < jobs.length) throw error;
+      const known = await this.#deps.store.findByIdempotencyKeys(keys);
+      const ids = keys.flatMap((key) => known.get(key) ?? []);
+      if (ids.length < jobs.length) throw error;
+      return ids;
+    }
   }
 
   async #limited<T>(jobs: readonly NewJob[], store: () => Promise<T>): Promise<T> {

@@ -109,6 +109,14 @@ function repeatTests(store: () => Store): void {
     assert.equal(await store().getJob(again.id), null);
   });
 
+  test("jobs are found by their idempotency keys, whatever is in these", async () => {
+    const keys = [`key-${newId()}`, `odd \0 ${newId()} ${"x".repeat(5_000)}`];
+    const ids: string[] = [];
+    for (const idempotencyKey of keys) ids.push(await submit(store(), {}, { idempotencyKey }));
+    const found = await store().findByIdempotencyKeys([...keys, `unknown-${newId()}`]);
+    assert.deepEqual([...found].toSorted(), keys.map((key, index) => [key, ids[index]]).toSorted());
+  });
+
   test("of two jobs with one idempotency key in a submission the first is created", async () => {
     const key = `key-${newId()}`;
     const [first, second] = [newJobOf({}, { idempotencyKey: key }), newJobOf({}, { idempotencyKey: key })];

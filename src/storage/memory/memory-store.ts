@@ -89,6 +89,16 @@ class MemoryStore extends MemoryConfiguration implements Store {
     });
   }
 
+  async findByIdempotencyKeys(keys: readonly string[]): Promise<Map<string, string>> {
+    this.assertOpen("find jobs by idempotency key");
+    const found = new Map<string, string>();
+    for (const key of keys) {
+      const jobId = this.#idempotency.get(storedIdempotencyKey(key));
+      if (jobId !== undefined) found.set(key, jobId);
+    }
+    return found;
+  }
+
   async applyInput(record: JobInputRecord): Promise<AppliedInput> {
     this.assertOpen("change job");
     if (record.input.type === "assign") {

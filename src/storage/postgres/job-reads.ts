@@ -4,7 +4,14 @@ import { sql, type Kysely, type RawBuilder, type SqlBool } from "kysely";
 import { AppError } from "../../base/errors.ts";
 import { isFinal, type Attempt, type Job, type JobEventRecord } from "../../core/job.ts";
 import { waitKey } from "../../core/plan.ts";
-import { isUuid, PREFIX_EXAMPLES, queuedEvent, uuidRange, withWaitReason } from "../store-rules.ts";
+import {
+  isUuid,
+  PREFIX_EXAMPLES,
+  queuedEvent,
+  storedIdempotencyKey,
+  uuidRange,
+  withWaitReason,
+} from "../store-rules.ts";
 import type { JobFilter, LiveAttempt, Page, PageRequest, ResolvedId, SealedLog } from "../store.ts";
 import { columnText, type Tables } from "./database.ts";
 import { labelColumn } from "./insert-jobs.ts";
@@ -30,6 +37,21 @@ export async function getJob(db: Db, jobId: string): Promise<Job | null> {
   if (!isUuid(jobId)) return null;
   const row = await selectJobs(db).where("id", "=", jobId).executeTakeFirst();
   return row ? withWaitReason(jobOfRow(row), row.wait_reason) : null;
+}
+
+/** By key as it was given, also where it is stored in another form. */
+export async function findByIdempotencyKeys(db: Db, keys: readonly string[]): Promise<Map<string, string>> {
+  const { rows } = await sql<{ id: string; idempotency_key: string }>`
+    SELECT id, idempotency_key FROM jobs WHERE idempotency_key = ANY(${keys.map(storedIdempotencyKey)}::text[])`.execute(
+    db,
+  );
+  const ids = new Map(rows.map((row) => [row.idempotency_key, row.id]));
+  return new Map(
+    keys.flatMap((key) => {
+      const id = ids.get(storedIdempotencyKey(key));
+      return id === undefined ? [] : [[key, id] as const];
+    }),
+  );
 }
 
 export async function resolveId(db: Db, table: "jobs" | "workers", prefix: string): Promise<ResolvedId> {

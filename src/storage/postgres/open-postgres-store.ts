@@ -177,6 +177,8 @@ function writeWorkers({ pool, clock }: Database): Part<"changeWorker"> {
 
 function readJobs({ db }: Database, call: Call) {
   return {
+    findByIdempotencyKeys: (keys) =>
+      call("find jobs by idempotency key", () => jobs.findByIdempotencyKeys(db, keys)),
     getJob: (jobId) => call("read job", () => jobs.getJob(db, jobId)),
     resolveJobId: (prefix) => call("resolve job id", () => jobs.resolveId(db, "jobs", prefix)),
     listJobs: (filter, page) => call("list jobs", () => jobs.listJobs(db, filter, page)),
