@@ -2,6 +2,7 @@
 
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs, durationMs, timestampFromMs, type Duration } from "@bufbuild/protobuf/wkt";
+import type { AppliedPool, PoolView, ProviderView } from "../core/pool-view.ts";
 import {
   poolWith,
   type DockerTemplate,
@@ -34,7 +35,6 @@ const POOL_CHANGE_NUMBER = {
   unchanged: pb.PoolChange.UNCHANGED,
   deleted: pb.PoolChange.DELETED,
 } as const;
-export type PoolChangeName = keyof typeof POOL_CHANGE_NUMBER;
 
 const strategyName = inverse(STRATEGY_NUMBER);
 const providerStatusName = inverse(PROVIDER_STATUS_NUMBER);
@@ -167,20 +167,7 @@ function wholeMs(duration: Duration): number {
 
 // ── What there is of them ──────────────────────────────────────────────────────────────────────
 
-/** A pool as a client sees it. */
-export interface PoolStatus {
-  definition: PoolDefinition;
-  isFromSettings: boolean;
-  isDeleting: boolean;
-  workers: number;
-  arriving: number;
-  busy: number;
-  problem: string;
-  retryAtMs: number | null;
-  startTimeMs: number | null;
-}
-
-export function poolToWire(pool: PoolStatus): pb.Pool {
+export function poolToWire(pool: PoolView): pb.Pool {
   return create(pb.PoolSchema, {
     definition: poolDefinitionToWire(pool.definition),
     fromSettings: pool.isFromSettings,
@@ -194,7 +181,7 @@ export function poolToWire(pool: PoolStatus): pb.Pool {
   });
 }
 
-export function poolFromWire(message: pb.Pool): PoolStatus {
+export function poolFromWire(message: pb.Pool): PoolView {
   return {
     definition: poolDefinitionFromWire(message.definition ?? create(pb.PoolDefinitionSchema)),
     isFromSettings: message.fromSettings,
@@ -208,31 +195,15 @@ export function poolFromWire(message: pb.Pool): PoolStatus {
   };
 }
 
-export interface PoolChangeView {
-  name: string;
-  change: PoolChangeName;
-}
-
-export function appliedPoolToWire({ name, change }: PoolChangeView): pb.AppliedPool {
+export function appliedPoolToWire({ name, change }: AppliedPool): pb.AppliedPool {
   return create(pb.AppliedPoolSchema, { name, change: POOL_CHANGE_NUMBER[change] });
 }
 
-export function appliedPoolFromWire({ name, change }: pb.AppliedPool): PoolChangeView {
+export function appliedPoolFromWire({ name, change }: pb.AppliedPool): AppliedPool {
   return { name, change: poolChangeName(change) ?? "unchanged" };
 }
 
-/** A provider as a client sees it. */
-export interface ProviderState {
-  name: string;
-  status: ProviderStatus;
-  reason: string;
-  checkedAtMs: number | null;
-  pools: string[];
-  orphansDestroyed: number;
-  orphans: number;
-}
-
-export function providerStateToWire(provider: ProviderState): pb.Provider {
+export function providerStateToWire(provider: ProviderView): pb.Provider {
   return create(pb.ProviderSchema, {
     name: provider.name,
     status: PROVIDER_STATUS_NUMBER[provider.status],
@@ -244,7 +215,7 @@ export function providerStateToWire(provider: ProviderState): pb.Provider {
   });
 }
 
-export function providerStateFromWire(message: pb.Provider): ProviderState {
+export function providerStateFromWire(message: pb.Provider): ProviderView {
   return {
     name: message.name,
     status: providerStatusName(message.status) ?? "unknown",

@@ -2,13 +2,15 @@
 
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { PoolVerdict, WorkerVerdict } from "../core/explain.ts";
 import type { Blocker, BlockerKind } from "../core/placement.ts";
 import { defaultQueue, type QueueConfig } from "../core/pool.ts";
+import type { DecisionKind, SchedulingDecision } from "../core/scheduling-decision.ts";
 import { timeFromWire } from "./convert.ts";
 import * as pb from "./gen/hodei/v1/scheduling_pb.ts";
 import { inverse } from "./inverse.ts";
 
-const DECISION_KIND_NUMBER = {
+const DECISION_KIND_NUMBER: Record<DecisionKind, pb.DecisionKind> = {
   assigned: pb.DecisionKind.ASSIGNED,
   provisioning: pb.DecisionKind.PROVISIONING,
   preempting: pb.DecisionKind.PREEMPTING,
@@ -16,7 +18,7 @@ const DECISION_KIND_NUMBER = {
   impossible: pb.DecisionKind.IMPOSSIBLE,
   failed: pb.DecisionKind.FAILED,
   ended: pb.DecisionKind.ENDED,
-} as const;
+};
 
 const BLOCKER_KIND_NUMBER: Record<BlockerKind, pb.BlockerKind> = {
   label: pb.BlockerKind.LABEL,
@@ -57,19 +59,7 @@ export function queueConfigToWire(queue: QueueConfig): pb.QueueConfig {
 
 // ── Decisions ──────────────────────────────────────────────────────────────────────────────────
 
-/** What was decided on one job, and why. */
-export interface DecisionView {
-  /** Empty for a dry run. */
-  jobId: string;
-  queue: string;
-  kind: keyof typeof DECISION_KIND_NUMBER;
-  reason: string;
-  atMs: number;
-  workerId: string | null;
-  pool: string | null;
-}
-
-export function decisionToWire(decision: DecisionView): pb.SchedulingDecision {
+export function decisionToWire(decision: SchedulingDecision): pb.SchedulingDecision {
   return create(pb.SchedulingDecisionSchema, {
     jobId: decision.jobId,
     kind: DECISION_KIND_NUMBER[decision.kind],
@@ -81,7 +71,7 @@ export function decisionToWire(decision: DecisionView): pb.SchedulingDecision {
   });
 }
 
-export function decisionFromWire(message: pb.SchedulingDecision): DecisionView {
+export function decisionFromWire(message: pb.SchedulingDecision): SchedulingDecision {
   return {
     jobId: message.jobId,
     queue: message.queue,
@@ -95,36 +85,18 @@ export function decisionFromWire(message: pb.SchedulingDecision): DecisionView {
 
 // ── Verdicts ───────────────────────────────────────────────────────────────────────────────────
 
-export type BlockerView = Blocker;
-
-export interface WorkerVerdictView {
-  workerId: string;
-  name: string;
-  /** Empty for one that a person started. */
-  pool: string;
-  fits: boolean;
-  blockers: readonly BlockerView[];
-}
-
-export interface PoolVerdictView {
-  name: string;
-  fits: boolean;
-  arriving: number;
-  blockers: readonly BlockerView[];
-}
-
-export function workerVerdictToWire(verdict: WorkerVerdictView): pb.WorkerVerdict {
+export function workerVerdictToWire(verdict: WorkerVerdict): pb.WorkerVerdict {
   const { workerId, name, pool, fits } = verdict;
   const blockers = verdict.blockers.map(blockerToWire);
   return create(pb.WorkerVerdictSchema, { workerId, name, pool, fits, blockers });
 }
 
-export function workerVerdictFromWire(message: pb.WorkerVerdict): WorkerVerdictView {
+export function workerVerdictFromWire(message: pb.WorkerVerdict): WorkerVerdict {
   const { workerId, name, pool, fits } = message;
   return { workerId, name, pool, fits, blockers: message.blockers.map(blockerFromWire) };
 }
 
-export function poolVerdictToWire(verdict: PoolVerdictView): pb.PoolVerdict {
+export function poolVerdictToWire(verdict: PoolVerdict): pb.PoolVerdict {
   const { name, fits, arriving } = verdict;
   return create(pb.PoolVerdictSchema, {
     name,
@@ -134,7 +106,7 @@ export function poolVerdictToWire(verdict: PoolVerdictView): pb.PoolVerdict {
   });
 }
 
-export function poolVerdictFromWire(message: pb.PoolVerdict): PoolVerdictView {
+export function poolVerdictFromWire(message: pb.PoolVerdict): PoolVerdict {
   const { name, fits, arriving } = message;
   return { name, fits, arriving, blockers: message.blockers.map(blockerFromWire) };
 }

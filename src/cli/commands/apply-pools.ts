@@ -3,12 +3,9 @@
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { AppError, errorMessage } from "../../base/errors.ts";
+import type { AppliedPool } from "../../core/pool-view.ts";
 import type { PoolDefinition } from "../../core/pool.ts";
-import {
-  appliedPoolFromWire,
-  poolDefinitionToWire,
-  type PoolChangeName,
-} from "../../protocol/convert-pool.ts";
+import { appliedPoolFromWire, poolDefinitionToWire } from "../../protocol/convert-pool.ts";
 import { call } from "../call.ts";
 import type { CliCommand, Colors } from "../command.ts";
 import type { CliEnvironment } from "../environment.ts";
@@ -74,7 +71,7 @@ async function readFromDisk(path: string): Promise<Uint8Array> {
   }
 }
 
-function colorChange(change: PoolChangeName, colors: Colors): string {
+function colorChange(change: AppliedPool["change"], colors: Colors): string {
   switch (change) {
     case "created":
       return colors.green(change);

@@ -1,7 +1,8 @@
 /** `hodei decisions`: what the scheduler decides, as it decides it. */
 
 import { isFinal } from "../../core/job.ts";
-import { decisionFromWire, type DecisionView } from "../../protocol/convert-scheduling.ts";
+import type { SchedulingDecision } from "../../core/scheduling-decision.ts";
+import { decisionFromWire } from "../../protocol/convert-scheduling.ts";
 import { jobStateFromWire } from "../../protocol/convert.ts";
 import { call } from "../call.ts";
 import type { CliCommand, Colors, CommandContext } from "../command.ts";
@@ -61,7 +62,7 @@ async function followedJob(
 async function* watchDecisions(
   filter: { queue: string; jobId: string },
   follow: FollowContext,
-): AsyncGenerator<{ decision: DecisionView | null; lost: number }> {
+): AsyncGenerator<{ decision: SchedulingDecision | null; lost: number }> {
   const reconnect = new Reconnect(follow, { attempted: "watch scheduling decisions", hint: "" });
   const { connection, signal } = follow;
   while (!signal.aborted) {
@@ -78,12 +79,12 @@ async function* watchDecisions(
   }
 }
 
-function decisionLine({ atMs, kind, jobId, queue, reason }: DecisionView, colors: Colors): string {
+function decisionLine({ atMs, kind, jobId, queue, reason }: SchedulingDecision, colors: Colors): string {
   const time = colors.dim(new Date(atMs).toISOString());
   return `${time} ${colorKind(kind, colors)} ${jobId} ${colors.dim(queue)} ${reason.replaceAll("\n", " ")}`;
 }
 
-function colorKind(kind: DecisionView["kind"], colors: Colors): string {
+function colorKind(kind: SchedulingDecision["kind"], colors: Colors): string {
   const word = kind.padEnd(12);
   switch (kind) {
     case "assigned":

@@ -1,7 +1,8 @@
 /** `hodei doctor`: what is wrong with a server and what it runs on, each with the next step. */
 
 import { AppError } from "../../base/errors.ts";
-import { providerStateFromWire, type ProviderState } from "../../protocol/convert-pool.ts";
+import type { ProviderView } from "../../core/pool-view.ts";
+import { providerStateFromWire } from "../../protocol/convert-pool.ts";
 import type { WorkerView } from "../../protocol/convert-worker.ts";
 import { call } from "../call.ts";
 import type { CliCommand, Colors, CommandContext } from "../command.ts";
@@ -107,14 +108,14 @@ async function providerFindings(connection: Connection): Promise<Finding[]> {
   ];
 }
 
-function providerFinding({ name, status, reason, pools }: ProviderState): Finding {
+function providerFinding({ name, status, reason, pools }: ProviderView): Finding {
   const message = `${name} is ${status}${reason === "" ? "" : `: ${reason}`}`;
   const used = pools.length === 0 ? "" : ` (pools ${pools.join(", ")})`;
   const next = `put it right${used}, then: hodei providers check`;
   return { check: "providers", status: status === "unhealthy" ? "problem" : "warning", message, next };
 }
 
-function orphanFinding({ name, orphans }: ProviderState): Finding {
+function orphanFinding({ name, orphans }: ProviderView): Finding {
   const what = orphans === 1 ? "1 instance" : `${orphans} instances`;
   const message = `${name} still has ${what} that nobody owns`;
   return {

@@ -1,14 +1,13 @@
 /** `hodei explain`: why a job waits, worker by worker and pool by pool, and what would have to change. */
 
+import type { PoolVerdict, WorkerVerdict } from "../../core/explain.ts";
 import { isFinal, type JobState } from "../../core/job.ts";
 import type { Blocker } from "../../core/placement.ts";
+import type { SchedulingDecision } from "../../core/scheduling-decision.ts";
 import {
   decisionFromWire,
   poolVerdictFromWire,
   workerVerdictFromWire,
-  type DecisionView,
-  type PoolVerdictView,
-  type WorkerVerdictView,
 } from "../../protocol/convert-scheduling.ts";
 import { jobStateFromWire, timeFromWire } from "../../protocol/convert.ts";
 import type { GetSchedulingDecisionResponse } from "../../protocol/gen/hodei/v1/scheduling_pb.ts";
@@ -61,12 +60,12 @@ interface Explanation {
   jobId: string;
   name: string;
   state: JobState;
-  decision: DecisionView | null;
+  decision: SchedulingDecision | null;
   ahead: number;
   heldBy: string;
   notBeforeAtMs: number | null;
-  workers: WorkerVerdictView[];
-  pools: PoolVerdictView[];
+  workers: WorkerVerdict[];
+  pools: PoolVerdict[];
 }
 
 async function explain(jobId: string, follow: FollowContext): Promise<Explanation> {
@@ -143,7 +142,7 @@ function headText(explanation: Explanation, { colors, environment }: CommandCont
   return `${printable(decision?.reason || "nothing was decided on this job yet")}\n\n${shown.join("")}`;
 }
 
-function kindText({ kind, workerId, pool }: DecisionView, colors: Colors): string {
+function kindText({ kind, workerId, pool }: SchedulingDecision, colors: Colors): string {
   const isBad = kind === "impossible" || kind === "failed";
   const word = isBad ? colors.red(kind) : kind;
   if (workerId !== null) return `${word}, worker ${workerId}`;
@@ -157,7 +156,7 @@ function queueText({ decision, state, ahead }: Explanation): string {
   return `${queue}, ${ahead === 1 ? "1 job goes" : `${ahead} jobs go`} first`;
 }
 
-function workersText(workers: readonly WorkerVerdictView[], limit: number, colors: Colors): string {
+function workersText(workers: readonly WorkerVerdict[], limit: number, colors: Colors): string {
   const rows = workers.slice(0, limit).flatMap((worker) => {
     const blockers = worker.fits ? [] : worker.blockers;
     return blockerRows([worker.name || worker.workerId, worker.pool], blockers, fitText(worker.fits, colors));
@@ -166,7 +165,7 @@ function workersText(workers: readonly WorkerVerdictView[], limit: number, color
   return `${formatTable(head, rows)}${restText(workers.length - limit, "workers", colors)}`;
 }
 
-function poolsText(pools: readonly PoolVerdictView[], limit: number, colors: Colors): string {
+function poolsText(pools: readonly PoolVerdict[], limit: number, colors: Colors): string {
   const rows = pools.slice(0, limit).flatMap((pool) => {
     const arriving = pool.arriving === 0 ? "" : String(pool.arriving);
     return blockerRows([pool.name, arriving], pool.fits ? [] : pool.blockers, fitText(pool.fits, colors));

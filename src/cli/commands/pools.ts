@@ -2,7 +2,8 @@
 
 import { AppError } from "../../base/errors.ts";
 import { formatTaint } from "../../core/labels.ts";
-import { poolFromWire, type PoolStatus } from "../../protocol/convert-pool.ts";
+import type { PoolView } from "../../core/pool-view.ts";
+import { poolFromWire } from "../../protocol/convert-pool.ts";
 import { call } from "../call.ts";
 import type { CliCommand, CommandContext } from "../command.ts";
 import type { Connection } from "../connection.ts";
@@ -89,18 +90,18 @@ export const poolsCommand: CliCommand = {
   },
 };
 
-export async function listPools(connection: Connection): Promise<PoolStatus[]> {
+export async function listPools(connection: Connection): Promise<PoolView[]> {
   const { pools } = await call("list pools", () => connection.pools.listPools({}));
   return pools.map(poolFromWire);
 }
 
-function unknownPool(name: string, pools: readonly PoolStatus[]): AppError {
+function unknownPool(name: string, pools: readonly PoolView[]): AppError {
   const names = pools.map(({ definition }) => definition.name).join(", ");
   const hint = names === "" ? "there are no pools" : `pools are ${names}`;
   return new AppError("not_found", `get pool ${JSON.stringify(name)}: there is none`, { details: { hint } });
 }
 
-function poolTable(pools: readonly PoolStatus[], { colors, environment }: CommandContext): string {
+function poolTable(pools: readonly PoolView[], { colors, environment }: CommandContext): string {
   const nowMs = environment.clock.nowMs();
   const rows = pools.map((pool) => {
     const { definition, workers, arriving, busy } = pool;
@@ -135,13 +136,13 @@ function poolTable(pools: readonly PoolStatus[], { colors, environment }: Comman
   return formatTable(head, rows);
 }
 
-function stateText(pool: PoolStatus, colors: CommandContext["colors"]["stdout"]): string {
+function stateText(pool: PoolView, colors: CommandContext["colors"]["stdout"]): string {
   if (pool.isDeleting) return colors.yellow("deleting");
   if (pool.problem !== "") return colors.red("problem");
   return colors.green("ok");
 }
 
-function problemText({ problem, retryAtMs }: PoolStatus, nowMs: number): string {
+function problemText({ problem, retryAtMs }: PoolView, nowMs: number): string {
   const text = problem.replaceAll("\n", " ");
   if (text === "" || retryAtMs === null) return text;
   return `${text} (next try ${retryAtMs > nowMs ? `in ${formatDuration(retryAtMs - nowMs)}` : "now"})`;

@@ -1,6 +1,7 @@
 /** `hodei providers`: what makes workers, and how it is. */
 
-import { providerStateFromWire, type ProviderState } from "../../protocol/convert-pool.ts";
+import type { ProviderView } from "../../core/pool-view.ts";
+import { providerStateFromWire } from "../../protocol/convert-pool.ts";
 import { call } from "../call.ts";
 import type { CliCommand, Colors, CommandContext } from "../command.ts";
 import { EXIT } from "../exit-codes.ts";
@@ -50,7 +51,7 @@ export const providersCommand: CliCommand = {
 };
 
 async function show(
-  providers: readonly ProviderState[],
+  providers: readonly ProviderView[],
   isJson: boolean,
   context: CommandContext,
 ): Promise<void> {
@@ -59,7 +60,7 @@ async function show(
   else await context.stdout.write(providerTable(providers, context));
 }
 
-function providerTable(providers: readonly ProviderState[], { colors, environment }: CommandContext): string {
+function providerTable(providers: readonly ProviderView[], { colors, environment }: CommandContext): string {
   const nowMs = environment.clock.nowMs();
   const rows = providers.map((provider) => [
     provider.name,
@@ -72,7 +73,7 @@ function providerTable(providers: readonly ProviderState[], { colors, environmen
   return formatTable(["PROVIDER", "STATUS", "POOLS", "ORPHANS", "CHECKED", "REASON"], rows);
 }
 
-function colorStatus(status: ProviderState["status"], colors: Colors): string {
+function colorStatus(status: ProviderView["status"], colors: Colors): string {
   switch (status) {
     case "healthy":
       return colors.green(status);

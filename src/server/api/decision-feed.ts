@@ -1,6 +1,7 @@
 /** The decisions that one reader has not taken yet. */
 
-import type { SchedulerView, SchedulingDecision } from "../scheduling/scheduler-view.ts";
+import type { SchedulingDecision } from "../../core/scheduling-decision.ts";
+import type { SchedulerView } from "../scheduling/scheduler-view.ts";
 
 /** A reader that is further behind loses the oldest. */
 const MAX_BUFFERED = 256;

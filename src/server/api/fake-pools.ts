@@ -1,8 +1,9 @@
 /** Pools that are only a list, and providers that are as a test says. */
 
 import { AppError } from "../../base/errors.ts";
+import type { AppliedPool, PoolView, ProviderView } from "../../core/pool-view.ts";
 import type { PoolDefinition } from "../../core/pool.ts";
-import type { AppliedPool, PoolsView, PoolView, ProviderView } from "../pools/pool-view.ts";
+import type { PoolsView } from "../pools/pool-view.ts";
 
 export class FakePools implements PoolsView {
   readonly definitions = new Map<string, PoolDefinition>();

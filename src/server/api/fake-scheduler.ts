@@ -4,8 +4,9 @@ import { systemClock } from "../../base/clock.ts";
 import { uuidV7, systemRandom } from "../../base/random.ts";
 import type { PlannedPool, PlannedWorker } from "../../core/plan.ts";
 import { defaultQueue, type QueueConfig } from "../../core/pool.ts";
+import type { SchedulingDecision } from "../../core/scheduling-decision.ts";
 import type { Store } from "../../storage/store.ts";
-import type { SchedulerView, SchedulingDecision } from "../scheduling/scheduler-view.ts";
+import type { SchedulerView } from "../scheduling/scheduler-view.ts";
 
 export class FakeScheduler implements SchedulerView {
   readonly #store: Store;

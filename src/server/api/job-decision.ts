@@ -6,8 +6,9 @@ import { isFinal, type Attempt, type Job, type JobDefinition } from "../../core/
 import { placementKey, placementOf } from "../../core/placement.ts";
 import type { PlannedJob } from "../../core/plan.ts";
 import { plan } from "../../core/planner.ts";
+import type { SchedulingDecision } from "../../core/scheduling-decision.ts";
 import type { Store } from "../../storage/store.ts";
-import type { SchedulerView, SchedulingDecision } from "../scheduling/scheduler-view.ts";
+import type { SchedulerView } from "../scheduling/scheduler-view.ts";
 
 export interface JobDecisionDeps {
   store: Store;

@@ -4,6 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import { durationFromMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { AppError } from "../../base/errors.ts";
+import type { SchedulingDecision } from "../../core/scheduling-decision.ts";
 import {
   decisionToWire,
   poolVerdictToWire,
@@ -15,7 +16,7 @@ import { jobStateToWire, wholeNumber } from "../../protocol/convert.ts";
 import * as pb from "../../protocol/gen/hodei/v1/scheduling_pb.ts";
 import { queueNameProblem } from "../../spec/queue-name.ts";
 import type { QueueBacklog } from "../../storage/store.ts";
-import type { QueueState, SchedulingDecision } from "../scheduling/scheduler-view.ts";
+import type { QueueState } from "../scheduling/scheduler-view.ts";
 import { availableWorkers } from "./available-workers.ts";
 import { DecisionFeed } from "./decision-feed.ts";
 import { refuseProblems } from "./definition-problems.ts";

@@ -14,11 +14,11 @@ import type { Logger } from "../../base/log.ts";
 import type { Service } from "../../base/service.ts";
 import { isSamePool, providerKey } from "../../core/pool-change.ts";
 import { mountProblems, poolProblems } from "../../core/pool-problems.ts";
+import type { AppliedPool } from "../../core/pool-view.ts";
 import type { PoolDefinition, PoolProvider, StoredPool } from "../../core/pool.ts";
 import { DeferredProvider } from "../../providers/deferred-provider.ts";
 import type { Provider } from "../../providers/provider.ts";
 import type { Store } from "../../storage/store.ts";
-import type { AppliedPool } from "./pool-view.ts";
 import { poolOf, type Machine, type Pool, type PoolSource } from "./pool.ts";
 
 export interface PoolRegistryDependencies {

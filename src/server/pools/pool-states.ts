@@ -9,10 +9,10 @@ import type { Failure } from "../../core/circuit-breaker.ts";
 import type { PlannedPool } from "../../core/plan.ts";
 import { poolRoom } from "../../core/pool-plan.ts";
 import { rankPools } from "../../core/pool-rank.ts";
+import type { PoolView } from "../../core/pool-view.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
 import type { OwnedWorker, OwnedWorkers } from "./owned-workers.ts";
 import { PoolCondition } from "./pool-condition.ts";
-import type { PoolView } from "./pool-view.ts";
 import type { Pool, PoolSource } from "./pool.ts";
 import { healthReason, type ProviderChecks } from "./provider-checks.ts";
 

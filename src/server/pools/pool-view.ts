@@ -1,38 +1,7 @@
-/** What the API sees of pools and providers. */
+/** What the API can do with pools and providers. */
 
-import type { PoolDefinition, ProviderStatus } from "../../core/pool.ts";
-
-export interface PoolView {
-  definition: PoolDefinition;
-  /** It belongs to the settings of the server, and cannot be changed. */
-  isFromSettings: boolean;
-  isDeleting: boolean;
-  /** Workers that exist or are being made; of these, those that have not connected, and those that run a job. */
-  workers: number;
-  arriving: number;
-  busy: number;
-  /** Why no worker can be made now; empty if one can. */
-  problem: string;
-  retryAtMs: number | null;
-  /** Median of the last ones, from the request to the registration; null before the first. */
-  startTimeMs: number | null;
-}
-
-export interface AppliedPool {
-  name: string;
-  change: "created" | "updated" | "unchanged" | "deleted";
-}
-
-export interface ProviderView {
-  /** Such as `process` or `docker unix:///var/run/docker.sock`. */
-  name: string;
-  status: ProviderStatus;
-  reason: string;
-  checkedAtMs: number | null;
-  pools: string[];
-  orphansDestroyed: number;
-  orphans: number;
-}
+import type { AppliedPool, PoolView, ProviderView } from "../../core/pool-view.ts";
+import type { PoolDefinition } from "../../core/pool.ts";
 
 export interface PoolsView {
   pools(): PoolView[];

@@ -1,8 +1,8 @@
 /** The providers as people see them: those in the same place are one, as bad as the worst of them. */
 
+import type { ProviderView } from "../../core/pool-view.ts";
 import type { ProviderStatus } from "../../core/pool.ts";
 import type { Orphans } from "./orphans.ts";
-import type { ProviderView } from "./pool-view.ts";
 import type { Pool } from "./pool.ts";
 import { healthReason, type ProviderChecks } from "./provider-checks.ts";
 

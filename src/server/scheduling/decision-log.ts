@@ -1,7 +1,7 @@
 /** The newest decision on each of the jobs that were decided on last, and who wants to hear of them. */
 
 import { AppError } from "../../base/errors.ts";
-import type { SchedulingDecision } from "./scheduler-view.ts";
+import type { SchedulingDecision } from "../../core/scheduling-decision.ts";
 
 /** Jobs whose last decision is remembered; of an older one the database still tells where it went. */
 const MAX_REMEMBERED = 20_000;

@@ -2,29 +2,7 @@
 
 import type { PlanInput } from "../../core/plan.ts";
 import type { QueueConfig } from "../../core/pool.ts";
-
-export const DECISION_KINDS = [
-  "assigned",
-  "provisioning",
-  "preempting",
-  "waiting",
-  "impossible",
-  "failed",
-  "ended",
-] as const;
-export type DecisionKind = (typeof DECISION_KINDS)[number];
-
-/** What was decided on one job, and why. */
-export interface SchedulingDecision {
-  /** Empty for a dry run. */
-  jobId: string;
-  queue: string;
-  kind: DecisionKind;
-  reason: string;
-  atMs: number;
-  workerId: string | null;
-  pool: string | null;
-}
+import type { SchedulingDecision } from "../../core/scheduling-decision.ts";
 
 /** Everything that a plan is made from, but for the jobs. Workers include those that take none now. */
 export type SchedulingSnapshot = Omit<PlanInput, "jobs">;
