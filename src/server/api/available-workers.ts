@@ -6,11 +6,10 @@ import { plan } from "../../core/planner.ts";
 import type { Worker } from "../../core/worker.ts";
 import { capacityToWire, workerToWire } from "../../protocol/convert-worker.ts";
 import { AvailableWorkerSchema, type AvailableWorker } from "../../protocol/gen/hodei/v1/scheduling_pb.ts";
+import { everyWorker } from "../../storage/every-worker.ts";
 import type { Store } from "../../storage/store.ts";
 import { findJob } from "./find-by-id.ts";
 import { explain, plannedJob, type JobDecisionDeps } from "./job-decision.ts";
-
-const PAGE_SIZE = 500;
 
 /** By name; with a job only those on which it could start now, the one that it would get first. */
 export async function availableWorkers(deps: JobDecisionDeps, jobId: string): Promise<AvailableWorker[]> {
@@ -48,12 +47,7 @@ async function fittingWorkers(deps: JobDecisionDeps, idOrPrefix: string): Promis
 
 async function storedWorkers(store: Store): Promise<Map<string, Worker>> {
   const workers = new Map<string, Worker>();
-  let cursor: string | null = null;
-  do {
-    const page = await store.listWorkers({ includeTerminated: false }, { limit: PAGE_SIZE, cursor });
-    for (const worker of page.items) workers.set(worker.id, worker);
-    cursor = page.nextCursor;
-  } while (cursor !== null);
+  for await (const worker of everyWorker(store)) workers.set(worker.id, worker);
   return workers;
 }
 

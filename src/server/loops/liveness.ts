@@ -10,6 +10,7 @@ import type { Logger } from "../../base/log.ts";
 import type { Job } from "../../core/job.ts";
 import { isUnreachable, UNREACHABLE_AFTER_MS } from "../../core/lease.ts";
 import type { Worker } from "../../core/worker.ts";
+import { everyWorker } from "../../storage/every-worker.ts";
 import type { Store } from "../../storage/store.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
 
@@ -21,8 +22,6 @@ export interface LivenessDependencies {
   onJobChanged(job: Job): void;
 }
 
-const PAGE_WORKERS = 500;
-
 export async function livenessRound(deps: LivenessDependencies): Promise<void> {
   const nowMs = deps.clock.nowMs();
   const listeningSinceMs = deps.connections.listeningSinceMs(nowMs);
@@ -30,13 +29,8 @@ export async function livenessRound(deps: LivenessDependencies): Promise<void> {
     const heardAtMs = Math.max(connection.session.heardAtMs, listeningSinceMs);
     if (isUnreachable(heardAtMs, nowMs)) connection.goaway("no heartbeat");
   }
-  const silent = { includeTerminated: false, heardBeforeMs: nowMs - UNREACHABLE_AFTER_MS };
-  let cursor: string | null = null;
-  do {
-    const page = await deps.store.listWorkers(silent, { limit: PAGE_WORKERS, cursor });
-    for (const worker of page.items) await look(worker, nowMs, deps);
-    cursor = page.nextCursor;
-  } while (cursor !== null);
+  const silent = everyWorker(deps.store, { heardBeforeMs: nowMs - UNREACHABLE_AFTER_MS });
+  for await (const worker of silent) await look(worker, nowMs, deps);
 }
 
 /**

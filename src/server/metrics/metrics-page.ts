@@ -6,6 +6,7 @@
 import type { Clock } from "../../base/clock.ts";
 import type { Logger } from "../../base/log.ts";
 import type { Worker } from "../../core/worker.ts";
+import { everyWorker } from "../../storage/every-worker.ts";
 import type { Store } from "../../storage/store.ts";
 import { readHealth, type HealthCheck } from "../http/health-report.ts";
 import type { PoolsView } from "../pools/pool-view.ts";
@@ -41,7 +42,6 @@ export interface StoredFacts {
 
 /** Names that get series of their own: of queues, of pools, and of providers. */
 const MAX_NAMES = 100;
-const PAGE_WORKERS = 1_000;
 /** More workers than a server can have. */
 const MAX_WORKERS = 20_000;
 
@@ -78,11 +78,9 @@ async function readStored(sources: MetricsSources): Promise<StoredFacts | null> 
 
 async function listWorkers(store: Pick<Store, "listWorkers">): Promise<StoredFacts["workers"]> {
   const workers: StoredFacts["workers"] = [];
-  let cursor: string | null = null;
-  do {
-    const page = await store.listWorkers({ includeTerminated: false }, { limit: PAGE_WORKERS, cursor });
-    for (const { state, pool } of page.items) workers.push({ state, pool });
-    cursor = page.nextCursor;
-  } while (cursor !== null && workers.length < MAX_WORKERS);
+  for await (const { state, pool } of everyWorker(store)) {
+    workers.push({ state, pool });
+    if (workers.length >= MAX_WORKERS) break;
+  }
   return workers;
 }

@@ -9,6 +9,7 @@ import type { Clock } from "../../base/clock.ts";
 import type { Job } from "../../core/job.ts";
 import type { Worker } from "../../core/worker.ts";
 import type { Provider } from "../../providers/provider.ts";
+import { everyWorker } from "../../storage/every-worker.ts";
 import type { Store } from "../../storage/store.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
 import type { Pool, PoolSource } from "./pool.ts";
@@ -40,9 +41,6 @@ export interface OwnedWorkersDependencies {
   onJobChanged(job: Job): void;
   onRoom(): void;
 }
-
-/** Workers that are read from the database at once. */
-const PAGE_WORKERS = 500;
 
 export class OwnedWorkers {
   readonly #deps: OwnedWorkersDependencies;
@@ -80,21 +78,13 @@ export class OwnedWorkers {
 
   /** Takes over the workers that an earlier server made. `onRegistered` is told of those that came. */
   async adopt(pools: PoolSource, onRegistered: (worker: Worker) => void): Promise<void> {
-    let cursor: string | null = null;
-    do {
-      const page = await this.#deps.store.listWorkers(
-        { includeTerminated: false },
-        { limit: PAGE_WORKERS, cursor },
-      );
-      for (const worker of page.items) {
-        const pool = pools.get(worker.pool);
-        // One of another provider belongs to a pool of this name that is gone.
-        if (!pool || pool.provider.name !== worker.provider) continue;
-        this.takeOver(worker, pool.provider);
-        if (worker.registeredAtMs !== null) onRegistered(worker);
-      }
-      cursor = page.nextCursor;
-    } while (cursor !== null);
+    for await (const worker of everyWorker(this.#deps.store)) {
+      const pool = pools.get(worker.pool);
+      // One of another provider belongs to a pool of this name that is gone.
+      if (!pool || pool.provider.name !== worker.provider) continue;
+      this.takeOver(worker, pool.provider);
+      if (worker.registeredAtMs !== null) onRegistered(worker);
+    }
   }
 
   /** A worker that an earlier server made. */

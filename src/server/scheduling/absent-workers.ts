@@ -6,11 +6,11 @@
 import type { Clock } from "../../base/clock.ts";
 import type { PlannedWorker } from "../../core/plan.ts";
 import type { Worker } from "../../core/worker.ts";
+import { everyWorker } from "../../storage/every-worker.ts";
 import type { Store } from "../../storage/store.ts";
 import { workerLabels } from "../workers/worker-labels.ts";
 
 const REFRESH_MS = 5_000;
-const PAGE_WORKERS = 500;
 
 export class AbsentWorkers {
   readonly #store: Pick<Store, "listWorkers">;
@@ -28,18 +28,10 @@ export class AbsentWorkers {
     const nowMs = this.#clock.monotonicMs();
     if (this.#readAtMs !== null && nowMs - this.#readAtMs < REFRESH_MS) return;
     const workers: PlannedWorker[] = [];
-    let cursor: string | null = null;
-    do {
-      const page = await this.#store.listWorkers(
-        { includeTerminated: false },
-        { limit: PAGE_WORKERS, cursor },
-      );
-      for (const worker of page.items) {
-        const planned = plannedAbsent(worker);
-        if (planned) workers.push(planned);
-      }
-      cursor = page.nextCursor;
-    } while (cursor !== null);
+    for await (const worker of everyWorker(this.#store)) {
+      const planned = plannedAbsent(worker);
+      if (planned) workers.push(planned);
+    }
     this.#workers = workers;
     this.#readAtMs = nowMs;
   }
