@@ -1,6 +1,7 @@
 /** Why a container has ended, in words for whoever finds a job that was lost with it. */
 
 import { errorMessage } from "../../base/errors.ts";
+import { formatBytes } from "../../base/quantities.ts";
 import type { Engine } from "./engine.ts";
 
 export interface EndedState {
@@ -10,17 +11,25 @@ export interface EndedState {
   Error: string;
 }
 
+export interface EndedContainer {
+  name: string;
+  state: EndedState;
+  /** What it could have; 0 without a limit. */
+  memoryBytes: number;
+}
+
 /** How much of what a container has said is of interest. */
 const LAST_LINES = "50";
 const MAX_WORDS = 500;
+const SIGKILL_CODE = 137;
 
-export async function describeEnd(
-  engine: Engine,
-  container: { name: string; state: EndedState },
-): Promise<string> {
-  const { state, name } = container;
+export async function describeEnd(engine: Engine, container: EndedContainer): Promise<string> {
+  const { state, name, memoryBytes } = container;
   const reasons = [`its container ended with ${exitText(state.ExitCode)}`];
   if (state.OOMKilled) reasons.push("the kernel killed for want of memory in it");
+  // An engine begins to watch a container's memory after its start, and misses what happens until then.
+  else if (state.ExitCode === SIGKILL_CODE && memoryBytes > 0)
+    reasons.push(`perhaps for want of memory, its limit is ${formatBytes(memoryBytes)}`);
   if (state.Error !== "") reasons.push(state.Error);
   // What is killed from outside has no last words, only old ones.
   if (state.ExitCode !== 0 && state.ExitCode < 128) reasons.push(await lastWords(engine, name));
@@ -34,7 +43,7 @@ export function hasNotStarted(state: EndedState): boolean {
 
 /** As a shell counts: 128+n for signal n. */
 function exitText(code: number): string {
-  const signal = { 137: "SIGKILL", 139: "SIGSEGV", 134: "SIGABRT", 143: "SIGTERM" }[code];
+  const signal = { [SIGKILL_CODE]: "SIGKILL", 139: "SIGSEGV", 134: "SIGABRT", 143: "SIGTERM" }[code];
   return signal === undefined ? `code ${code}` : `${signal} (code ${code})`;
 }
 

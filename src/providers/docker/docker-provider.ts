@@ -73,6 +73,12 @@ interface ContainerState extends EndedState {
   Paused: boolean;
 }
 
+interface ContainerView {
+  Id: string;
+  State: ContainerState;
+  HostConfig: { Memory: number };
+}
+
 /** What is the same for all containers and found out with the first. */
 interface Prepared {
   runtime: RuntimeFiles;
@@ -269,7 +275,7 @@ export class DockerProvider implements Provider {
     return { runtime, hasInit: info.InitCommit?.ID !== NO_INIT };
   }
 
-  async #inspect(name: string): Promise<{ Id: string; State: ContainerState } | null> {
+  async #inspect(name: string): Promise<ContainerView | null> {
     try {
       return await this.#engine.call({
         method: "GET",
@@ -354,7 +360,7 @@ export class DockerProvider implements Provider {
     // Somebody may have removed the volume with the program: it is filled again.
     if (found && hasNotStarted(found.State)) this.#prepared = null;
     const message = found
-      ? await describeEnd(this.#engine, { name, state: found.State })
+      ? await describeEnd(this.#engine, { name, state: found.State, memoryBytes: found.HostConfig.Memory })
       : "its container was removed";
     for (const listener of this.#listeners) listener({ type: "gone", workerId, message });
   }
