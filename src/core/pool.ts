@@ -67,27 +67,56 @@ export const POOL_DEFAULTS = {
   strategy: "least_loaded",
 } as const;
 
+export const DOCKER_DEFAULTS = {
+  pull: "missing",
+  /** An agent reaches a server on the same machine by it. */
+  network: "host",
+  noNewPrivileges: true,
+  readOnlyRoot: false,
+} as const;
+
+/** Undefined is left out. */
+type Given<T> = { readonly [K in keyof T]?: T[K] | undefined };
+
+/** A template with the default of everything that is left out. */
+export function dockerWith(given: Given<DockerTemplate> & { image: string }): DockerTemplate {
+  return {
+    image: given.image,
+    host: given.host ?? null,
+    tlsDirectory: given.tlsDirectory ?? null,
+    pull: given.pull ?? DOCKER_DEFAULTS.pull,
+    authFile: given.authFile ?? null,
+    network: given.network ?? DOCKER_DEFAULTS.network,
+    pids: given.pids ?? null,
+    user: given.user ?? null,
+    noNewPrivileges: given.noNewPrivileges ?? DOCKER_DEFAULTS.noNewPrivileges,
+    dropCapabilities: given.dropCapabilities ?? [],
+    readOnlyRoot: given.readOnlyRoot ?? DOCKER_DEFAULTS.readOnlyRoot,
+    mounts: given.mounts ?? [],
+  };
+}
+
 /** A definition with the default of everything that is left out. */
 export function poolWith(
-  given: Partial<PoolDefinition> & { name: string; provider: PoolProvider },
+  given: Given<PoolDefinition> & { name: string; provider: PoolProvider },
 ): PoolDefinition {
-  const ephemeral = given.ephemeral ?? given.provider.type === "docker";
   return {
-    labels: {},
-    taints: [],
-    resources: { cpuMillis: null, memoryBytes: null, diskBytes: null, gpu: null },
-    jobsPerWorker: 1,
-    minWorkers: 0,
-    maxWorkers: POOL_DEFAULTS.maxWorkers,
-    warmSpares: 0,
-    idleTimeoutMs: POOL_DEFAULTS.idleTimeoutMs,
-    maxLifetimeMs: null,
-    startTimeoutMs: POOL_DEFAULTS.startTimeoutMs,
-    strategy: POOL_DEFAULTS.strategy,
-    costPerHour: 0,
-    serverUrl: null,
-    ...given,
-    ephemeral,
+    name: given.name,
+    provider: given.provider,
+    labels: given.labels ?? {},
+    taints: given.taints ?? [],
+    resources: given.resources ?? { cpuMillis: null, memoryBytes: null, diskBytes: null, gpu: null },
+    jobsPerWorker: given.jobsPerWorker ?? 1,
+    minWorkers: given.minWorkers ?? 0,
+    maxWorkers: given.maxWorkers ?? POOL_DEFAULTS.maxWorkers,
+    warmSpares: given.warmSpares ?? 0,
+    ephemeral: given.ephemeral ?? given.provider.type === "docker",
+    idleTimeoutMs: given.idleTimeoutMs ?? POOL_DEFAULTS.idleTimeoutMs,
+    maxLifetimeMs: given.maxLifetimeMs ?? null,
+    startTimeoutMs: given.startTimeoutMs ?? POOL_DEFAULTS.startTimeoutMs,
+    strategy: given.strategy ?? POOL_DEFAULTS.strategy,
+    costPerHour: given.costPerHour ?? 0,
+    serverUrl: given.serverUrl ?? null,
   };
 }
 

@@ -4,6 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import { durationFromMs, durationMs, timestampFromMs, type Duration } from "@bufbuild/protobuf/wkt";
 import type { AppliedPool, PoolView, ProviderView } from "../core/pool-view.ts";
 import {
+  dockerWith,
   poolWith,
   type DockerTemplate,
   type PlacementStrategy,
@@ -40,9 +41,6 @@ const strategyName = inverse(STRATEGY_NUMBER);
 const providerStatusName = inverse(PROVIDER_STATUS_NUMBER);
 const poolChangeName = inverse(POOL_CHANGE_NUMBER);
 
-/** Of a container whose network nobody chose: its agent reaches a server on the same machine. */
-const DEFAULT_NETWORK = "host";
-
 // ── Definitions ────────────────────────────────────────────────────────────────────────────────
 
 export function poolDefinitionFromWire(message: pb.PoolDefinition): PoolDefinition {
@@ -52,17 +50,17 @@ export function poolDefinitionFromWire(message: pb.PoolDefinition): PoolDefiniti
     labels: message.labels,
     taints: message.taints.map(taintFromWire),
     resources: resourcesFromWire(message.resources),
-    jobsPerWorker: message.jobsPerWorker || 1,
+    jobsPerWorker: message.jobsPerWorker || undefined,
     minWorkers: message.minWorkers,
+    maxWorkers: message.maxWorkers,
     warmSpares: message.warmSpares,
-    maxLifetimeMs: message.maxLifetime ? wholeMs(message.maxLifetime) : null,
+    ephemeral: message.ephemeral,
+    idleTimeoutMs: message.idleTimeout && wholeMs(message.idleTimeout),
+    maxLifetimeMs: message.maxLifetime && wholeMs(message.maxLifetime),
+    startTimeoutMs: message.startTimeout && wholeMs(message.startTimeout),
+    strategy: strategyName(message.strategy) ?? undefined,
     costPerHour: message.costPerHour,
-    serverUrl: message.serverUrl || null,
-    ...(message.maxWorkers === undefined ? {} : { maxWorkers: message.maxWorkers }),
-    ...(message.ephemeral === undefined ? {} : { ephemeral: message.ephemeral }),
-    ...(message.idleTimeout ? { idleTimeoutMs: wholeMs(message.idleTimeout) } : {}),
-    ...(message.startTimeout ? { startTimeoutMs: wholeMs(message.startTimeout) } : {}),
-    ...strategyFromWire(message.strategy),
+    serverUrl: message.serverUrl || undefined,
   });
 }
 
@@ -87,11 +85,6 @@ export function poolDefinitionToWire(pool: PoolDefinition): pb.PoolDefinition {
   });
 }
 
-function strategyFromWire(strategy: pb.PlacementStrategy): { strategy?: PlacementStrategy } {
-  const name = strategyName(strategy);
-  return name === null ? {} : { strategy: name };
-}
-
 function providerFromWire(provider: pb.PoolDefinition["provider"]): PoolProvider {
   switch (provider.case) {
     case "docker":
@@ -109,20 +102,20 @@ function providerToWire(provider: PoolProvider): pb.PoolDefinition["provider"] {
 }
 
 function dockerFromWire(message: pb.DockerTemplate): DockerTemplate {
-  return {
+  return dockerWith({
     image: message.image,
-    host: message.host || null,
-    tlsDirectory: message.tlsDirectory || null,
-    pull: (message.pull || "missing") as DockerTemplate["pull"],
-    authFile: message.authFile || null,
-    network: message.network || DEFAULT_NETWORK,
-    pids: message.pids || null,
-    user: message.user || null,
+    host: message.host || undefined,
+    tlsDirectory: message.tlsDirectory || undefined,
+    pull: (message.pull || undefined) as DockerTemplate["pull"] | undefined,
+    authFile: message.authFile || undefined,
+    network: message.network || undefined,
+    pids: message.pids || undefined,
+    user: message.user || undefined,
     noNewPrivileges: !message.allowNewPrivileges,
     dropCapabilities: message.dropCapabilities,
     readOnlyRoot: message.readOnlyRoot,
     mounts: message.mounts,
-  };
+  });
 }
 
 function dockerToWire(template: DockerTemplate): pb.DockerTemplate {

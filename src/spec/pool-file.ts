@@ -9,7 +9,7 @@ import { formatBytes, formatDurationMs } from "../base/quantities.ts";
 import { formatTaint } from "../core/labels.ts";
 import { poolProblems } from "../core/pool-problems.ts";
 import {
-  POOL_DEFAULTS,
+  dockerWith,
   poolWith,
   type DockerTemplate,
   type PoolDefinition,
@@ -73,45 +73,32 @@ function toPoolDefinition(spec: PoolSpec): PoolDefinition {
   return poolWith({
     name: spec.name,
     provider: toProvider(spec),
-    labels: spec.labels ?? {},
-    taints: spec.taints ?? [],
+    labels: spec.labels,
+    taints: spec.taints,
     resources: {
       cpuMillis: spec.resources?.cpu ?? null,
       memoryBytes: spec.resources?.memory ?? null,
       diskBytes: spec.resources?.disk ?? null,
       gpu: spec.resources?.gpu ?? null,
     },
-    jobsPerWorker: spec.jobsPerWorker ?? 1,
-    minWorkers: spec.minWorkers ?? 0,
-    maxWorkers: spec.maxWorkers ?? POOL_DEFAULTS.maxWorkers,
-    warmSpares: spec.warmSpares ?? 0,
-    ...(spec.ephemeral === undefined ? {} : { ephemeral: spec.ephemeral }),
-    idleTimeoutMs: spec.idleTimeout ?? POOL_DEFAULTS.idleTimeoutMs,
-    maxLifetimeMs: spec.maxLifetime ?? null,
-    startTimeoutMs: spec.startTimeout ?? POOL_DEFAULTS.startTimeoutMs,
-    strategy: spec.strategy ?? POOL_DEFAULTS.strategy,
-    costPerHour: spec.costPerHour ?? 0,
-    serverUrl: spec.serverUrl ?? null,
+    jobsPerWorker: spec.jobsPerWorker,
+    minWorkers: spec.minWorkers,
+    maxWorkers: spec.maxWorkers,
+    warmSpares: spec.warmSpares,
+    ephemeral: spec.ephemeral,
+    idleTimeoutMs: spec.idleTimeout,
+    maxLifetimeMs: spec.maxLifetime,
+    startTimeoutMs: spec.startTimeout,
+    strategy: spec.strategy,
+    costPerHour: spec.costPerHour,
+    serverUrl: spec.serverUrl,
   });
 }
 
 function toProvider({ docker }: PoolSpec): PoolProvider {
   if (!docker) return { type: "process" };
-  const template: DockerTemplate = {
-    image: docker.image,
-    host: docker.host ?? null,
-    tlsDirectory: docker.tlsDirectory ?? null,
-    pull: docker.pull ?? "missing",
-    authFile: docker.authFile ?? null,
-    network: docker.network ?? "host",
-    pids: docker.pids ?? null,
-    user: docker.user ?? null,
-    noNewPrivileges: !(docker.allowNewPrivileges ?? false),
-    dropCapabilities: docker.dropCapabilities ?? [],
-    readOnlyRoot: docker.readOnlyRoot ?? false,
-    mounts: docker.mounts ?? [],
-  };
-  return { type: "docker", docker: template };
+  const noNewPrivileges = docker.allowNewPrivileges !== true;
+  return { type: "docker", docker: dockerWith({ ...docker, noNewPrivileges }) };
 }
 
 /** What single values cannot say; what only the server knows, such as allowed mounts, it says itself. */
@@ -173,14 +160,15 @@ function poolFileValue(pool: PoolDefinition): Record<string, unknown> {
 }
 
 function dockerValue(docker: DockerTemplate): Record<string, unknown> {
+  const usual = dockerWith({ image: docker.image });
   const list = (items: string[]): string[] | undefined => (items.length === 0 ? undefined : items);
   return withoutEmpty({
     image: docker.image,
     host: docker.host ?? undefined,
     tlsDirectory: docker.tlsDirectory ?? undefined,
-    pull: docker.pull === "missing" ? undefined : docker.pull,
+    pull: docker.pull === usual.pull ? undefined : docker.pull,
     authFile: docker.authFile ?? undefined,
-    network: docker.network === "host" ? undefined : docker.network,
+    network: docker.network === usual.network ? undefined : docker.network,
     pids: docker.pids ?? undefined,
     user: docker.user ?? undefined,
     allowNewPrivileges: docker.noNewPrivileges ? undefined : true,
