@@ -21,6 +21,14 @@ describe("bad input", () => {
     ["an id that is none", ["get", "zzz"], "", 2, /id|pattern|character/i],
     ["an unknown command", ["frobnicate"], "", 2, /unknown command/],
     ["an unknown option", ["list", "--frob"], "", 2, /unknown option/],
+    [
+      "an agent whose server speaks FTP",
+      ["agent", "--server", "ftp://x"],
+      "",
+      2,
+      /--server: "ftp:\/\/x" is not/,
+    ],
+    ["an agent's address with a path", ["agent", "--server", "http://x:1/y"], "", 2, /and nothing after it/],
     ["an unknown state", ["list", "--state", "happy"], "", 2, /happy/],
   ];
   for (const [name, args, input, code, message] of refused) {
@@ -72,6 +80,21 @@ describe("bad input", () => {
     const again = await place.run(["cancel", id]);
     assert.equal(again.code, 5, again.stderr);
     assert.match(again.stderr, /cancelled/);
+  });
+
+  test("a full queue is exit code 7, and takes jobs again after one has gone", async () => {
+    const limited = await place.run(["queue", "set", "narrow", "--max-pending", "1", "--pause"]);
+    assert.equal(limited.code, 0, limited.stderr);
+    const submit = ["submit", "--queue", "narrow", "--", "true"];
+    const first = await place.run(submit);
+    assert.equal(first.code, 0, first.stderr);
+    const refused = await place.run(submit);
+    assert.equal(refused.code, 7, refused.stderr);
+    assert.match(refused.stderr, /queue narrow is full/);
+    const cancelled = await place.run(["cancel", first.stdout.toString().trim()]);
+    assert.equal(cancelled.code, 0, cancelled.stderr);
+    const again = await place.run(submit);
+    assert.equal(again.code, 0, again.stderr);
   });
 
   test("a server that is not there is exit code 4", async () => {

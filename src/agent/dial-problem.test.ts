@@ -9,11 +9,13 @@ import { createServer, type AddressInfo, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
 import { silentLogger, type Logger } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
 import { sampleWorker } from "../core/session-fixtures.ts";
+import { dialProblem } from "./dial-problem.ts";
 import { openSession } from "./registration.ts";
 import { dial } from "./server-link.ts";
 
@@ -85,6 +87,14 @@ test("a port where nobody listens is tried again, with the word to look for the 
   assert.match(warned[0]?.err ?? "", /ECONNREFUSED/);
   assert.equal(warned[0]?.server, `http://127.0.0.1:${port}`);
   assert.match(warned[0]?.hint ?? "", /is the server running/);
+});
+
+test("an address without a port is said to be one while nobody answers there", () => {
+  const refused = Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" });
+  const error = new ConnectError("connect", Code.Unavailable, undefined, undefined, refused);
+  assert.match(dialProblem(error, "http://h").hint, /no port, so 80 was dialled/);
+  assert.match(dialProblem(error, "https://h").hint, /no port, so 443 was dialled/);
+  assert.doesNotMatch(dialProblem(error, "http://h:9090").hint, /port/);
 });
 
 test("the port for people is told from the one for workers, and does not end the process", async (t) => {

@@ -63,7 +63,11 @@ export function dialProblem(error: unknown, serverUrl: string): DialProblem {
     return { hint, isPermanent: false };
   }
   if (UNREACHABLE.has(system) || code === Code.DeadlineExceeded) {
-    return { hint: "is the server running, and can it be reached from here?", isPermanent: false };
+    const hint = "is the server running, and can it be reached from here?";
+    if (new URL(serverUrl).port !== "") return { hint, isPermanent: false };
+    // Most who give no port have forgotten it.
+    const port = `--server names no port, so ${isTls ? 443 : 80} was dialled; that for workers is 9090 by default`;
+    return { hint: `${hint} ${port}`, isPermanent: false };
   }
   return { hint: "", isPermanent: false };
 }

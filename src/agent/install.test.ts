@@ -173,7 +173,7 @@ test("a worker that could not start so is refused before anything is written", a
   const { directory, unitDirectory, options, flags } = await setup(t);
   const wrong: [Flags, RegExp][] = [
     [{ server: undefined }, /--server/],
-    [{ server: "nowhere" }, /is not a URL/],
+    [{ server: "nowhere" }, /is not the address of a server/],
     [{ tokenFile: undefined }, /--token-file; `hodei workers token`/],
     [{ tokenFile: join(directory, "none") }, /no such file/],
     [{ labels: "zone" }, /labels:/],

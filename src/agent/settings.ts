@@ -4,7 +4,7 @@ import { LOG_LEVELS } from "../base/log.ts";
 import { defineSettings, setting } from "../base/settings.ts";
 
 export const agentSettings = defineSettings({
-  server: setting.url({
+  server: setting.origin({
     env: "HODEI_SERVER",
     flag: "--server",
     default: "http://127.0.0.1:9090",

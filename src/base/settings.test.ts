@@ -157,6 +157,37 @@ test("integers that are no integers are refused", () => {
   }
 });
 
+test("an address that no server can have is refused, and another one kept as it is dialled", () => {
+  const dialled = defineSettings({
+    server: setting.origin({ env: null, flag: "--server", description: "The server." }),
+  });
+  const read = (server: string) => readSettings(dialled, { env: {}, flags: { server } }).server;
+  for (const text of [
+    "ftp://h:9090",
+    "h:9090",
+    "h",
+    "",
+    "http://",
+    "http://h:9090/workers",
+    "http://h:9090/?a=b",
+    "http://h:9090/#a",
+    "http://me:secret@h:9090",
+    "http://h:0",
+    "http://h:65536",
+    "unix:///run/hodei.sock",
+  ]) {
+    assert.throws(
+      () => read(text),
+      /--server: ".*" is not the address of a server, http:\/\/HOST:PORT/,
+      text,
+    );
+  }
+  assert.equal(read("http://h:9090/"), "http://h:9090");
+  assert.equal(read("HTTPS://h.example:9090"), "https://h.example:9090");
+  assert.equal(read("https://[::1]:9090"), "https://[::1]:9090");
+  assert.equal(read("https://h.example"), "https://h.example");
+});
+
 test("a setting without a default must be given", () => {
   const required = defineSettings({
     server: setting.url({ env: "HODEI_SERVER", flag: "--server", description: "The server." }),
@@ -186,6 +217,7 @@ test("commander takes the options as they are, and what it parses is read back",
     command.helpInformation(),
     /--http-port <port>\s+Port for people\. \(default: 8080; env:\s+HODEI_HTTP_PORT\)/,
   );
+  assert.match(command.helpInformation(), /How much to say\. \(one of info, warn; default: info; env:/);
 });
 
 test("the documentation has a row for every setting, with pipes escaped", () => {

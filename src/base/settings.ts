@@ -152,6 +152,20 @@ export const setting = {
       },
     });
   },
+
+  /** Where a server is: what would be left out when it is dialled, such as a path, is refused. */
+  origin<D extends string | null = string>(options: SettingOptions<D>): Setting<string | D> {
+    return make(options, {
+      kind: "url",
+      allowed: "the address of a server, http://HOST:PORT or https://HOST:PORT and nothing after it",
+      parse(text) {
+        const url = URL.canParse(text) ? new URL(text) : null;
+        if (!url || !["http:", "https:"].includes(url.protocol) || url.port === "0") return { ok: false };
+        // Besides an origin, `href` holds user, path, query and fragment.
+        return accepted(url.origin, url.href === `${url.origin}/`);
+      },
+    });
+  },
 };
 
 /**
@@ -218,6 +232,7 @@ export function settingsOptions(table: SettingsTable): { flags: string; descript
     if (row.flag === null) continue;
     const notes = [`default: ${row.defaultText}`];
     if (row.env !== null) notes.push(`env: ${row.env}`);
+    if (row.kind === "choice") notes.unshift(row.allowed);
     options.push({
       flags: takesNoValue(row) ? row.flag : `${row.flag} <${row.unit}>`,
       description: `${row.description} (${notes.join("; ")})`,

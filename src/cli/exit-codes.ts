@@ -12,6 +12,7 @@ export const EXIT = {
   unavailable: 4,
   refused: 5,
   forbidden: 6,
+  noRoom: 7,
   timedOut: 124,
   cancelled: 130,
 } as const;
@@ -28,6 +29,7 @@ export const EXIT_CODE_HELP: readonly { code: string; meaning: string }[] = [
   { code: "4", meaning: "no server can be reached" },
   { code: "5", meaning: "refused in this state, such as a cancel of a job that has ended" },
   { code: "6", meaning: "not authenticated, or not permitted" },
+  { code: "7", meaning: "no room now, such as a submission to a full queue; try again later" },
   { code: "124", meaning: "what `workers drain --wait` waits for took longer than `--timeout`" },
 ];
 
@@ -45,7 +47,7 @@ const EXIT_OF_ERROR: Readonly<Record<ErrorCode, number>> = {
   not_found: EXIT.notFound,
   already_exists: EXIT.refused,
   permission_denied: EXIT.forbidden,
-  resource_exhausted: EXIT.failure,
+  resource_exhausted: EXIT.noRoom,
   failed_precondition: EXIT.refused,
   unimplemented: EXIT.failure,
   internal: EXIT.failure,

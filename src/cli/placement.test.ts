@@ -145,9 +145,11 @@ test("a refusal of the only job does not name it twice, and of a full queue says
     },
   });
   const unplaceable = await cli(["submit", "--", "train"], { url });
+  assert.equal(unplaceable.exitCode, 5);
   assert.match(unplaceable.stderr.text, /^hodei: submit job train: needs 64 cores; the largest is /);
   why = "queue job: queue nightly is full, no more than 2 of its jobs may wait; try again later";
   const full = await cli(["submit", "--", "train"], { url });
+  assert.equal(full.exitCode, 7);
   assert.equal(
     full.stderr.text,
     "hodei: submit job train: queue nightly is full, no more than 2 of its jobs may wait; try again later\nhint: hodei queue nightly shows what waits; hodei queue set nightly --max-pending NUMBER lets more wait\n",

@@ -66,12 +66,11 @@ export const dockerSettings = {
     unit: "network",
     description: "`host`, `bridge` or a network of the engine. Any but `host` needs --docker-server-url.",
   }),
-  dockerServerUrl: setting.url({
+  dockerServerUrl: setting.origin({
     env: "HODEI_DOCKER_SERVER_URL",
     flag: "--docker-server-url",
     default: null,
     defaultText: "the worker port of this server",
-    protocols: ["http", "https"],
     description: "Where the agents in containers dial.",
   }),
   dockerMounts: setting.string({

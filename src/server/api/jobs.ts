@@ -95,8 +95,8 @@ export function jobsApi(deps: JobsApiDeps): JobsApi {
     },
 
     getJobEvents: (request) => getJobEvents(deps, request),
-    async getJobTimeline({ jobId }) {
-      return { attempts: await jobTimeline(deps, await findJob(store, jobId)) };
+    async getJobTimeline({ jobId }, { signal }) {
+      return { attempts: await jobTimeline(deps, await findJob(store, jobId), signal) };
     },
     watchJob: (request, context) => watchJob(deps, request.jobId, context),
   };

@@ -6,6 +6,7 @@ import { test, type TestContext } from "node:test";
 import { timestampMs, type Timestamp } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { systemClock } from "../../base/clock.ts";
+import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
 import { encodeRecord, type LogStreamName } from "../../core/log-record.ts";
 import { JobService } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
@@ -13,7 +14,9 @@ import { openDirectoryBlobStore } from "../../storage/directory-blob-store.ts";
 import type { Store } from "../../storage/store.ts";
 import { openLogStore, type LogStore } from "../logs/log-store.ts";
 import { command, rejectsWith } from "./api-fixtures.ts";
+import type { LogReader } from "./logs.ts";
 import { startTestApi } from "./test-api.ts";
+import { jobTimeline } from "./timeline.ts";
 
 async function setup(t: TestContext) {
   const directory = await mkdtemp(join(tmpdir(), "hodei-timeline-"));
@@ -112,6 +115,66 @@ test("a worker that is not known any more, and one with a broken clock, hide onl
   await append(attemptId, [["stdout", 1e300]]);
   const [attempt] = (await jobs.getJobTimeline({ jobId })).attempts;
   assert.deepEqual([ms(attempt?.startedAt), ms(attempt?.provisioningAt)], [5_000, null]);
+});
+
+/** A job with many attempts, whose logs say how many of them are read, and wait for `go`. */
+async function manyAttempts(t: TestContext, count: number) {
+  const reads = { open: 0, most: 0, all: 0 };
+  let go: () => void = () => {};
+  const gone = new Promise<void>((resolve) => {
+    go = resolve;
+  });
+  const logs: LogReader = {
+    wake() {},
+    async *read() {
+      reads.open += 1;
+      reads.all += 1;
+      reads.most = Math.max(reads.most, reads.open);
+      await gone;
+      reads.open -= 1;
+      const record = { stream: "stdout", timeMs: 7_000, data: Buffer.from("x") } as const;
+      yield { records: [record], nextOffset: 1, complete: false };
+    },
+  };
+  const { client, store, apply, newId } = await startTestApi(t, { logs: async () => logs });
+  const jobs = client(JobService);
+  const { jobId } = await jobs.queueJob({ definition: { name: "x", command } });
+  for (let number = 1; number <= count; number += 1) {
+    const attemptId = newId();
+    await apply(jobId, { type: "assign", attemptId, workerId: newId() });
+    await apply(jobId, { type: "start", attemptId, startedAtMs: 5_000 });
+    await apply(jobId, { type: "lose", attemptId, cause: "worker_lost", message: "gone", isFinal: true });
+    if (number < count) await apply(jobId, { type: "retry", force: true });
+  }
+  return { jobs, store, logs, jobId, reads, go };
+}
+
+test("of a job with many attempts few logs are read at a time, and only the newest ones", async (t) => {
+  const { jobs, jobId, reads, go } = await manyAttempts(t, 210);
+  go();
+  const { attempts } = await jobs.getJobTimeline({ jobId });
+  assert.deepEqual(
+    attempts.map(({ number }) => number),
+    Array.from({ length: 210 }, (_, index) => index + 1),
+  );
+  assert.equal(reads.most, 4);
+  assert.equal(reads.all, 200);
+  const firstBytes = attempts.map(({ firstByteAt }) => ms(firstByteAt));
+  assert.deepEqual([firstBytes[9], firstBytes[10], firstBytes[209]], [null, 7_000, 7_000]);
+});
+
+test("a caller that leaves ends the look at the logs of many attempts", async (t) => {
+  const { store, logs, jobId, reads, go } = await manyAttempts(t, 20);
+  const job = await store.getJob(jobId);
+  assert.ok(job);
+  const leaving = new AbortController();
+  const answer = jobTimeline({ store, logs }, job, leaving.signal);
+  await eventually(() => reads.open === 4);
+  leaving.abort(new Error("the caller has left"));
+  go();
+  await assert.rejects(answer, /the caller has left/);
+  await eventually(() => reads.open === 0);
+  assert.equal(reads.all, 4);
 });
 
 test("the timeline of a job that is not there is not_found", async (t) => {

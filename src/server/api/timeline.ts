@@ -13,18 +13,34 @@ export interface TimelineDeps {
   logs: Pick<LogReader, "read">;
 }
 
-/** Oldest first. */
-export async function jobTimeline(deps: TimelineDeps, job: Job): Promise<AttemptTimeline[]> {
+/** Attempts that are looked up at the same time: each may hold a batch of its log in memory. */
+const ATTEMPTS_AT_ONCE = 4;
+/** Logs that are opened for one answer: as many as a job has attempts that nobody asked for by hand. */
+const MAX_LOGS = 200;
+
+/**
+ * Oldest first. Of a job with more attempts than `MAX_LOGS`, the first output of the older ones is not
+ * looked for. When the caller leaves, so does the search: it throws the reason of the signal.
+ */
+export async function jobTimeline(
+  deps: TimelineDeps,
+  job: Job,
+  signal: AbortSignal,
+): Promise<AttemptTimeline[]> {
   const attempts = await deps.store.listAttempts(job.id);
-  const ids = [...new Set(attempts.map(({ workerId }) => workerId))];
-  const workers = new Map(
-    await Promise.all(ids.map(async (id) => [id, await deps.store.getWorker(id)] as const)),
-  );
-  return Promise.all(
-    attempts.map(async (attempt) =>
-      timelineOf(attempt, workers.get(attempt.workerId) ?? null, await firstByteAtMs(deps.logs, attempt)),
-    ),
-  );
+  const timelines: AttemptTimeline[] = [];
+  const entries = attempts.entries();
+  const lookUpNext = async (): Promise<void> => {
+    for (const [index, attempt] of entries) {
+      signal.throwIfAborted();
+      const isRecent = attempts.length - index <= MAX_LOGS;
+      const worker = await deps.store.getWorker(attempt.workerId);
+      const firstByteMs = isRecent ? await firstByteAtMs(deps.logs, attempt) : null;
+      timelines[index] = timelineOf(attempt, worker, firstByteMs);
+    }
+  };
+  await Promise.all(Array.from({ length: ATTEMPTS_AT_ONCE }, lookUpNext));
+  return timelines;
 }
 
 function timelineOf(attempt: Attempt, worker: Worker | null, firstByteMs: number | null): AttemptTimeline {

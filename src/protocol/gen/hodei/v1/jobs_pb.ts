@@ -1598,7 +1598,7 @@ export type AttemptTimeline = Message<"hodei.v1.AttemptTimeline"> & {
   startedAt?: Timestamp | undefined;
 
   /**
-   * The first output, by the worker's clock.
+   * The first output, by the worker's clock; looked for in the newest 200 attempts only.
    *
    * @generated from field: google.protobuf.Timestamp first_byte_at = 10;
    */
