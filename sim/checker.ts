@@ -5,7 +5,7 @@
 
 import type { JobInput } from "../src/core/job-input.ts";
 import { isFinal, isInfrastructureCause, type Cause, type Job } from "../src/core/job.ts";
-import { newJob } from "../src/storage/store-rules.ts";
+import { newJob } from "../src/core/new-job.ts";
 import type {
   AppliedInput,
   InsertedJob,

@@ -14,6 +14,7 @@ import {
   type RetryPolicy,
   type WorkerLostPolicy,
 } from "./job.ts";
+import { newJob } from "./new-job.ts";
 
 export const NOW_MS = 1_700_000_000_000;
 export const LEASE_MS = JOB_DEFAULTS.leaseMs;
@@ -104,33 +105,11 @@ export function finish(
 }
 
 export function pendingJob(retry: Partial<RetryPolicy>): Held {
-  const job: Job = {
-    id: "j-1",
-    definition: definitionWith({ name: "test", command: { kind: "shell", cmd: "true", args: [] }, retry }),
-    placementKey: "",
-    state: "pending",
-    cause: null,
-    message: "",
-    exitCode: null,
-    signal: null,
-    createdAtMs: NOW_MS,
-    pendingSinceMs: NOW_MS,
-    notBeforeMs: NOW_MS,
-    startedAtMs: null,
-    finishedAtMs: null,
-    deadlineAtMs: NOW_MS + JOB_DEFAULTS.queueTimeoutMs,
-    attemptId: null,
-    attemptCount: 0,
-    workerId: null,
-    userRetries: 0,
-    infrastructureRetries: 0,
-    progress: null,
-    outputs: {},
-    summary: "",
-    cancelReason: "",
-    cancelCause: null,
-    pauseWanted: false,
-    version: 1,
-  };
+  const definition = definitionWith({
+    name: "test",
+    command: { kind: "shell", cmd: "true", args: [] },
+    retry,
+  });
+  const job = newJob({ id: "j-1", definition, nowMs: NOW_MS });
   return { job, attempt: null };
 }

@@ -1,6 +1,7 @@
 /** Samples for the tests of both halves of the session. */
 
 import { definitionWith, type AttemptResult, type Job, type JobDefinition } from "./job.ts";
+import { newJob } from "./new-job.ts";
 import type { WorkerInfo } from "./worker.ts";
 
 export const sampleDefinition: JobDefinition = definitionWith({
@@ -41,31 +42,12 @@ export function sampleResult(changes: Partial<AttemptResult> = {}): AttemptResul
 /** A job as it is right after it was assigned as attempt `attemptId`. */
 export function sampleJob(changes: Partial<Job> = {}): Job {
   return {
-    id: "j-1",
-    definition: sampleDefinition,
-    placementKey: "",
+    ...newJob({ id: "j-1", definition: sampleDefinition, nowMs: 0 }),
     state: "scheduled",
-    cause: null,
-    message: "",
-    exitCode: null,
-    signal: null,
-    createdAtMs: 0,
-    pendingSinceMs: 0,
-    notBeforeMs: 0,
-    startedAtMs: null,
-    finishedAtMs: null,
     deadlineAtMs: 30_000,
     attemptId: "a-1",
     attemptCount: 1,
     workerId: "w-1",
-    userRetries: 0,
-    infrastructureRetries: 0,
-    progress: null,
-    outputs: {},
-    summary: "",
-    cancelReason: "",
-    cancelCause: null,
-    pauseWanted: false,
     version: 2,
     ...changes,
   };

@@ -3,42 +3,8 @@
 import { AppError } from "../base/errors.ts";
 import { sha256Hex } from "../base/random.ts";
 import type { Job, JobEventRecord } from "../core/job.ts";
-import { placementKey } from "../core/placement.ts";
 import type { Worker, WorkerState } from "../core/worker.ts";
-import type { JobInputRecord, NewJob, NewWorker, PendingJob, SealedLog, WorkerChange } from "./store.ts";
-
-/** A job that was just submitted. */
-export function newJob(record: NewJob): Job {
-  const { id, definition, nowMs } = record;
-  return {
-    id,
-    definition,
-    placementKey: placementKey(definition),
-    state: "pending",
-    cause: null,
-    message: "",
-    exitCode: null,
-    signal: null,
-    createdAtMs: nowMs,
-    pendingSinceMs: nowMs,
-    notBeforeMs: nowMs,
-    startedAtMs: null,
-    finishedAtMs: null,
-    deadlineAtMs: nowMs + definition.queueTimeoutMs,
-    attemptId: null,
-    attemptCount: 0,
-    workerId: null,
-    userRetries: 0,
-    infrastructureRetries: 0,
-    progress: null,
-    outputs: {},
-    summary: "",
-    cancelReason: "",
-    cancelCause: null,
-    pauseWanted: false,
-    version: 1,
-  };
-}
+import type { JobInputRecord, NewWorker, PendingJob, SealedLog, WorkerChange } from "./store.ts";
 
 /**
  * A worker that reports an end without any log leaves nothing to seal: its attempt counts as sealed

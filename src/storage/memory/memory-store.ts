@@ -4,13 +4,13 @@ import { AppError } from "../../base/errors.ts";
 import type { Random } from "../../base/random.ts";
 import { changeJob } from "../../core/job-change.ts";
 import { isFinal, type Attempt, type Job, type JobEventRecord } from "../../core/job.ts";
+import { newJob } from "../../core/new-job.ts";
 import type { Worker } from "../../core/worker.ts";
 import {
   compareText,
   emptySealedLog,
   inPendingOrder,
   isUuid,
-  newJob,
   newWorker,
   queuedEvent,
   requireUuid,

@@ -1,6 +1,7 @@
 /** How a job lies in its row: columns for what is searched, one JSON value for the rest. */
 
 import { JOB_DEFAULTS, type Attempt, type Job, type JobDefinition } from "../../core/job.ts";
+import { NOTHING_YET } from "../../core/new-job.ts";
 import type { JobsTable } from "./database.ts";
 
 /** The part of a job that is never searched. */
@@ -39,26 +40,9 @@ export const JOB_COLUMNS = [
 ] as const;
 export type JobRow = Pick<JobsTable, (typeof JOB_COLUMNS)[number]>;
 
-const EMPTY_BODY: Omit<JobBody, "pendingSinceMs"> = {
-  message: "",
-  exitCode: null,
-  signal: null,
-  startedAtMs: null,
-  finishedAtMs: null,
-  attemptCount: 0,
-  userRetries: 0,
-  infrastructureRetries: 0,
-  progress: null,
-  outputs: {},
-  summary: "",
-  cancelReason: "",
-  cancelCause: null,
-  pauseWanted: false,
-};
-
 export function jobOfRow(row: JobRow): Job {
   return {
-    ...EMPTY_BODY,
+    ...NOTHING_YET,
     outputs: {},
     pendingSinceMs: row.created_at,
     ...row.body,
