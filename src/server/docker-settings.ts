@@ -3,6 +3,7 @@
 import { AppError } from "../base/errors.ts";
 import { setting, type SettingsValues } from "../base/settings.ts";
 import { hostPathOfMount } from "../core/pool-problems.ts";
+import { DOCKER_DEFAULTS, POOL_DEFAULTS } from "../core/pool.ts";
 import { PULL_POLICIES } from "../providers/docker/image-store.ts";
 
 export const dockerSettings = {
@@ -16,7 +17,7 @@ export const dockerSettings = {
   dockerMaxWorkers: setting.integer({
     env: "HODEI_DOCKER_MAX_WORKERS",
     flag: "--docker-max-workers",
-    default: 4,
+    default: POOL_DEFAULTS.maxWorkers,
     min: 1,
     max: 1_000,
     description: "The most containers at a time.",
@@ -62,7 +63,7 @@ export const dockerSettings = {
   dockerNetwork: setting.string({
     env: "HODEI_DOCKER_NETWORK",
     flag: "--docker-network",
-    default: "host",
+    default: DOCKER_DEFAULTS.network,
     unit: "network",
     description: "`host`, `bridge` or a network of the engine. Any but `host` needs --docker-server-url.",
   }),
@@ -99,7 +100,7 @@ export const dockerSettings = {
   dockerNoNewPrivileges: setting.boolean({
     env: "HODEI_DOCKER_NO_NEW_PRIVILEGES",
     flag: "--docker-no-new-privileges",
-    default: true,
+    default: DOCKER_DEFAULTS.noNewPrivileges,
     description: "Takes away the power of programs such as `sudo` to raise privileges.",
   }),
   dockerDropCapabilities: setting.string({
@@ -112,14 +113,14 @@ export const dockerSettings = {
   dockerReadOnly: setting.boolean({
     env: "HODEI_DOCKER_READ_ONLY",
     flag: "--docker-read-only",
-    default: false,
+    default: DOCKER_DEFAULTS.readOnlyRoot,
     description: "The root file system is read-only; workspaces and /tmp are not.",
   }),
   dockerPull: setting.choice({
     env: "HODEI_DOCKER_PULL",
     flag: "--docker-pull",
     choices: PULL_POLICIES,
-    default: "missing",
+    default: DOCKER_DEFAULTS.pull,
     description: "When the image is pulled: if the engine does not have it, before each container, or never.",
   }),
   dockerAuthFile: setting.path({
