@@ -14,6 +14,9 @@ export class FakeEngine {
   /** Labels by name. */
   readonly containers = new Map<string, Record<string, string>>();
   readonly #server: Server;
+  /** Every answer waits for it. */
+  #awake = Promise.resolve();
+  #wake = (): void => {};
 
   private constructor(socket: string) {
     this.socket = socket;
@@ -30,6 +33,15 @@ export class FakeEngine {
     return `unix://${this.socket}`;
   }
 
+  /** Connects and never answers, until it wakes. */
+  hang(): void {
+    this.#awake = new Promise((resolve) => (this.#wake = resolve));
+  }
+
+  wake(): void {
+    this.#wake();
+  }
+
   async stop(): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve));
     this.#server.closeAllConnections();
@@ -42,6 +54,7 @@ export class FakeEngine {
     this.asked.push(`${method} ${pathname}`);
     const chunks: Buffer[] = [];
     for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk);
+    await this.#awake;
     if (pathname === "/events") {
       // Nothing ever happens here.
       response.writeHead(200).flushHeaders();

@@ -34,7 +34,11 @@ describe("two pools, of which one is sick", () => {
   });
 
   afterEach(async () => {
-    for (const name of ["containers", "processes"]) await api.pools.deletePool({ name });
+    engine.wake();
+    for (const { definition } of (await api.pools.listPools({})).pools) {
+      const name = definition?.name ?? "";
+      if (name !== "local") await api.pools.deletePool({ name });
+    }
     await eventually(async () => (await api.pools.listPools({})).pools.length === 1, {
       timeoutMs: 30_000,
       what: "the end of the pools with their workers",
@@ -94,6 +98,23 @@ describe("two pools, of which one is sick", () => {
     assert.equal(job.state, JobState.FAILED);
     assert.match(job.message, /image any:1: the engine does not have it, and pulling is set to never/);
     assert.equal((await ended(await queue({ kind: "batch" }))).state, JobState.SUCCEEDED);
+  });
+
+  test("an engine that never answers holds up no pool of another provider", async () => {
+    engine.hang();
+    const before = engine.asked.length;
+    // What its pool may have left is looked for.
+    await eventually(() => engine.asked.slice(before).includes("GET /containers/json"));
+    const provider = { case: "process" as const, value: {} };
+    await api.pools.applyPools({ pools: [{ name: "ready", minWorkers: 1, maxWorkers: 1, provider }] });
+    await eventually(
+      async () => {
+        const { pools } = await api.pools.listPools({});
+        const ready = pools.find(({ definition }) => definition?.name === "ready");
+        return ready?.workers === 1 && ready.arrivingWorkers === 0;
+      },
+      { timeoutMs: 10_000, what: "the worker of a pool that is well" },
+    );
   });
 
   test("a command that only reads asks no engine, whatever pools there are", async () => {

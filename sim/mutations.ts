@@ -141,8 +141,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "nobody asks the provider whether a silent worker is there",
-    file: "server/pools/provisioner.ts",
-    find: `(await worker.provider.inspect(worker.workerId)) === "gone"`,
+    file: "server/pools/provider-upkeep.ts",
+    find: `(await provider.inspect(workerId)) === "gone"`,
     replace: "false",
   },
   {

@@ -20,6 +20,7 @@ import { livenessRound } from "../src/server/loops/liveness.ts";
 import { Scheduler } from "../src/server/loops/scheduling.ts";
 import { fixedPools, poolOf, type Pool } from "../src/server/pools/pool.ts";
 import { Provisioner } from "../src/server/pools/provisioner.ts";
+import { ProvisioningLoops } from "../src/server/pools/provisioning-loops.ts";
 import { createSchedulerView } from "../src/server/scheduling/scheduling-desk.ts";
 import { SchedulingState } from "../src/server/scheduling/scheduling-state.ts";
 import { HeartbeatWriter } from "../src/server/workers/heartbeat-writer.ts";
@@ -34,7 +35,6 @@ import type { SimRandom } from "./sim-random.ts";
 import type { SimDatabase } from "./sim-store.ts";
 
 const SCHEDULING_PERIOD_MS = 1_000;
-const PROVISIONING_PERIOD_MS = 2_000;
 const DEADLINE_PERIOD_MS = 1_000;
 const LIVENESS_PERIOD_MS = 5_000;
 
@@ -149,7 +149,7 @@ export class SimServer {
     const { clock } = shared;
     const loop = (name: string, periodMs: number, run: (signal: AbortSignal) => Promise<void>): Loop =>
       new Loop({ name, periodMs, run, clock, log: silentLogger });
-    const provisioning = loop("provisioning", PROVISIONING_PERIOD_MS, () => provisioner.round());
+    const provisioning = new ProvisioningLoops({ provisioner, clock, log: silentLogger });
     const scheduler = new Scheduler({
       ...shared,
       state: shared.scheduling,

@@ -8,10 +8,10 @@ import { Scheduler } from "./loops/scheduling.ts";
 import { UNUSED_TOKENS_PERIOD_MS, unusedTokensRound } from "./loops/unused-tokens.ts";
 import type { Parts } from "./parts.ts";
 import { PROVIDER_CHECK_PERIOD_MS } from "./pools/provider-checks.ts";
+import { ProvisioningLoops } from "./pools/provisioning-loops.ts";
 import type { ServerOptions } from "./start-server.ts";
 
 const SCHEDULING_PERIOD_MS = 1_000;
-const PROVISIONING_PERIOD_MS = 2_000;
 const DEADLINE_PERIOD_MS = 1_000;
 const LIVENESS_PERIOD_MS = 5_000;
 const SEALING_PERIOD_MS = 30_000;
@@ -22,7 +22,7 @@ export function startBackgroundLoops({ clock, random, log }: ServerOptions, part
   const loop = (name: string, periodMs: number, run: (signal: AbortSignal) => Promise<void>): Loop =>
     new Loop({ name, periodMs, run, clock, log });
 
-  const provisioning = loop("provisioning", PROVISIONING_PERIOD_MS, () => provisioner.round());
+  const provisioning = new ProvisioningLoops(deps);
   const health = loop("provider health", PROVIDER_CHECK_PERIOD_MS, () => provisioner.checkAllProviders());
   const scheduler = new Scheduler({
     ...deps,

@@ -21,6 +21,8 @@ export interface Misbehaviour {
   losesAnswers: boolean;
   /** `create` waits for it. */
   createDelay: Promise<void>;
+  /** `destroy`, `inspect` and `list` wait for it. */
+  answerDelay: Promise<void>;
   /** `destroy`, `inspect` and `list` fail with it. */
   outage: Error | null;
   /** Only `destroy` fails with it. */
@@ -41,6 +43,8 @@ export class FakeProvider implements Provider {
   readonly instances: Set<string>;
   /** What was asked of it, in order. */
   readonly specs: WorkerSpec[] = [];
+  /** `destroy`, `inspect` and `list`, in order. */
+  readonly asked: string[] = [];
   readonly misbehaviour: Misbehaviour;
   readonly #listeners = new Set<(event: ProviderEvent) => void>();
   /** By worker id, so that a `destroy` meets what a `create` makes. */
@@ -52,6 +56,7 @@ export class FakeProvider implements Provider {
       createFailure: null,
       losesAnswers: false,
       createDelay: Promise.resolve(),
+      answerDelay: Promise.resolve(),
       outage: null,
       isSilent: false,
       health: { status: "healthy" },
@@ -70,7 +75,7 @@ export class FakeProvider implements Provider {
 
   async destroy(workerId: string): Promise<void> {
     await Promise.allSettled([this.#creating.get(workerId)]);
-    this.#failIfOut("destroy", workerId);
+    await this.#answer("destroy", workerId);
     if (this.misbehaviour.destroyFailure) throw this.misbehaviour.destroyFailure;
     if (this.misbehaviour.stuck.has(workerId)) {
       throw new AppError("unavailable", `destroy ${workerId}: it is stuck`);
@@ -79,12 +84,12 @@ export class FakeProvider implements Provider {
   }
 
   async inspect(workerId: string): Promise<InstanceState> {
-    this.#failIfOut("inspect", workerId);
+    await this.#answer("inspect", workerId);
     return this.instances.has(workerId) ? "running" : "gone";
   }
 
   async list(): Promise<WorkerHandle[]> {
-    this.#failIfOut("list", "all workers");
+    await this.#answer("list", "all workers");
     return [...this.instances].map((workerId) => ({ workerId, instanceId: workerId }));
   }
 
@@ -119,7 +124,9 @@ export class FakeProvider implements Provider {
     return { workerId, instanceId: workerId };
   }
 
-  #failIfOut(verb: string, what: string): void {
+  async #answer(verb: string, what: string): Promise<void> {
+    this.asked.push(verb);
+    await this.misbehaviour.answerDelay;
     const { outage } = this.misbehaviour;
     if (outage) throw new AppError("unavailable", `${verb} ${what}: ${outage.message}`, { cause: outage });
   }

@@ -7,7 +7,7 @@ import type { PoolDefinition } from "../../core/pool.ts";
 import { FakeProvider } from "../../providers/fake/fake-provider.ts";
 import { makeControlPlane } from "../loops/loop-fixtures.ts";
 import { fixedPools, type Pool } from "./pool.ts";
-import { samplePoolOf } from "./pools-fixtures.ts";
+import { roundOf, samplePoolOf } from "./pools-fixtures.ts";
 import { Provisioner } from "./provisioner.ts";
 
 function setup(t: TestContext, changes: Partial<PoolDefinition> = {}) {
@@ -53,7 +53,7 @@ function setup(t: TestContext, changes: Partial<PoolDefinition> = {}) {
   };
   const provision = (count: number): Promise<string[]> =>
     settled(() => provisioner.provision([{ pool: "local", count }]));
-  const round = (): Promise<string[]> => settled(() => provisioner.round());
+  const round = (): Promise<string[]> => settled(() => roundOf(provisioner));
   const state = async (id: string) => (await plane.store.getWorker(id))?.state;
   return { ...plane, provider, pools, forgotten, provisioner, planned, provision, round, state };
 }
@@ -149,7 +149,7 @@ test("makes no workers while the provider is unhealthy, and goes on when it is w
   await provisioner.checkAllProviders();
   assert.deepEqual([planned().room, planned().problem], [0, "provider fake is unhealthy: no socket"]);
   await provision(1);
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.equal(provider.specs.length, 0);
   assert.deepEqual(
     provisioner.providerViews().map(({ name, status, reason }) => ({ name, status, reason })),
@@ -182,10 +182,10 @@ test("gives up a worker that does not come within the time of its pool", async (
   const { provision, provisioner, clock, state, planned } = setup(t, { startTimeoutMs: 5_000 });
   const [id = ""] = await provision(1);
   clock.advance(5_000);
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.equal(await state(id), "creating");
   clock.advance(1);
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.equal(await state(id), "terminated");
   assert.match(planned().problem ?? "", /did not connect/);
 });
@@ -195,7 +195,7 @@ test("learns from a worker that comes what its pool can do", async (t) => {
   assert.equal(planned().capabilities, null);
   const [id = ""] = await provision(1);
   connect(id).connection.info.capabilities = ["pause"];
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.deepEqual(planned().capabilities, ["pause"]);
   assert.notEqual((await store.getWorker(id))?.madeAtMs, null);
 });
@@ -245,7 +245,7 @@ test("a pool that is deleted makes no workers, drains those it has, and goes wit
   assert.deepEqual(forgotten, []);
   provider.lose(id);
   await eventually(async () => {
-    await provisioner.round();
+    await roundOf(provisioner);
     return forgotten.length === 1;
   });
   assert.deepEqual(provisioner.poolViews(), []);
@@ -285,15 +285,15 @@ test("counts instances that nobody owns, those that it destroyed and those that 
     return [view?.orphansDestroyed ?? -1, view?.orphans ?? -1];
   };
   provider.instances.add(newId());
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.deepEqual(counts(), [1, 0]);
   provider.instances.add(newId());
   provider.instances.add(newId());
   provider.misbehaviour.destroyFailure = new AppError("unavailable", "it is stuck");
-  await assert.rejects(provisioner.round(), /it is stuck/);
+  await assert.rejects(roundOf(provisioner), /it is stuck/);
   assert.deepEqual(counts(), [1, 2]);
   provider.misbehaviour.destroyFailure = null;
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.deepEqual(counts(), [3, 0]);
   assert.equal(provider.instances.size, 1);
 });
@@ -323,13 +323,13 @@ test("one worker that cannot be removed holds up none of the others", async (t) 
     await store.changeWorker({ workerId, state: "terminated", message: "left" });
   }
   provider.instances.add("01a1ff9a-0000-7000-8000-000000000000");
-  await assert.rejects(provisioner.round(), /it is stuck/);
+  await assert.rejects(roundOf(provisioner), /it is stuck/);
   assert.deepEqual([...provider.instances], [stuck, idle], "neither one that has left nor an orphan stays");
   clock.advance(60_000);
-  await assert.rejects(provisioner.round(), /it is stuck/);
+  await assert.rejects(roundOf(provisioner), /it is stuck/);
   assert.equal(connection.session.draining, true);
   provider.misbehaviour.stuck = new Set();
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.deepEqual([...provider.instances], [idle]);
   assert.equal(await state(stuck), "terminated");
 });
@@ -339,7 +339,7 @@ test("gives up all workers that are late, also if one of them cannot be removed"
   const [stuck = ""] = await provision(3);
   provider.misbehaviour.stuck = new Set([stuck]);
   clock.advance(30_001);
-  await assert.rejects(provisioner.round(), /it is stuck/);
+  await assert.rejects(roundOf(provisioner), /it is stuck/);
   assert.deepEqual([...provider.instances], [stuck]);
   assert.match(planned().problem ?? "", /did not connect within 30 s; can it reach http:/);
 });
@@ -351,16 +351,16 @@ test("a worker that runs and is silent for long makes room for another, unless i
   for (const workerId of [frozen, atWork]) {
     const { connection } = connect(workerId);
     await store.changeWorker({ workerId, state: "ready", lastHeartbeatAtMs: clock.nowMs() });
-    await provisioner.round();
+    await roundOf(provisioner);
     connections.remove(connection);
   }
   await running(atWork);
   connections.listeningSinceMs(clock.nowMs());
   clock.advance(10 * 60_000 - 1);
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.equal(planned().room, 0);
   clock.advance(1);
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.deepEqual([...provider.instances], [atWork]);
   assert.equal(await state(frozen), "terminated");
   assert.equal(planned().room, 1);
@@ -374,10 +374,10 @@ test("workers of a pool that is gone from the settings end their jobs and leave"
   await store.changeWorker({ workerId: id, state: "ready", lastHeartbeatAtMs: nowMs });
   provider.instances.add(id);
   const { jobId } = await running(id);
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.deepEqual([...provider.instances], [id], "it was taken for an orphan");
   const { connection } = connect(id, { pool: "gone" });
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.equal(connection.session.draining, true);
   provider.lose(id);
   await eventually(async () => (await state(id)) === "terminated");
@@ -393,7 +393,7 @@ test("a worker that could be neither made nor removed takes its own place, and n
   await eventually(() => planned().problem !== null && planned().arriving === 0);
   provider.misbehaviour.createFailure = null;
   for (let rounds = 0; rounds < 5; rounds += 1) {
-    await assert.rejects(provisioner.round(), /busy/);
+    await assert.rejects(roundOf(provisioner), /busy/);
     clock.advance(2_000);
   }
   assert.equal(planned().problem, null);

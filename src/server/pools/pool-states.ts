@@ -4,6 +4,7 @@
  */
 
 import type { Clock } from "../../base/clock.ts";
+import type { Logger } from "../../base/log.ts";
 import type { Random } from "../../base/random.ts";
 import type { Failure } from "../../core/circuit-breaker.ts";
 import type { PlannedPool } from "../../core/plan.ts";
@@ -23,6 +24,7 @@ export interface PoolStatesDependencies {
   connections: WorkerConnections;
   clock: Clock;
   random: Random;
+  log: Logger;
 }
 
 export class PoolStates {
@@ -99,6 +101,16 @@ export class PoolStates {
     const pool = this.#deps.pools.get(worker.poolName);
     const isSame = pool && (worker.templateKey ?? pool.templateKey) === pool.templateKey;
     return isSame ? this.conditionOf(pool) : null;
+  }
+
+  /** Its pool failed to make a worker: `triedAtMs` is when that began. */
+  noteFailure(worker: OwnedWorker, error: unknown, triedAtMs = worker.requestedAtMs): void {
+    const condition = this.conditionFor(worker);
+    const before = condition?.failure?.message;
+    condition?.noteFailure(error, triedAtMs);
+    if (condition?.failure?.message === before) return;
+    const isPermanent = condition?.failure?.isPermanent ?? false;
+    this.#deps.log.error({ err: error, pool: worker.poolName, isPermanent }, "could not create a worker");
   }
 
   /** The pool is no more. */

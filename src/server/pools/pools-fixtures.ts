@@ -3,6 +3,7 @@
 import { poolWith, type PoolDefinition } from "../../core/pool.ts";
 import type { FakeProvider } from "../../providers/fake/fake-provider.ts";
 import { poolOf, type Machine, type Pool } from "./pool.ts";
+import type { Provisioner } from "./provisioner.ts";
 
 export const TEST_MACHINE: Machine = {
   cpuMillis: 8_000,
@@ -30,4 +31,12 @@ export function samplePoolOf(
 ): Pool {
   const made = { provider, providerName: "fake", machine: TEST_MACHINE };
   return { ...poolOf(sampleDefinitionOf(changes), made), ...facts };
+}
+
+/** All that provisioning does in the background, once; the first failure is thrown when all is done. */
+export async function roundOf(provisioner: Provisioner): Promise<void> {
+  const turns = [...provisioner.providers()].map((provider) => provisioner.attendTo(provider));
+  const results = await Promise.allSettled(turns);
+  await provisioner.tidy();
+  for (const result of results) if (result.status === "rejected") throw result.reason;
 }

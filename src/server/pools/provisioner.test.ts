@@ -9,7 +9,7 @@ import { makeControlPlane } from "../loops/loop-fixtures.ts";
 import { Scheduler } from "../loops/scheduling.ts";
 import { SchedulingState } from "../scheduling/scheduling-state.ts";
 import { fixedPools } from "./pool.ts";
-import { samplePoolOf } from "./pools-fixtures.ts";
+import { roundOf, samplePoolOf } from "./pools-fixtures.ts";
 import { Provisioner } from "./provisioner.ts";
 
 function setup(t: TestContext, changes: Partial<PoolDefinition> = {}) {
@@ -102,17 +102,17 @@ test("sends a worker away that has been idle for long enough, and no other", asy
   await made(1);
   const { connection } = connect(only(), { capacity: { jobs: 1 } });
   await schedule();
-  await provisioner.round();
+  await roundOf(provisioner);
   clock.advance(120_000);
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.equal(connection.session.draining, false, "it has a job");
   connection.session.attempts.clear();
-  await provisioner.round();
+  await roundOf(provisioner);
   clock.advance(59_999);
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.equal(connection.session.draining, false);
   clock.advance(1);
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.equal(connection.session.draining, true);
 });
 
@@ -122,12 +122,12 @@ test("does not call a worker idle while a job is being assigned to it", async (t
   await schedule();
   await made(1);
   const { connection } = connect(only());
-  await provisioner.round();
+  await roundOf(provisioner);
   let store = (): void => {};
   const stored = new Promise<null>((resolve) => (store = () => resolve(null)));
   const assigning = connections.assign(only(), () => stored);
   clock.advance(60_000);
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.equal(connection.session.draining, false);
   store();
   await assigning;
@@ -154,13 +154,13 @@ test("removes a worker that has left, and one that never came", async (t) => {
   await made(1);
   const left = only();
   await store.changeWorker({ workerId: left, state: "terminated", message: "left" });
-  await provisioner.round();
+  await roundOf(provisioner);
   await made(0);
   await schedule();
   await made(1);
   const late = only();
   clock.advance(2 * 60_000 + 1);
-  await provisioner.round();
+  await roundOf(provisioner);
   await made(0);
   assert.equal(await workerState(late), "terminated");
 });
@@ -172,7 +172,7 @@ test("keeps a worker that came and lost its stream between two rounds", async (t
   await made(1);
   await store.changeWorker({ workerId: only(), state: "ready" });
   clock.advance(10 * 60_000);
-  await provisioner.round();
+  await roundOf(provisioner);
   await made(1);
 });
 
@@ -197,7 +197,7 @@ test("notices the loss of a worker whose stream is closed and whose transport ha
   await store.changeWorker({ workerId, state: "ready" });
   connect(workerId).connection.close();
   provider.instances.clear();
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.equal(await workerState(workerId), "terminated");
 });
 
@@ -228,7 +228,7 @@ test("destroys an instance that nobody owns, and takes over those of the server 
   t.after(() => next.stopListening());
   await next.adopt();
   provider.instances.add(newId());
-  await next.round();
+  await roundOf(next);
   assert.deepEqual([...provider.instances], [owned]);
 });
 
@@ -264,7 +264,7 @@ test("gives up a worker at once that the server before began to make and never d
   t.after(() => next.stopListening());
   await next.adopt();
   assert.equal(next.plannedPools()[0]?.arriving, 1);
-  await next.round();
+  await roundOf(next);
   assert.equal(await workerState(lost), "terminated");
   assert.equal(next.plannedPools()[0]?.arriving, 0);
 });
@@ -305,7 +305,7 @@ test("goes on with the workers of one provider while another one is away", async
   });
   t.after(() => provisioner.stopListening());
   here.instances.add("01a1ff9a-0000-7000-8000-000000000000");
-  await assert.rejects(provisioner.round(), /no socket/);
+  await assert.rejects(roundOf(provisioner), /no socket/);
   assert.deepEqual([...here.instances], []);
 });
 
@@ -318,14 +318,14 @@ test("says what is wrong with a provider that is away, and goes on when it is ba
   await schedule();
   await eventually(() => provisioner.plannedPools()[0]?.problem !== null);
   for (let rounds = 0; rounds < 3; rounds += 1) {
-    await assert.rejects(provisioner.round(), /no socket/);
+    await assert.rejects(roundOf(provisioner), /no socket/);
     await schedule();
     assert.match((await job(id)).message, /pool local cannot make a worker: .*no socket/);
   }
   assert.equal(provider.specs.length, 1);
   provider.misbehaviour.createFailure = null;
   provider.misbehaviour.outage = null;
-  await provisioner.round();
+  await roundOf(provisioner);
   await schedule();
   await made(1);
 });
@@ -342,9 +342,9 @@ test("leaves a worker alone while it is being made", async (t) => {
   await queue();
   await schedule();
   // The database does not know it yet, which says nothing of whether it is wanted.
-  await provisioner.round();
+  await roundOf(provisioner);
   insertNow();
   await made(1);
-  await provisioner.round();
+  await roundOf(provisioner);
   assert.equal(provider.instances.size, 1);
 });
