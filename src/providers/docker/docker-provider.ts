@@ -12,6 +12,7 @@ import type { Clock } from "../../base/clock.ts";
 import { AppError, errorMessage } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
 import type { Logger } from "../../base/log.ts";
+import { OneAtATime } from "../../base/one-at-a-time.ts";
 import type {
   InstanceState,
   Provider,
@@ -92,7 +93,8 @@ export class DockerProvider implements Provider {
   readonly #engine: Engine;
   readonly #images: ImageStore;
   readonly #listeners = new Set<(event: ProviderEvent) => void>();
-  readonly #busy = new Map<string, Promise<unknown>>();
+  /** One verb at a time for each worker: a removal must see what a creation has made. */
+  readonly #verbs = new OneAtATime();
   /** Workers that are destroyed on purpose, or of whose end the listeners know. */
   readonly #settled = new Set<string>();
   /** Workers that this process is making: a container that was only created belongs to one of them. */
@@ -111,7 +113,7 @@ export class DockerProvider implements Provider {
   async create(spec: WorkerSpec): Promise<WorkerHandle> {
     const { workerId } = spec;
     const name = nameOf(workerId);
-    return this.#alone(workerId, async () => {
+    return this.#verbs.run(workerId, async () => {
       this.#creating.add(workerId);
       try {
         const found = await this.#inspect(name);
@@ -137,7 +139,7 @@ export class DockerProvider implements Provider {
   async destroy(workerId: string): Promise<void> {
     nameOf(workerId);
     this.#settle(workerId);
-    await this.#alone(workerId, () => this.#remove(workerId));
+    await this.#verbs.run(workerId, () => this.#remove(workerId));
   }
 
   async inspect(workerId: string): Promise<InstanceState> {
@@ -145,7 +147,7 @@ export class DockerProvider implements Provider {
     if (!state) return "gone";
     if (state.Running || state.Paused) return "running";
     // Whoever learns of the end here shall know its reason already, as with an event that was faster.
-    if (ENDED.has(state.Status)) await this.#alone(workerId, () => this.#report(workerId));
+    if (ENDED.has(state.Status)) await this.#verbs.run(workerId, () => this.#report(workerId));
     // One that a server has made and not started before it ended will never start.
     return this.#creating.has(workerId) ? "starting" : "gone";
   }
@@ -189,18 +191,6 @@ export class DockerProvider implements Provider {
     this.#listeners.clear();
     await this.#events?.stop();
     this.#engine.close();
-  }
-
-  /** One verb at a time for each worker: a removal must see what a creation has made. */
-  async #alone<T>(workerId: string, work: () => Promise<T>): Promise<T> {
-    const before = this.#busy.get(workerId) ?? Promise.resolve();
-    const done = before.then(work, work);
-    this.#busy.set(workerId, done);
-    try {
-      return await done;
-    } finally {
-      if (this.#busy.get(workerId) === done) this.#busy.delete(workerId);
-    }
   }
 
   async #make(spec: WorkerSpec): Promise<string> {
@@ -345,10 +335,12 @@ export class DockerProvider implements Provider {
   /** After what is being done with the worker: a container that was just made is started there. */
   #reportEnd(workerId: string): void {
     if (this.#settled.has(workerId)) return;
-    this.#alone(workerId, () => this.#report(workerId)).catch((error: unknown) => {
-      // Whoever inspects the worker next finds it gone.
-      this.#options.log.warn({ err: error, workerId }, "could not find out why a container ended");
-    });
+    this.#verbs
+      .run(workerId, () => this.#report(workerId))
+      .catch((error: unknown) => {
+        // Whoever inspects the worker next finds it gone.
+        this.#options.log.warn({ err: error, workerId }, "could not find out why a container ended");
+      });
   }
 
   async #report(workerId: string): Promise<void> {

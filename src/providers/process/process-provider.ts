@@ -19,6 +19,7 @@ import { AppError, errorMessage, systemErrorCode } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
 import { AGENT_REFUSED } from "../../base/exit-codes.ts";
 import type { Logger } from "../../base/log.ts";
+import { OneAtATime } from "../../base/one-at-a-time.ts";
 import {
   identifyProcess,
   isProcessAlive,
@@ -99,7 +100,8 @@ export class ProcessProvider implements Provider {
   readonly #listeners = new Set<(event: ProviderEvent) => void>();
   /** By worker id; a worker that is destroyed is in here no more, which calls off its restart. */
   readonly #agents = new Map<string, AgentRun>();
-  readonly #busy = new Map<string, Promise<unknown>>();
+  /** One verb at a time for each worker, so that none misses a process that another is starting. */
+  readonly #verbs = new OneAtATime();
   /** Workers whose agent died and is started again in a moment. */
   readonly #restarting = new Set<string>();
   #isClosed = false;
@@ -111,7 +113,7 @@ export class ProcessProvider implements Provider {
   async create(spec: WorkerSpec): Promise<WorkerHandle> {
     const { workerId } = spec;
     const directory = this.#directoryOf(workerId);
-    return this.#alone(workerId, async () => {
+    return this.#verbs.run(workerId, async () => {
       const known = await readProcesses(directory);
       if (known.agent?.isAlive === true) return { workerId, instanceId: String(known.agent.identity.pid) };
       try {
@@ -136,7 +138,7 @@ export class ProcessProvider implements Provider {
   async destroy(workerId: string): Promise<void> {
     this.#directoryOf(workerId);
     this.#agents.delete(workerId);
-    await this.#alone(workerId, () => this.#destroy(workerId));
+    await this.#verbs.run(workerId, () => this.#destroy(workerId));
   }
 
   async inspect(workerId: string): Promise<InstanceState> {
@@ -198,18 +200,6 @@ export class ProcessProvider implements Provider {
     return Promise.resolve();
   }
 
-  /** One verb at a time for each worker, so that none misses a process that another is starting. */
-  async #alone<T>(workerId: string, work: () => Promise<T>): Promise<T> {
-    const before = this.#busy.get(workerId) ?? Promise.resolve();
-    const done = before.then(work, work);
-    this.#busy.set(workerId, done);
-    try {
-      return await done;
-    } finally {
-      if (this.#busy.get(workerId) === done) this.#busy.delete(workerId);
-    }
-  }
-
   async #destroy(workerId: string): Promise<void> {
     const directory = this.#directoryOf(workerId);
     this.#agents.delete(workerId);
@@ -227,11 +217,13 @@ export class ProcessProvider implements Provider {
   }
 
   #sweepSoon(workerId: string): void {
-    if (this.#isClosed || this.#busy.has(workerId)) return;
-    this.#alone(workerId, () => this.#sweep(workerId)).catch((error: unknown) => {
-      // The next inspection tries again.
-      this.#options.log.error({ err: error, workerId }, "could not end what is left of a worker");
-    });
+    if (this.#isClosed || this.#verbs.isBusy(workerId)) return;
+    this.#verbs
+      .run(workerId, () => this.#sweep(workerId))
+      .catch((error: unknown) => {
+        // The next inspection tries again.
+        this.#options.log.error({ err: error, workerId }, "could not end what is left of a worker");
+      });
   }
 
   /** @throws AppError `unavailable` with what could not be ended: then the worker is not gone. */
@@ -316,7 +308,7 @@ export class ProcessProvider implements Provider {
 
   /** The agent of an earlier server's worker died, of which nobody told this process. */
   #careFor(workerId: string): void {
-    if (this.#isClosed || this.#agents.has(workerId) || this.#busy.has(workerId)) return;
+    if (this.#isClosed || this.#agents.has(workerId) || this.#verbs.isBusy(workerId)) return;
     const run: AgentRun = { startedAtMs: this.#options.clock.monotonicMs(), restarts: 0 };
     this.#agents.set(workerId, run);
     void this.#onAgentExit(workerId, run, null);
@@ -333,11 +325,11 @@ export class ProcessProvider implements Provider {
       await outlives(directory, hasLeft ? RUNNER_END_MS : restartDelayMs(restarts));
       if (this.#isClosed || this.#agents.get(workerId) !== run) return;
       if (!hasLeft && (await isWorthRestart(directory, { code, restarts }))) {
-        await this.#alone(workerId, () => this.#restart(workerId, run, restarts + 1));
+        await this.#verbs.run(workerId, () => this.#restart(workerId, run, restarts + 1));
         return;
       }
       this.#agents.delete(workerId);
-      await this.#alone(workerId, () => this.#endJobs(workerId));
+      await this.#verbs.run(workerId, () => this.#endJobs(workerId));
       this.#emit({ type: "gone", workerId, message: await lastWords(directory, code) });
     } catch (error) {
       // Whoever inspects the worker next finds it as it is.
