@@ -103,6 +103,19 @@ export interface PlanInput {
   assignments: number;
   /** Queues of which `jobs` has the first ones only: nothing is decided that may be due to the others. */
   queuesWithMore?: ReadonlySet<string>;
+  /** Of the plan before this one, if it was made for other jobs of the same queues a moment ago. */
+  promised?: Promised | null;
+}
+
+/** What jobs that wait count on: who plans for others right afterwards must not give it away. */
+export interface Promised {
+  /** Room on workers where somebody ends, or has ended, others. */
+  kept: readonly { workerId: string; resources: Resources }[];
+  /** What is left on each worker that is on its way, by pool. */
+  machines: ReadonlyMap<string, readonly WorkerCapacity[]>;
+  /** How many of them there are, by queue and by concurrency key: they are at work soon. */
+  byQueue: ReadonlyMap<string, number>;
+  byConcurrencyKey: ReadonlyMap<string, number>;
 }
 
 export interface Assignment {
@@ -132,8 +145,8 @@ export interface Plan {
   reasons: Map<string, WaitReason>;
   /** The shares of the queues after this plan, by queue. */
   passes: Map<string, number>;
-  /** Room for jobs that somebody ends or has ended for: no later plan of the same round may give it away. */
-  kept: { workerId: string; resources: Resources }[];
+  /** By this plan and those before it. */
+  promised: Promised;
   /** Jobs that might start were left for the next plan, because those of `queuesWithMore` may go first. */
   isCutOff: boolean;
 }

@@ -5,7 +5,15 @@
 
 import { withoutHoarding } from "./fair-share.ts";
 import type { Resources } from "./job.ts";
-import type { Plan, PlanInput, PlannedJob, PlannedPool, PlannedQueue, PlannedWorker } from "./plan.ts";
+import type {
+  Plan,
+  PlanInput,
+  PlannedJob,
+  PlannedPool,
+  PlannedQueue,
+  PlannedWorker,
+  Promised,
+} from "./plan.ts";
 import type { Group } from "./planner-group.ts";
 import { defaultQueue } from "./pool.ts";
 import type { WorkerCapacity } from "./worker.ts";
@@ -35,7 +43,9 @@ export interface Board {
   firstAssignment: number;
   /** The next job that is due is not in the input: nothing starts any more. */
   isOver: boolean;
-  plan: Plan;
+  /** Room on workers that nobody else may be given, see `Promised`. */
+  kept: { workerId: string; resources: Resources }[];
+  plan: Omit<Plan, "promised">;
 }
 
 export interface BoardWorker {
@@ -92,7 +102,7 @@ export function newBoard(input: PlanInput): Board {
     counts: [],
     leastPreemptible: Infinity,
     changes: [],
-    pools: input.pools.map(newPool),
+    pools: input.pools.map((pool) => newPool(pool, input.promised)),
     queues: newQueues(input),
     keys: new Map(),
     groups: new Map(),
@@ -100,6 +110,7 @@ export function newBoard(input: PlanInput): Board {
     assignments: input.assignments,
     firstAssignment: input.assignments + 1,
     isOver: false,
+    kept: [...(input.promised?.kept ?? [])],
     plan: {
       assign: [],
       provision: [],
@@ -108,11 +119,12 @@ export function newBoard(input: PlanInput): Board {
       evict: [],
       reasons: new Map(),
       passes: new Map(),
-      kept: [],
       isCutOff: false,
     },
   };
   for (const [key, running] of input.concurrency) board.keys.set(key, { running, expected: 0 });
+  for (const [key, expected] of input.promised?.byConcurrencyKey ?? [])
+    board.keys.set(key, { running: board.keys.get(key)?.running ?? 0, expected });
   for (const worker of input.workers.toSorted((left, right) => (left.id < right.id ? -1 : 1))) {
     const kind = kindOf(worker, kinds);
     board.kinds[kind] ??= worker;
@@ -125,7 +137,26 @@ export function newBoard(input: PlanInput): Board {
     const open = (board.open[kind] ??= []);
     if (worker.unavailable === null) open.push(made);
   }
+  withoutKept(board);
   return board;
+}
+
+function withoutKept({ workers, kept }: Board): void {
+  if (kept.length === 0) return;
+  const byId = new Map(workers.map((worker) => [worker.worker.id, worker]));
+  for (const { workerId, resources } of kept) {
+    const worker = byId.get(workerId);
+    if (worker) add(worker.free, resources, -1);
+  }
+}
+
+export function promisedOn({ kept, pools, queues, keys }: Board): Promised {
+  const byQueue = new Map<string, number>();
+  for (const { name, expected } of queues.values()) if (expected > 0) byQueue.set(name, expected);
+  const byConcurrencyKey = new Map<string, number>();
+  for (const [key, { expected }] of keys) if (expected > 0) byConcurrencyKey.set(key, expected);
+  const machines = new Map(pools.map((state) => [state.pool.name, state.machines]));
+  return { kept, machines, byQueue, byConcurrencyKey };
 }
 
 /** Workers of one kind take the same jobs when they are empty: a pool of a thousand is matched once. */
@@ -156,17 +187,20 @@ function newWorker(worker: PlannedWorker, { kind, index }: { kind: number; index
   return made;
 }
 
-function newPool(pool: PlannedPool): BoardPool {
-  const machines = Array.from({ length: pool.arriving }, () => ({ ...pool.capacity }));
+function newPool(pool: PlannedPool, promised: PlanInput["promised"]): BoardPool {
+  const left = promised?.machines.get(pool.name) ?? [];
+  const machines = Array.from({ length: pool.arriving }, (_, index) => ({
+    ...(left[index] ?? pool.capacity),
+  }));
   return { pool, room: pool.room, machines, booked: new Map(), jobIds: [] };
 }
 
 /** Every queue of the input and of its jobs; those that may start a job go on without hoarded shares. */
-function newQueues({ jobs, queues, queuesWithMore }: PlanInput): Map<string, BoardQueue> {
+function newQueues({ jobs, queues, queuesWithMore, promised }: PlanInput): Map<string, BoardQueue> {
   const made = new Map<string, BoardQueue>();
   const newQueue = (queue: PlannedQueue): BoardQueue => ({
     ...queue,
-    expected: 0,
+    expected: promised?.byQueue.get(queue.name) ?? 0,
     unseen: 0,
     hasMore: queuesWithMore?.has(queue.name) ?? false,
   });

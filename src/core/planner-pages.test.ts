@@ -82,14 +82,14 @@ test("whoever waits according to a page that was cut off would wait if all jobs 
 
 test("room that somebody is ended for is told, so that nobody else is given it", () => {
   const victim = placed("low", { preemptible: true, resources: cpu(3) });
-  const { kept, preempt } = plan(
+  const { promised, preempt } = plan(
     aSnapshot({
       jobs: [aJob("high", { priority: 5, resources: cpu(4) })],
       workers: [aWorker("worker", { running: [victim] })],
     }),
   );
   assert.equal(preempt.length, 1);
-  assert.deepEqual(kept, [{ workerId: "worker", resources: cpu(4) }]);
+  assert.deepEqual(promised.kept, [{ workerId: "worker", resources: cpu(4) }]);
 });
 
 test("what a limited queue holds up tells nothing of alike jobs of another queue", () => {

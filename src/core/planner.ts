@@ -17,6 +17,7 @@ import {
   keyOf,
   newBoard,
   noteReason,
+  promisedOn,
   queueHold,
   queueOf,
   type AtWork,
@@ -37,7 +38,7 @@ export function plan(input: PlanInput): Plan {
   }
   for (const { name, pass } of board.queues.values()) made.passes.set(name, pass);
   for (const [key, reason] of board.reasonsOfLimits) noteReason(board, key, reason);
-  return made;
+  return { ...made, promised: promisedOn(board) };
 }
 
 function byPriority(jobs: readonly PlannedJob[]): PlannedJob[][] {

@@ -80,7 +80,7 @@ function reserve(board: Board, worker: BoardWorker, job: PlannedJob): void {
   const { resources } = job.placement;
   add(worker.free, resources, -1);
   noteChange(board, worker);
-  board.plan.kept.push({ workerId: worker.worker.id, resources });
+  board.kept.push({ workerId: worker.worker.id, resources });
 }
 
 function isLesser(placed: PlacedJob, job: PlannedJob): boolean {

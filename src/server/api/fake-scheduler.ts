@@ -2,11 +2,13 @@
 
 import { systemClock } from "../../base/clock.ts";
 import { uuidV7, systemRandom } from "../../base/random.ts";
-import type { PlannedPool, PlannedWorker } from "../../core/plan.ts";
+import type { PlannedJob, PlannedPool, PlannedWorker } from "../../core/plan.ts";
 import { defaultQueue, type QueueConfig } from "../../core/pool.ts";
 import type { SchedulingDecision } from "../../core/scheduling-decision.ts";
+import type { Worker } from "../../core/worker.ts";
 import type { Store } from "../../storage/store.ts";
-import type { SchedulerView } from "../scheduling/scheduler-view.ts";
+import { whyNotByHand } from "../scheduling/assign-by-hand.ts";
+import type { HandAssignment, SchedulerView } from "../scheduling/scheduler-view.ts";
 
 export class FakeScheduler implements SchedulerView {
   readonly #store: Store;
@@ -61,11 +63,13 @@ export class FakeScheduler implements SchedulerView {
     return () => this.listeners.delete(listener);
   }
 
-  async assignByHand(jobId: string, workerId: string): Promise<string | null> {
+  async assignByHand(job: PlannedJob, worker: Pick<Worker, "id" | "state">): Promise<HandAssignment> {
+    const refusal = whyNotByHand(job, worker, this.snapshot([job.queue]));
+    if (refusal !== null) return { refusal };
     const attemptId = uuidV7(systemClock, systemRandom);
-    const input = { type: "assign", attemptId, workerId } as const;
-    const applied = await this.#store.applyInput({ jobId, input, nowMs: systemClock.nowMs() });
-    return applied.ok ? attemptId : null;
+    const input = { type: "assign", attemptId, workerId: worker.id } as const;
+    const applied = await this.#store.applyInput({ jobId: job.id, input, nowMs: systemClock.nowMs() });
+    return applied.ok ? { attemptId } : { refusal: "the job takes none any more" };
   }
 
   #config(name: string): QueueConfig {

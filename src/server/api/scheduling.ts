@@ -21,13 +21,7 @@ import { availableWorkers } from "./available-workers.ts";
 import { DecisionFeed } from "./decision-feed.ts";
 import { refuseProblems } from "./definition-problems.ts";
 import { findJob, findWorker } from "./find-by-id.ts";
-import {
-  decisionOn,
-  decisionWithoutQueueing,
-  explain,
-  plannedJob,
-  type JobDecisionDeps,
-} from "./job-decision.ts";
+import { decisionOn, decisionWithoutQueueing, plannedJob, type JobDecisionDeps } from "./job-decision.ts";
 import type { Submissions } from "./submissions.ts";
 
 export interface StartTimePart {
@@ -124,18 +118,8 @@ async function assignJob(
   };
   if (job.state !== "pending")
     return refuse(`the job is ${job.state}, and only a waiting one can be assigned`);
-  const planned = plannedJob(job);
-  const { concurrency } = planned;
-  if (concurrency) {
-    const running = deps.scheduler.snapshot([]).concurrency.get(concurrency.key) ?? 0;
-    const limit = `no more than ${concurrency.limit} with the concurrency key ${concurrency.key} may run`;
-    if (running >= concurrency.limit) return refuse(`${running} such jobs run, and ${limit}`);
-  }
-  const verdict = explain(deps, planned).workers.find(({ workerId }) => workerId === worker.id);
-  if (!verdict) return refuse(`the worker is ${worker.state} and takes no jobs`);
-  if (!verdict.fits) return refuse(verdict.blockers.map(({ message }) => message).join("; "));
-  const attemptId = await deps.scheduler.assignByHand(job.id, worker.id);
-  return attemptId === null ? refuse("the job or the worker takes none any more") : { attemptId };
+  const assigned = await deps.scheduler.assignByHand(plannedJob(job), worker);
+  return "refusal" in assigned ? refuse(assigned.refusal) : assigned;
 }
 
 async function getSchedulingDecision(

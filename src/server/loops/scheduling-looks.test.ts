@@ -4,6 +4,7 @@ import { systemClock, type Clock } from "../../base/clock.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";
 import type { JobDefinition } from "../../core/job.ts";
 import type { PlannedPool, PlannedWorker } from "../../core/plan.ts";
+import { defaultQueue, type QueueConfig } from "../../core/pool.ts";
 import { sampleWorker } from "../../core/session-fixtures.ts";
 import { newJobOf } from "../../storage/conformance/samples.ts";
 import { createMemoryStore } from "../../storage/memory/memory-store.ts";
@@ -20,7 +21,8 @@ function setup(readCostMs: number) {
   const workers: PlannedWorker[] = [];
   const pools: PlannedPool[] = [];
   const assigned: string[] = [];
-  const state = { reads: 0, timers: [] as number[] };
+  const made: [pool: string, count: number][] = [];
+  const state = { reads: 0, listings: 0, timers: [] as number[] };
   const clock: Clock = {
     ...systemClock,
     monotonicMs: () => time.ms,
@@ -35,18 +37,26 @@ function setup(readCostMs: number) {
     time.ms += readCostMs;
     return listPending(options);
   };
+  const scheduling = new SchedulingState({
+    store,
+    clock,
+    connections: {
+      assignments: 0,
+      get: () => null,
+      get room() {
+        return { workers: workers.length, jobs: workers.reduce((sum, { free }) => sum + free.jobs, 0) };
+      },
+      planned() {
+        state.listings += 1;
+        return workers.map((worker) => ({ ...worker, free: { ...worker.free } }));
+      },
+    },
+    plannedPools: () => pools,
+  });
+  const configure = (queue: QueueConfig) => scheduling.queues.configure({ set: [queue], reset: [] });
   const scheduler = new Scheduler({
     store,
-    state: new SchedulingState({
-      store,
-      clock,
-      connections: {
-        assignments: 0,
-        get: () => null,
-        planned: () => workers.map((worker) => ({ ...worker, free: { ...worker.free } })),
-      },
-      plannedPools: () => pools,
-    }),
+    state: scheduling,
     connections: {
       async assign(workerId, write) {
         const view = await write({ isClosed: false, runnerId: "" });
@@ -57,7 +67,13 @@ function setup(readCostMs: number) {
     },
     clock,
     random: systemRandom,
-    provision: () => {},
+    provision(wanted) {
+      for (const { pool: name, count } of wanted) {
+        made.push([name, count]);
+        const pool = pools.find((each) => each.name === name);
+        if (pool) Object.assign(pool, { room: pool.room - count, arriving: pool.arriving + count });
+      }
+    },
     onJobChanged: () => {},
     onWanted: () => {},
     hint: () => {},
@@ -90,7 +106,7 @@ function setup(readCostMs: number) {
   };
   const round = () => scheduler.round(new AbortController().signal);
   const reasonOf = async (jobId: string) => (await store.getJob(jobId))?.message ?? "";
-  return { store, pools, time, state, assigned, queue, connect, round, reasonOf };
+  return { store, pools, time, state, assigned, made, configure, queue, connect, round, reasonOf };
 }
 
 test("while nothing has room, the queue is read once a second at most, however often asked", async () => {
@@ -210,4 +226,39 @@ test("a job behind more kinds of jobs than one look reads is found by one that g
   time.ms += 1_000;
   await round();
   assert.deepEqual(assigned, [fitting]);
+});
+
+test("a job that is read later is not told to wait for a worker that comes for one that was read earlier", async () => {
+  const { pools, made, queue, round } = setup(10);
+  pools.push(samplePool({ capacity: CAPACITY, arriving: 1, room: 1 }));
+  await queue({}, 1, { priority: 5 });
+  await queue({ os: "plan9" }, 510, { priority: 1 });
+  await queue({ os: "linux" }, 1);
+  await round();
+  assert.deepEqual(made, [["local", 1]]);
+});
+
+test("no more workers are made for a queue than it may have at work, however many reads it takes", async () => {
+  const { configure, pools, made, queue, round } = setup(10);
+  await configure({ ...defaultQueue("a"), maxRunning: 1 });
+  pools.push(samplePool({ capacity: CAPACITY }));
+  pools.push(samplePool({ name: "other", capacity: CAPACITY, labels: { os: "mac" } }));
+  await queue({ os: "linux" }, 1, { queue: "a", priority: 5 });
+  await queue({ os: "plan9" }, 510, { queue: "a", priority: 1 });
+  await queue({ os: "mac" }, 1, { queue: "a" });
+  await round();
+  assert.deepEqual(made, [["local", 1]]);
+});
+
+test("between two looks, one read of the queue takes one listing of the workers", async () => {
+  const { state, assigned, queue, connect, round } = setup(10);
+  await round();
+  await queue({}, 1);
+  connect();
+  const { reads, listings } = state;
+  await round();
+  assert.equal(assigned.length, 1);
+  assert.deepEqual([state.reads - reads, state.listings - listings], [1, 1]);
+  await round();
+  assert.deepEqual([state.reads - reads, state.listings - listings], [1, 1]);
 });

@@ -1,7 +1,6 @@
 /** How many waiting jobs one plan is made for. */
 
 import type { PlannedJob } from "../../core/plan.ts";
-import type { SchedulingSnapshot } from "../scheduling/scheduler-view.ts";
 
 /** Jobs of one queue in one read. */
 const PAGE_JOBS = 500;
@@ -26,11 +25,8 @@ export function mostPerQueue(queueCount: number): number {
   return Math.min(PAGE_JOBS, Math.max(LEAST_PAGE_JOBS, share));
 }
 
-/** How many jobs of a queue are worth reading: none if no worker and no pool has room for one. */
-export function worthReading({ workers, pools }: SchedulingSnapshot): number {
-  let room = 0;
-  for (const { free, unavailable } of workers) if (unavailable === null) room += Math.max(0, free.jobs);
-  for (const pool of pools) room += pool.room * pool.capacity.jobs;
+/** How many jobs of a queue are worth reading if there is room for so many. */
+export function worthReading(room: number): number {
   return room === 0 ? 0 : room + SPARE_JOBS;
 }
 

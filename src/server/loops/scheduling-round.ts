@@ -8,8 +8,7 @@ import type { Clock } from "../../base/clock.ts";
 import type { Random } from "../../base/random.ts";
 import type { JobInput } from "../../core/job-input.ts";
 import type { Job } from "../../core/job.ts";
-import { keyKind, nameInKey, waitKey, type Plan, type PlannedWorker } from "../../core/plan.ts";
-import { add } from "../../core/planner-board.ts";
+import { keyKind, nameInKey, waitKey, type Plan, type Promised } from "../../core/plan.ts";
 import { plan } from "../../core/planner.ts";
 import type { DecisionKind } from "../../core/scheduling-decision.ts";
 import type { PendingJob, Store } from "../../storage/store.ts";
@@ -22,7 +21,7 @@ export interface RoundDependencies {
   store: Store;
   state: Pick<
     SchedulingState,
-    "present" | "snapshot" | "refresh" | "noteDoubt" | "isInDoubt" | "queues" | "decisions"
+    "present" | "snapshot" | "room" | "refresh" | "inTurn" | "noteDoubt" | "queues" | "decisions"
   >;
   connections: Pick<WorkerConnections, "assign">;
   clock: Clock;
@@ -60,8 +59,8 @@ export class Round {
   readonly #skipped: ReadonlySet<string>;
   readonly #signal: AbortSignal;
   readonly #queues = new Set<string>();
-  /** Room on workers that this round keeps for jobs that others make room for. */
-  readonly #kept: Plan["kept"] = [];
+  /** By the plans of the pages before. */
+  #promised: Promised | null = null;
 
   constructor(deps: RoundDependencies, { isLook, queueCount, skipped }: RoundOptions, signal: AbortSignal) {
     this.#deps = deps;
@@ -78,16 +77,18 @@ export class Round {
 
   async run(): Promise<void> {
     for (let page = 0; page < MAX_PAGES && !this.#signal.aborted; page += 1) {
-      const present = this.#deps.state.present([]);
-      const worthwhile = this.#isLook ? Infinity : worthReading(present);
+      const { state } = this.#deps;
+      const room = state.room;
+      const worthwhile = this.#isLook ? Infinity : worthReading(room.jobs);
       if (worthwhile === 0) return;
       const perQueue = Math.min(worthwhile, this.#mostPerQueue);
-      const { jobs, queuesWithMore } = await this.#read(perQueue, mostKinds(present.workers.length));
+      const { jobs, queuesWithMore } = await this.#read(perQueue, mostKinds(room.workers));
       // Without jobs there is still the worker that was given a taint that sends its attempts away.
       if (jobs.length === 0 && (page > 0 || !this.#isLook)) return;
       // The last page makes do with what was read: better an overtaken job than none that starts.
       const isLast = page === MAX_PAGES - 1;
-      const decided = await this.#decide(jobs, isLast ? new Set() : queuesWithMore);
+      const unread: ReadonlySet<string> = isLast ? new Set() : queuesWithMore;
+      const decided = await state.inTurn(this.#signal, () => this.#decide(jobs, unread));
       if (this.hasReadAll) return;
       const isFruitless = decided.assign.length + decided.provision.length === 0 && !decided.isCutOff;
       if (!this.#isLook && isFruitless) return;
@@ -118,9 +119,8 @@ export class Round {
     // What a job could wait for is of interest only to a look: that is when reasons are told.
     const read = this.#isLook ? state.snapshot : state.present;
     const snapshot = read.call(state, new Set(jobs.map(({ queue }) => queue)));
-    const workers = withoutKept(snapshot.workers, this.#kept);
-    const decided = plan({ ...snapshot, workers, jobs, queuesWithMore });
-    this.#kept.push(...decided.kept);
+    const decided = plan({ ...snapshot, jobs, queuesWithMore, promised: this.#promised });
+    this.#promised = decided.promised;
     state.queues.notePasses(decided.passes);
     const byId = new Map(jobs.map((job) => [job.id, job]));
     await this.#assign(decided, byId);
@@ -246,13 +246,4 @@ function reasonOf(
   const ofQueue = reasons.get(waitKey.queue(job.queue));
   const ofKey = job.concurrency ? reasons.get(waitKey.concurrency(job.concurrency.key)) : undefined;
   return ofQueue ?? ofKey ?? reasons.get(waitKey.placement(job)) ?? null;
-}
-
-function withoutKept(workers: readonly PlannedWorker[], kept: Plan["kept"]): readonly PlannedWorker[] {
-  if (kept.length === 0) return workers;
-  return workers.map((worker) => {
-    const free = { ...worker.free };
-    for (const { workerId, resources } of kept) if (workerId === worker.id) add(free, resources, -1);
-    return { ...worker, free };
-  });
 }

@@ -47,7 +47,7 @@ export class Scheduler implements Service {
     const { clock, state, onRound } = this.#deps;
     const startedAtMs = clock.monotonicMs();
     const isLook = startedAtMs >= this.#nextLookAtMs;
-    if (isLook || state.isInDoubt) await state.refresh();
+    if (isLook) await state.refresh();
     const skipped = isLook ? this.#skipped : NONE;
     const round = new Round(this.#deps, { isLook, queueCount: this.#queueCount, skipped }, signal);
     await round.run();

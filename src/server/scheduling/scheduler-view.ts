@@ -1,8 +1,9 @@
 /** What the API sees of scheduling. */
 
-import type { PlanInput } from "../../core/plan.ts";
+import type { PlanInput, PlannedJob } from "../../core/plan.ts";
 import type { QueueConfig } from "../../core/pool.ts";
 import type { SchedulingDecision } from "../../core/scheduling-decision.ts";
+import type { Worker } from "../../core/worker.ts";
 
 /** Everything that a plan is made from, but for the jobs. Workers include those that take none now. */
 export type SchedulingSnapshot = Omit<PlanInput, "jobs">;
@@ -15,6 +16,9 @@ export interface QueueState {
   starts: number;
 }
 
+/** The attempt, or why there is none, for people. */
+export type HandAssignment = { attemptId: string } | { refusal: string };
+
 export interface SchedulerView {
   /** With these queues. */
   snapshot(queues: Iterable<string>): SchedulingSnapshot;
@@ -26,10 +30,6 @@ export interface SchedulerView {
   latestDecision(jobId: string): SchedulingDecision | null;
   /** Calls `listener` for each decision until the returned function is called. */
   onDecision(listener: (decision: SchedulingDecision) => void): () => void;
-  /**
-   * Gives a waiting job to a worker.
-   *
-   * @returns the id of the attempt, or null if the job or the worker takes none any more.
-   */
-  assignByHand(jobId: string, workerId: string): Promise<string | null>;
+  /** Gives a waiting job to a worker, if it fits there when those who gave jobs away before are done. */
+  assignByHand(job: PlannedJob, worker: Pick<Worker, "id" | "state">): Promise<HandAssignment>;
 }

@@ -13,7 +13,7 @@ import type { SchedulingSnapshot } from "./scheduler-view.ts";
 
 export interface SchedulingStateDependencies {
   store: Pick<Store, "listActive" | "listQueues" | "configureQueues" | "listWorkers">;
-  connections: Pick<WorkerConnections, "planned" | "get" | "assignments">;
+  connections: Pick<WorkerConnections, "planned" | "room" | "get" | "assignments">;
   clock: Clock;
   plannedPools(): PlannedPool[];
 }
@@ -27,6 +27,8 @@ export class SchedulingState {
   readonly #deps: SchedulingStateDependencies;
   readonly #absent: AbsentWorkers;
   #reloadedAtMs: number | null = null;
+  /** Settled when all who give jobs away, or wait for their turn, are done. */
+  #turns: Promise<void> = Promise.resolve();
 
   constructor(deps: SchedulingStateDependencies) {
     this.#deps = deps;
@@ -49,8 +51,23 @@ export class SchedulingState {
     this.#reloadedAtMs = null;
   }
 
-  get isInDoubt(): boolean {
-    return this.#reloadedAtMs === null;
+  /**
+   * Lets one after another look at the workers and give jobs to them: two at the same time would give
+   * the same room away, or start two jobs with one concurrency key. Rejects when the wait is called off,
+   * or when what an earlier turn has left in doubt cannot be read again.
+   */
+  async inTurn<T>(signal: AbortSignal, giveAway: () => Promise<T>): Promise<T> {
+    const before = this.#turns;
+    let end = (): void => {};
+    const own = new Promise<void>((resolve) => (end = resolve));
+    this.#turns = before.then(() => own);
+    try {
+      await orAborted(before, signal);
+      if (this.#reloadedAtMs === null) await this.refresh();
+      return await giveAway();
+    } finally {
+      end();
+    }
   }
 
   /** Reads again what may have changed behind this server's back; costs nothing most of the time. */
@@ -73,6 +90,16 @@ export class SchedulingState {
     this.active.noteJob(job);
   }
 
+  /** How many workers are there, and for how many jobs there is room on them or on others to be made. */
+  get room(): { workers: number; jobs: number } {
+    const { connections, plannedPools } = this.#deps;
+    const { workers, jobs } = connections.room;
+    return {
+      workers,
+      jobs: plannedPools().reduce((sum, pool) => sum + pool.room * pool.capacity.jobs, jobs),
+    };
+  }
+
   /** Only workers that take jobs or may take them again soon: those with a stream. */
   present(queues: Iterable<string>): SchedulingSnapshot {
     const { connections, plannedPools } = this.#deps;
@@ -91,4 +118,16 @@ export class SchedulingState {
     const absent = this.#absent.list((id) => this.#deps.connections.get(id) !== null);
     return { ...present, workers: [...present.workers, ...absent] };
   }
+}
+
+function orAborted(wait: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(new Error("the wait was called off", { cause: signal.reason }));
+    if (signal.aborted) return onAbort();
+    signal.addEventListener("abort", onAbort, { once: true });
+    void wait.then(() => {
+      signal.removeEventListener("abort", onAbort);
+      resolve();
+    });
+  });
 }

@@ -159,6 +159,18 @@ export class WorkerConnections implements Service {
     return [...this.#connections.values()];
   }
 
+  /** How many workers have a stream, and how many jobs more those may have that take any now. */
+  get room(): { workers: number; jobs: number } {
+    let workers = 0;
+    let jobs = 0;
+    for (const connection of this.#connections.values()) {
+      if (connection.isClosed) continue;
+      workers += 1;
+      if (this.#problem(connection) === null) jobs += freeJobs(connection);
+    }
+    return { workers, jobs };
+  }
+
   /** Workers with a stream, with what is free on them and why they take no job, if so. */
   planned(): PlannedWorker[] {
     return this.all()
@@ -232,6 +244,12 @@ function freeCapacity(connection: WorkerConnection): WorkerCapacity {
     free.gpu -= resources.gpu;
   }
   return free;
+}
+
+function freeJobs({ info, session }: WorkerConnection): number {
+  let free = info.capacity.jobs;
+  for (const { result } of session.attempts.values()) if (!result) free -= 1;
+  return Math.max(0, free);
 }
 
 function placedJobs(connection: WorkerConnection): PlacedJob[] {
