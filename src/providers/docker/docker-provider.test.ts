@@ -138,7 +138,7 @@ test("says why a container is gone: killed, out of memory, or ended by itself", 
   assert.equal(await messageOf(killed.workerId), "its container ended with SIGKILL (code 137)");
   assert.match(
     await messageOf(refused.workerId),
-    /^its container ended with code 78: .*HODEI_SERVER: "no address" is not a URL/s,
+    /^its container ended with code 78: .*HODEI_SERVER: "no address" is not the address of a server/s,
   );
   assert.match(await messageOf(starved.workerId), /want of memory/);
 });
