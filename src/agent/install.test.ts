@@ -141,8 +141,10 @@ test("systemd itself takes the unit", { skip }, async (t) => {
 test("without systemd the unit is written and the next steps are said", async (t) => {
   const { said, options, flags, unitDirectory } = await setup(t);
   const path = join(unitDirectory, "hodei-worker.service");
+  const umask = process.umask(0o077);
+  t.after(() => process.umask(umask));
   await installService(options(flags));
-  assert.equal((await stat(path)).mode & 0o777, 0o644);
+  assert.equal((await stat(path)).mode & 0o777, 0o644, "whatever the umask is");
   assert.deepEqual(await readdir(unitDirectory), ["hodei-worker.service"]);
   for (const step of ["daemon-reload", "enable hodei-worker", "start hodei-worker"]) {
     assert.ok(said.join("").includes(`  systemctl ${step}\n`), step);

@@ -2,7 +2,7 @@
 
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
-import { access, chown, realpath, rename, rm, writeFile } from "node:fs/promises";
+import { access, chmod, chown, realpath, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
@@ -151,7 +151,9 @@ async function userId(user: string): Promise<number> {
 
 async function writeUnit(path: string, text: string): Promise<void> {
   try {
-    await writeFile(`${path}.new`, text, { mode: 0o644 });
+    await writeFile(`${path}.new`, text);
+    // Whatever the umask is: it holds no secret, and `systemctl cat` shows it to everybody.
+    await chmod(`${path}.new`, 0o644);
     await rename(`${path}.new`, path);
   } catch (error) {
     throw unitError("write", path, error);
