@@ -11,7 +11,8 @@ import { silentLogger } from "../base/log.ts";
 import { systemRandom, uuidV7 } from "../base/random.ts";
 import { definitionWith, type AttemptResult, type JobDefinition, type Step } from "../core/job.ts";
 import { decodeRecords, type LogStreamName } from "../core/log-record.ts";
-import { LineSplitter, type AgentToRunner, type RunnerToAgent } from "../protocol/runner-link.ts";
+import type { AgentToRunner, RunnerToAgent } from "../core/runner-link.ts";
+import { LineSplitter } from "../protocol/line-splitter.ts";
 import { runnerSocketPath, spoolDirectory } from "../protocol/spool-layout.ts";
 import { startRunner, type Runner, type RunnerOptions } from "./runner.ts";
 
@@ -122,6 +123,21 @@ export class FakeAgent {
     const records = [...decodeRecords(await this.spoolBytes(attemptId))];
     return Buffer.concat(
       records.filter((record) => !stream || record.stream === stream).map(({ data }) => data),
+    );
+  }
+
+  /** The log of a paused job: what it last printed may still be on its way into the spool. */
+  async settledLog(attemptId: string): Promise<Buffer> {
+    let last = -1;
+    let equalLooks = 0;
+    return await eventually(
+      async () => {
+        const log = await this.logBytes(attemptId);
+        equalLooks = log.length === last ? equalLooks + 1 : 0;
+        last = log.length;
+        return equalLooks >= 10 ? log : null;
+      },
+      { intervalMs: 30, what: "the end of what was printed" },
     );
   }
 

@@ -9,7 +9,7 @@ import { eventually } from "../../base/eventually.ts";
 import { LEASE_MARGIN_MS } from "../../core/lease.ts";
 import { bash, startRunnerUnderTest, type FakeAgent, type RunnerUnderTest } from "../fake-agent.ts";
 import type { CgroupMode } from "./process-tree.ts";
-import { reasonToSkip } from "./tree-conformance.ts";
+import { reasonToSkip, renewLeases } from "./tree-conformance.ts";
 
 export async function testResistance(mode: CgroupMode): Promise<void> {
   const skip = await reasonToSkip(mode);
@@ -93,7 +93,7 @@ function testMode(mode: CgroupMode): void {
     await pause(attemptId);
     const before = withArgument(token);
     const ticks = cpuTicksOf(before);
-    const printed = (await settledLog(attemptId)).length;
+    const printed = (await agent.settledLog(attemptId)).length;
     await systemClock.sleep(1_500);
     assert.deepEqual(withArgument(token), before);
     assert.equal(cpuTicksOf(before), ticks);
@@ -110,8 +110,13 @@ function testMode(mode: CgroupMode): void {
       ...bash(`trap 'echo tidy' TERM EXIT\necho ready\nwhile :; do sleep 0.02; done`),
       leaseMs: LEASE_MARGIN_MS + 1_500,
     });
-    await eventually(async () => (await agent.logBytes(attemptId)).includes("ready"));
-    await pause(attemptId);
+    const callOff = renewLeases(agent);
+    try {
+      await eventually(async () => (await agent.logBytes(attemptId)).includes("ready"));
+      await pause(attemptId);
+    } finally {
+      callOff();
+    }
     const result = await agent.result(attemptId);
     assert.deepEqual([result.state, result.cause], ["failed", "worker_lost"]);
     assert.doesNotMatch((await agent.logBytes(attemptId)).toString(), /tidy/);
@@ -132,7 +137,9 @@ function testMode(mode: CgroupMode): void {
         control(attemptId, "cancel");
         const broken = await agent.next("broken");
         assert.match(broken.message, new RegExp(`^processes of the job cannot be killed: ${pid} \\(sleep, `));
-        assert.match((await settledLog(attemptId, "system")).toString(), /cannot be killed/);
+        await eventually(async () =>
+          (await agent.logBytes(attemptId, "system")).includes("cannot be killed"),
+        );
         assert.ok(
           !agent.heard.some((message) => message.type === "result" && message.attemptId === attemptId),
         );
@@ -144,11 +151,6 @@ function testMode(mode: CgroupMode): void {
       rmdirSync(cgroup);
     },
   );
-
-  const settledLog = async (attemptId: string, stream?: "system"): Promise<Buffer> => {
-    await systemClock.sleep(100);
-    return await agent.logBytes(attemptId, stream);
-  };
 }
 
 function canFreeze(): boolean {

@@ -140,8 +140,7 @@ function testMode(mode: CgroupMode): void {
     await eventually(async () => (await agent.logBytes(attemptId)).length > 0);
     agent.send({ type: "control", attemptId, action: "pause" });
     await agent.next("phase", (message) => message.attemptId === attemptId && message.phase === "paused");
-    await systemClock.sleep(100);
-    const paused = (await agent.logBytes(attemptId)).length;
+    const paused = (await agent.settledLog(attemptId)).length;
     // Longer than the time-out: it must not fire.
     await systemClock.sleep(4_100);
     assert.equal((await agent.logBytes(attemptId)).length, paused, "it printed while paused");
@@ -188,9 +187,7 @@ function testMode(mode: CgroupMode): void {
     const own = await startRunnerUnderTest({ cgroup: mode });
     const leaseMs = LEASE_MARGIN_MS + 1_500;
     const attemptId = own.agent.run({ ...bash("sleep 2"), leaseMs });
-    const callOff = repeat(100, () =>
-      own.agent.send({ type: "lease_renewed", leaseFromMs: bootClock()() - 10 }),
-    );
+    const callOff = renewLeases(own.agent);
     try {
       const result = await own.agent.result(attemptId);
       assert.equal(result.state, "succeeded", result.message);
@@ -225,6 +222,11 @@ function testMode(mode: CgroupMode): void {
     await second.stop();
     rmSync(directory, { recursive: true, force: true });
   });
+}
+
+/** Renews the leases of all attempts until the returned function is called. */
+export function renewLeases(agent: FakeAgent): () => void {
+  return repeat(100, () => agent.send({ type: "lease_renewed", leaseFromMs: bootClock()() - 10 }));
 }
 
 /** Runs again and again until the returned function is called. */
