@@ -64,6 +64,8 @@ export interface Worker {
   message: string;
   /** Somebody wants it to get no new jobs; it keeps those that it has, and stays. */
   cordoned: boolean;
+  /** It leaves after its first job, whatever becomes of its pool. */
+  takesOneJob: boolean;
 }
 
 export const ATTEMPT_PHASES = ["accepted", "running", "paused", "finished"] as const;

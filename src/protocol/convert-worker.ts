@@ -91,7 +91,7 @@ export function workerUsageFromWire(message: pb.WorkerUsage): WorkerUsage {
   };
 }
 
-export function workerToWire(worker: Worker, attemptIds: readonly string[]): pb.Worker {
+export function workerToWire(worker: ToldWorker, attemptIds: readonly string[]): pb.Worker {
   const info = worker.info
     ? workerInfoToWire(worker.info)
     : create(pb.WorkerInfoSchema, { name: worker.name });
@@ -114,8 +114,10 @@ export function workerToWire(worker: Worker, attemptIds: readonly string[]): pb.
   });
 }
 
+type ToldWorker = Omit<Worker, "takesOneJob">;
+
 /** What a client knows of a worker. */
-export interface WorkerView extends Worker {
+export interface WorkerView extends ToldWorker {
   attemptIds: string[];
 }
 

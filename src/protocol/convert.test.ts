@@ -75,6 +75,7 @@ const dockerPool: PoolDefinition = {
       noNewPrivileges: false,
       dropCapabilities: ["ALL"],
       readOnlyRoot: true,
+      limitDisk: true,
       mounts: ["/cache:/cache:ro"],
     },
   },
@@ -138,6 +139,7 @@ test("what a pool leaves out gets the defaults of its kind", () => {
       noNewPrivileges: true,
       dropCapabilities: [],
       readOnlyRoot: false,
+      limitDisk: false,
       mounts: [],
     },
   });
@@ -166,7 +168,7 @@ test("a decision is the same after a way over the wire", () => {
 });
 
 test("a worker is the same after a way over the wire", () => {
-  const worker: Worker = {
+  const worker: Omit<Worker, "takesOneJob"> = {
     id: sampleWorker.workerId,
     name: sampleWorker.name,
     state: "ready",

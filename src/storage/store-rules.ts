@@ -69,6 +69,7 @@ export function newWorker(worker: NewWorker): Worker {
     lastHeartbeatAtMs: null,
     message: "",
     cordoned: false,
+    takesOneJob: worker.takesOneJob ?? false,
   };
 }
 

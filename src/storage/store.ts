@@ -134,6 +134,8 @@ export interface NewWorker {
   provider: string;
   pool: string;
   nowMs: number;
+  /** False if left out. */
+  takesOneJob?: boolean;
   /** Null for a worker that needs no token. */
   token: { hash: string; expiresAtMs: number } | null;
 }

@@ -23,8 +23,7 @@ export interface Said {
 export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
   const clock = new ManualClock();
   const store = createMemoryStore({ random: systemRandom });
-  const pool = { ephemeral: options.takesOneJob ?? false, strategy: "least_loaded" } as const;
-  const connections = new WorkerConnections(() => pool);
+  const connections = new WorkerConnections(() => null);
   const changed: Job[] = [];
   const onJobChanged = (job: Job): void => void changed.push(job);
   const common = {
@@ -53,8 +52,9 @@ export function makeControlPlane(options: { takesOneJob?: boolean } = {}) {
     const capacity = { ...sampleWorker.capacity, ...worker.capacity };
     const taints = worker.taints ?? [];
     const info = { ...sampleWorker, workerId, capacity, taints, labels: { os: "linux" } };
-    const names = { id: workerId, pool: worker.pool ?? "local", provider: "test" };
-    const connection = new WorkerConnection({ ...names, info }, { ...common, heartbeats, logs });
+    const { takesOneJob = false } = options;
+    const stored = { id: workerId, pool: worker.pool ?? "local", provider: "test", takesOneJob };
+    const connection = new WorkerConnection({ ...stored, info }, { ...common, heartbeats, logs });
     connections.add(connection);
     const messages: ServerMessage[] = [];
     void (async () => {

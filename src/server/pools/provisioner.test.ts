@@ -134,10 +134,11 @@ test("does not call a worker idle while a job is being assigned to it", async (t
 });
 
 test("an ephemeral worker is told to leave with its first job", async (t) => {
-  const { queue, schedule, made, only, connect, job } = setup(t, { ephemeral: true, maxWorkers: 1 });
+  const { queue, schedule, made, only, connect, job, store } = setup(t, { ephemeral: true, maxWorkers: 1 });
   const first = await queue();
   await schedule();
   await made(1);
+  assert.equal((await store.getWorker(only()))?.takesOneJob, true);
   const { connection } = connect(only(), { capacity: { jobs: 4 } });
   await schedule();
   assert.equal((await job(first)).state, "scheduled");

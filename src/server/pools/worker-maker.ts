@@ -63,7 +63,7 @@ export class WorkerMaker {
   async #ask({ name: poolName, provider, ...pool }: Pool, worker: OwnedWorker): Promise<void> {
     const { store, clock } = this.#deps;
     const { workerId, requestedAtMs } = worker;
-    const { serverUrl, startTimeoutMs } = pool.definition;
+    const { serverUrl, startTimeoutMs, ephemeral } = pool.definition;
     const name = `${poolName}-${workerId.slice(-8)}`;
     const token = uuidV4();
     const lifetimeMs = Math.max(TOKEN_LIFETIME_MS, startTimeoutMs);
@@ -73,6 +73,7 @@ export class WorkerMaker {
       provider: provider.name,
       pool: poolName,
       nowMs: requestedAtMs,
+      takesOneJob: ephemeral,
       token: { hash: sha256Hex(token), expiresAtMs: requestedAtMs + 2 * lifetimeMs },
     });
     await provider.create({

@@ -50,7 +50,7 @@ async function setup(t: TestContext): Promise<Parts | null> {
     log,
   });
   const connection = new WorkerConnection(
-    { id: WORKER_ID, pool: "", provider: "static", info: sampleWorker },
+    { id: WORKER_ID, pool: "", provider: "static", takesOneJob: false, info: sampleWorker },
     {
       store,
       logs: {

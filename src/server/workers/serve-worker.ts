@@ -8,7 +8,7 @@ import type { Logger } from "../../base/log.ts";
 import type { ServerMessage, WorkerMessage } from "../../core/link.ts";
 import type { Worker } from "../../core/worker.ts";
 import { WorkerConnection, type ConnectionDependencies } from "./worker-connection.ts";
-import type { WorkerConnections } from "./worker-connections.ts";
+import { ONE_JOB_ONLY, type WorkerConnections } from "./worker-connections.ts";
 
 export interface ServeDependencies extends ConnectionDependencies {
   connections: WorkerConnections;
@@ -65,7 +65,11 @@ async function takeIn(
 ): Promise<void> {
   const { workerId, info } = connection;
   const lastHeartbeatAtMs = deps.clock.nowMs();
-  await deps.store.changeWorker({ workerId, state: "ready", message: "", info, lastHeartbeatAtMs });
+  // Written down before its welcome may let it forget the job, so that no later stream gives it another.
+  const hasHadItsJob = connection.takesOneJob && connection.assignedCount > 0;
+  const state = hasHadItsJob ? "draining" : "ready";
+  const message = hasHadItsJob ? ONE_JOB_ONLY : "";
+  await deps.store.changeWorker({ workerId, state, message, info, lastHeartbeatAtMs });
   if (signal.aborted) throw new AppError("unavailable", `worker stream: worker ${workerId} has left again`);
   signal.addEventListener("abort", () => connection.close(), { once: true });
   connection.isHeldBack = true;

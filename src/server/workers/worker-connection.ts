@@ -29,7 +29,7 @@ import {
   type ServerAction,
   type ServerSession,
 } from "../../core/server-session.ts";
-import type { ControlAction, WorkerInfo } from "../../core/worker.ts";
+import type { ControlAction, Worker, WorkerInfo } from "../../core/worker.ts";
 import type { AppliedInput, Store } from "../../storage/store.ts";
 import type { LogStore } from "../logs/log-store.ts";
 import type { HeartbeatWriter } from "./heartbeat-writer.ts";
@@ -64,6 +64,7 @@ export class WorkerConnection {
   readonly workerId: string;
   readonly pool: string;
   readonly provider: string;
+  readonly takesOneJob: boolean;
   info: WorkerInfo;
   /** Of the runner that the worker had when it connected. */
   runnerId = "";
@@ -86,12 +87,13 @@ export class WorkerConnection {
   #isToldToDrain = false;
 
   constructor(
-    worker: { id: string; pool: string; provider: string; info: WorkerInfo },
+    worker: Pick<Worker, "id" | "pool" | "provider" | "takesOneJob"> & { info: WorkerInfo },
     deps: ConnectionDependencies,
   ) {
     this.workerId = worker.id;
     this.pool = worker.pool;
     this.provider = worker.provider;
+    this.takesOneJob = worker.takesOneJob;
     this.info = worker.info;
     this.#deps = { ...deps, log: deps.log.child({ workerId: worker.id }) };
     this.session = newServerSession(worker.id, deps.clock.nowMs());

@@ -14,6 +14,8 @@ import { workerLabels } from "./worker-labels.ts";
 /** Workers that are not connected any more and of which the time of their last word is kept. */
 const MAX_REMEMBERED = 10_000;
 
+export const ONE_JOB_ONLY = "it takes one job only";
+
 /** Writes an attempt down for the worker of a connection; null if there is none to send. */
 type StoreAttempt = (
   connection: Pick<WorkerConnection, "isClosed" | "runnerId">,
@@ -21,8 +23,6 @@ type StoreAttempt = (
 
 /** What the connections must know of a pool. */
 export interface ConnectedPool {
-  /** Its workers leave after their first job. */
-  ephemeral: boolean;
   strategy: PlacementStrategy;
 }
 
@@ -98,7 +98,7 @@ export class WorkerConnections implements Service {
     connection.assign(view);
     this.#assignments += 1;
     connection.lastAssigned = this.#assignments;
-    if (this.#takesOneJob(connection.pool)) connection.drain("it takes one job only");
+    if (connection.takesOneJob) connection.drain(ONE_JOB_ONLY);
   }
 
   /** True while an attempt is on its way to the worker. */
@@ -198,18 +198,12 @@ export class WorkerConnections implements Service {
     if (connection && worker) connection.isCordoned = worker.cordoned;
   }
 
-  #takesOneJob(pool: string): boolean {
-    return this.#poolOf(pool)?.ephemeral ?? false;
-  }
-
   /** Why it takes no job now, whatever is free. */
   #problem(connection: WorkerConnection): string | null {
     if (connection.isClosed) return "it is not connected";
     if (connection.isHeldBack) return "it is just connecting";
     if (connection.isCordoned) return "it is cordoned";
-    if (connection.assignedCount > 0 && this.#takesOneJob(connection.pool)) {
-      return "it takes one job only, and has had it";
-    }
+    if (connection.takesOneJob && connection.assignedCount > 0) return `${ONE_JOB_ONLY}, and has had it`;
     return connection.session.draining ? "it is draining" : null;
   }
 

@@ -37,10 +37,8 @@ async function setup(t: TestContext, options: { takesOneJob?: boolean } = {}) {
     clock: systemClock,
     log: silentLogger,
   });
-  const connections = new WorkerConnections(() => ({
-    ephemeral: options.takesOneJob ?? false,
-    strategy: "least_loaded",
-  }));
+  // No pool is known: what a worker may have is a matter of its own.
+  const connections = new WorkerConnections(() => null);
   const heartbeats = new HeartbeatWriter({ store, clock: systemClock, log: silentLogger });
   const common = { clock: systemClock, random: systemRandom, log: silentLogger };
   const link = linkApi({
@@ -97,6 +95,7 @@ async function setup(t: TestContext, options: { takesOneJob?: boolean } = {}) {
       provider: "test",
       pool: "test",
       nowMs,
+      takesOneJob: options.takesOneJob ?? false,
       token: { hash: sha256Hex(token), expiresAtMs: nowMs + tokenLifetimeMs },
     });
     return { worker, token };
@@ -424,20 +423,28 @@ describe("the worker stream", () => {
     assert.ok(!stream.heard.some(({ type }) => type === "control"));
   });
 
-  test("tells a worker for one job to leave right after its order, also after a reconnect", async (t) => {
+  test("tells a worker for one job to leave right after its order, and on each later stream", async (t) => {
     const parts = await setup(t, { takesOneJob: true });
     const worker = await parts.registered();
     const stream = await worker.connect();
     await eventually(() => takers(parts.connections).length === 1);
-    const attemptId = await assign(parts, worker.workerId, await parts.queue());
+    const jobId = await parts.queue();
+    const attemptId = await assign(parts, worker.workerId, jobId);
     await stream.next("drain");
     assert.deepEqual(
       stream.heard.map(({ type }) => type),
       ["welcome", "run_job", "drain"],
     );
     stream.cut();
-    await worker.connect([{ attemptId, phase: "running", logEnd: 0 }]);
-    await eventually(() => parts.connections.all().some(({ isClosed }) => !isClosed));
+    const input = { type: "lose", attemptId, cause: "worker_lost", message: "its lease is over" } as const;
+    await parts.store.applyInput({ jobId, input, nowMs: systemClock.nowMs() });
+    // By the welcome it forgets the job, and the drain after that may be lost with the stream.
+    const second = await worker.connect([{ attemptId, phase: "running", logEnd: 0 }]);
+    await second.next("welcome", ({ attempts: [verdict] }) => verdict?.proceed === false);
+    assert.deepEqual(takers(parts.connections), []);
+    second.cut();
+    const third = await worker.connect([]);
+    await third.next("drain");
     assert.deepEqual(takers(parts.connections), []);
   });
 

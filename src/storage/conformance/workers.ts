@@ -23,6 +23,7 @@ function infoOf(changes: Partial<WorkerInfo> = {}): WorkerInfo {
 
 export function workerTests(store: () => Store, second: () => Store): void {
   creationTests(store);
+  oneJobTests(store, second);
   registrationTests(store);
   refusalTests(store, second);
   changeTests(store);
@@ -48,11 +49,27 @@ function creationTests(store: () => Store): void {
       lastHeartbeatAtMs: null,
       message: "",
       cordoned: false,
+      takesOneJob: false,
     });
     await assert.rejects(
       store().insertWorker({ id, name: "w", provider: "fake", pool: "p", nowMs: T0, token: null }),
       { code: "already_exists" },
     );
+  });
+}
+
+function oneJobTests(store: () => Store, second: () => Store): void {
+  test("a worker for one job is one for all its life", async () => {
+    const id = newId();
+    const token = { hash: newId(), expiresAtMs: T0 + 1 };
+    const made = { id, name: "w", provider: "fake", pool: "p", nowMs: T0, token, takesOneJob: true };
+    assert.equal((await store().insertWorker(made)).takesOneJob, true);
+    const registration = registrationOf(token.hash);
+    const outcome = await store().registerWorker(registration);
+    assert.ok(outcome.ok && outcome.worker.takesOneJob);
+    await store().changeWorker({ workerId: id, state: "ready", message: "", info: infoOf() });
+    assert.equal((await second().findWorkerBySession(registration.sessionTokenHash))?.takesOneJob, true);
+    assert.equal((await second().getWorker(id))?.takesOneJob, true);
   });
 }
 

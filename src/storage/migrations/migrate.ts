@@ -10,11 +10,13 @@ import type { Logger } from "../../base/log.ts";
 import { surviveBrokenConnections } from "../postgres/database.ts";
 import { initial } from "./0001-initial.ts";
 import { scheduling } from "./0002-scheduling.ts";
+import { workersForOneJob } from "./0003-workers-for-one-job.ts";
 
 /** In order. A migration that was released is never changed or removed. */
 const MIGRATIONS: Readonly<Record<string, Migration>> = {
   "0001_initial": initial,
   "0002_scheduling": scheduling,
+  "0003_workers_for_one_job": workersForOneJob,
 };
 
 /** A lock of PostgreSQL that only migrating servers take; any number that nothing else uses. */

@@ -70,6 +70,7 @@ export interface WorkersTable {
   token_used_key: string | null;
   made_at: number | null;
   cordoned: boolean;
+  takes_one_job: boolean;
 }
 
 export interface PoolsTable {

@@ -30,6 +30,7 @@ export async function insertWorker(db: Db, worker: NewWorker): Promise<Worker> {
       created_at: worker.nowMs,
       message: "",
       cordoned: false,
+      takes_one_job: worker.takesOneJob ?? false,
       token_hash: worker.token?.hash ?? null,
       token_expires_at: worker.token?.expiresAtMs ?? null,
     })
@@ -117,6 +118,7 @@ const WORKER_COLUMNS = [
   "workers.usage",
   "workers.made_at",
   "workers.cordoned",
+  "workers.takes_one_job",
 ] as const;
 
 type WorkerRow = Omit<Selectable<WorkersTable>, "token_hash" | "token_expires_at" | "token_used_key">;
@@ -136,6 +138,7 @@ function workerOfRow(row: WorkerRow): Worker {
     lastHeartbeatAtMs: row.last_heartbeat_at,
     message: row.message,
     cordoned: row.cordoned,
+    takesOneJob: row.takes_one_job,
   };
 }
 

@@ -1,0 +1,9 @@
+/** A worker itself knows that it takes one job, because its pool may change or go while it lives. */
+
+import { sql, type Kysely, type Migration } from "kysely";
+
+export const workersForOneJob: Migration = {
+  async up(db: Kysely<unknown>): Promise<void> {
+    await sql`ALTER TABLE workers ADD COLUMN takes_one_job boolean NOT NULL DEFAULT false`.execute(db);
+  },
+};
