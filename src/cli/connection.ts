@@ -7,7 +7,14 @@ import { readFile } from "node:fs/promises";
 import { Agent as HttpAgent, get as httpGet } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import { resolve } from "node:path";
-import { createClient, type Client, type Interceptor, type Transport } from "@connectrpc/connect";
+import {
+  Code,
+  ConnectError,
+  createClient,
+  type Client,
+  type Interceptor,
+  type Transport,
+} from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import {
   apiTokenPath,
@@ -16,6 +23,7 @@ import {
   type ServerFile,
 } from "../base/data-directory.ts";
 import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
+import { sharedAbortController } from "../base/shared-abort.ts";
 import { JobService } from "../protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogService } from "../protocol/gen/hodei/v1/logs_pb.ts";
 import { PoolService } from "../protocol/gen/hodei/v1/pools_pb.ts";
@@ -50,6 +58,8 @@ export interface Connection {
   reconnectTimeoutMs: number;
   /** The server has been there: when it is not any more, it may be expected back. */
   hasAnswered(): boolean;
+  /** Aborts when the connection is closed: a command that was interrupted tries nothing again. */
+  closed: AbortSignal;
   /** Looks where the server of the data directory is now: after a restart it may be on another port. */
   relocate(): Promise<void>;
   close(): Promise<void>;
@@ -228,11 +238,16 @@ function open(options: OpenOptions): Connection {
   };
   let current = dial(options, noteAnswer);
   let url = options.url;
-  const transport: Transport = {
-    unary: (...call) => current.transport.unary(...call),
-    stream: (...call) => current.transport.stream(...call),
+  const closing = sharedAbortController();
+  const openTransport = (): Transport => {
+    if (closing.signal.aborted) throw new ConnectError("the connection is closed", Code.Canceled);
+    return current.transport;
   };
-  let closing: Promise<void> | null = null;
+  const transport: Transport = {
+    unary: async (...call) => await openTransport().unary(...call),
+    stream: async (...call) => await openTransport().stream(...call),
+  };
+  let stopped: Promise<void> | null = null;
   return {
     url,
     jobs: createClient(JobService, transport),
@@ -244,18 +259,20 @@ function open(options: OpenOptions): Connection {
     isEmbedded: stopServer !== undefined && findAgain === undefined,
     reconnectTimeoutMs,
     hasAnswered: () => hasAnswered,
+    closed: closing.signal,
     async relocate() {
       const found = (await findAgain?.()) ?? url;
-      if (found === url || closing !== null) return;
+      if (found === url || closing.signal.aborted) return;
       current.close();
       current = dial({ ...options, url: found }, noteAnswer);
       url = found;
     },
     close: () => {
+      closing.abort();
       // Idle connections would keep this process alive, and the server waiting for it.
       current.close();
-      closing ??= stopServer?.() ?? Promise.resolve();
-      return closing;
+      stopped ??= stopServer?.() ?? Promise.resolve();
+      return stopped;
     },
   };
 }

@@ -133,7 +133,7 @@ export class Reconnect {
       error === null
         ? new AppError("unavailable", `${this.#attempted}: the server ended the stream`)
         : explain(error, this.#attempted);
-    if (failure.code !== "unavailable" || connection.isEmbedded) throw failure;
+    if (failure.code !== "unavailable" || connection.isEmbedded || connection.closed.aborted) throw failure;
     if (!connection.hasAnswered() && isNotThere(failure)) throw failure;
     this.#goneSinceMs ??= clock.monotonicMs();
     if (clock.monotonicMs() - this.#goneSinceMs >= connection.reconnectTimeoutMs)
@@ -141,7 +141,8 @@ export class Reconnect {
     this.#failures += 1;
     // Most streams that break can be opened again at once, and nobody needs to know.
     if (this.#failures > 1) notice.lost(this);
-    await clock.sleep(this.#backoff.nextDelayMs(), signal);
+    await clock.sleep(this.#backoff.nextDelayMs(), AbortSignal.any([signal, connection.closed]));
+    if (connection.closed.aborted) throw failure;
     if (!signal.aborted) await connection.relocate();
   }
 
