@@ -3,7 +3,7 @@
 import { AppError } from "../../base/errors.ts";
 import type { AppliedPool, PoolView, ProviderView } from "../../core/pool-view.ts";
 import type { PoolDefinition } from "../../core/pool.ts";
-import type { PoolsView } from "../pools/pool-view.ts";
+import type { PoolsView } from "../pools/pools-view.ts";
 
 export class FakePools implements PoolsView {
   readonly definitions = new Map<string, PoolDefinition>();

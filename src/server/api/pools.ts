@@ -10,7 +10,7 @@ import {
   providerStateToWire,
 } from "../../protocol/convert-pool.ts";
 import type { PoolService } from "../../protocol/gen/hodei/v1/pools_pb.ts";
-import type { PoolsView } from "../pools/pool-view.ts";
+import type { PoolsView } from "../pools/pools-view.ts";
 import { refuseProblems } from "./definition-problems.ts";
 
 export function poolsApi({ pools }: { pools: PoolsView }): Required<ServiceImpl<typeof PoolService>> {

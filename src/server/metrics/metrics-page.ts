@@ -9,7 +9,7 @@ import type { Worker } from "../../core/worker.ts";
 import { everyWorker } from "../../storage/every-worker.ts";
 import type { Store } from "../../storage/store.ts";
 import { readHealth, type HealthCheck } from "../http/health-report.ts";
-import type { PoolsView } from "../pools/pool-view.ts";
+import type { PoolsView } from "../pools/pools-view.ts";
 import type { SchedulerView } from "../scheduling/scheduler-view.ts";
 import type { StartTimes } from "../start-times/start-times.ts";
 import { LabelLimit } from "./label-limit.ts";

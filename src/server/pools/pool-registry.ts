@@ -135,29 +135,20 @@ export class PoolRegistry implements PoolSource, Service {
   ): Promise<AppliedPool[]> {
     this.#assertValid(definitions, workerCount);
     const { store, clock } = this.#deps;
-    const applied = definitions.map((definition): AppliedPool => {
-      return { name: definition.name, change: this.#changeTo(definition) };
-    });
-    const named = new Set(definitions.map(({ name }) => name));
-    const pruned = prune
-      ? this.all().filter((pool) => !pool.isFromSettings && !pool.isDeleting && !named.has(pool.name))
-      : [];
-    const changed = definitions.filter((_, index) => applied[index]?.change !== "unchanged");
-    const answer = [...applied, ...pruned.map(({ name }) => ({ name, change: "deleted" as const }))];
-    // Opened before anything is changed: a template that cannot be is refused by this.
-    const updatedAtMs = clock.nowMs();
+    const nowMs = clock.nowMs();
+    const changed = definitions.filter((definition) => this.#changeTo(definition) !== "unchanged");
+    const pruned = prune ? this.#othersThan(definitions) : [];
+    const answer = [
+      ...definitions.map((definition) => ({ name: definition.name, change: this.#changeTo(definition) })),
+      ...pruned.map((name) => ({ name, change: "deleted" as const })),
+    ];
+    // Before anything is changed: a template that cannot be opened is refused by this.
     const pools: Pool[] = [];
-    for (const definition of changed) {
-      const before = this.get(definition.name);
-      const pool = await this.#poolOf(definition, { updatedAtMs });
-      if (pool.provider instanceof DeferredProvider) await pool.provider.opened();
-      const isAlike = before?.templateKey === pool.templateKey;
-      pools.push(isAlike ? { ...pool, updatedAtMs: before?.updatedAtMs ?? updatedAtMs } : pool);
-    }
+    for (const definition of changed) pools.push(await this.#changedPool(definition, nowMs));
     if (dryRun) return answer;
-    if (changed.length > 0) await store.putPools(changed, updatedAtMs);
+    if (changed.length > 0) await store.putPools(changed, nowMs);
     for (const pool of pools) this.#set(pool);
-    if (pruned.length > 0) await this.#markDeleting(pruned.map(({ name }) => name));
+    if (pruned.length > 0) await this.#markDeleting(pruned);
     return answer;
   }
 
@@ -182,6 +173,22 @@ export class PoolRegistry implements PoolSource, Service {
     const before = this.get(definition.name);
     if (!before) return "created";
     return !before.isDeleting && isSamePool(before.definition, definition) ? "unchanged" : "updated";
+  }
+
+  /** Names of the other pools that people have applied. */
+  #othersThan(definitions: readonly PoolDefinition[]): string[] {
+    const named = new Set(definitions.map(({ name }) => name));
+    return this.all()
+      .filter((pool) => !pool.isFromSettings && !pool.isDeleting && !named.has(pool.name))
+      .map(({ name }) => name);
+  }
+
+  /** `updatedAtMs` stays where workers are made as before: older ones would be replaced. */
+  async #changedPool(definition: PoolDefinition, nowMs: number): Promise<Pool> {
+    const before = this.get(definition.name);
+    const pool = await this.#poolOf(definition, { updatedAtMs: nowMs });
+    if (pool.provider instanceof DeferredProvider) await pool.provider.opened();
+    return before?.templateKey === pool.templateKey ? { ...pool, updatedAtMs: before.updatedAtMs } : pool;
   }
 
   async #markDeleting(names: readonly string[]): Promise<void> {
