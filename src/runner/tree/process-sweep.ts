@@ -12,6 +12,7 @@
  */
 
 import type { Clock } from "../../base/clock.ts";
+import { systemErrorCode } from "../../base/errors.ts";
 import {
   currentTick,
   describeProcesses,
@@ -116,14 +117,16 @@ class SweptTree implements ProcessTree {
 
   /** Stopped first, nothing forks away from the list. */
   async killRound(): Promise<number[]> {
+    // Whom the signal to the groups ends is gone before it can be counted.
+    const met = this.#ownGroups().some(isGroup) ? this.members() : [];
     // First, so that "nobody is there" is true: a list of processes may lack one that has just begun.
     this.#signalGroups("SIGKILL");
-    if (this.#look().length === 0) return [];
+    if (this.#look().length === 0) return met;
     await this.#stopAll(KILL_STOP_WAIT_MS);
     const pids = this.members();
     for (const pid of pids) sendSignal(pid, "SIGKILL");
     this.#signalGroups("SIGKILL");
-    return pids;
+    return [...met, ...pids];
   }
 
   usage(): TreeUsage {
@@ -156,12 +159,16 @@ class SweptTree implements ProcessTree {
 
   /** The kernel signals a whole group at once: nothing in it forks away from that. */
   #signalGroups(name: NodeJS.Signals): void {
-    for (const group of new Set([...this.#groups, ...this.#sessions])) {
+    for (const group of this.#ownGroups()) sendSignal(-group, name);
+  }
+
+  #ownGroups(): number[] {
+    return [...new Set([...this.#groups, ...this.#sessions])].filter((group) => {
       const leader = readProcess(group);
       const isStranger = leader !== null && leader.session === ownSession;
       const isReused = leader !== null && this.#strangers.get(group) === leader.startTick;
-      if (!isStranger && !isReused) sendSignal(-group, name);
-    }
+      return !isStranger && !isReused;
+    });
   }
 
   #look(): ListedProcess[] {
@@ -192,6 +199,16 @@ const ownSession = readProcess(process.pid)?.session;
 
 function starts(processes: readonly ListedProcess[]): Map<number, number> {
   return new Map(processes.map(({ pid, stat }) => [pid, stat.startTick]));
+}
+
+/** False if nobody is in it; a look at all processes is then not needed. */
+function isGroup(group: number): boolean {
+  try {
+    process.kill(-group, 0);
+    return true;
+  } catch (error) {
+    return systemErrorCode(error) === "EPERM";
+  }
 }
 
 /** Stopped by a signal or by a tracer. */

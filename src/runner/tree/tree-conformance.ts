@@ -81,6 +81,13 @@ function testMode(mode: CgroupMode): void {
     assert.ok(hello.capabilities.includes(`cgroup_${mode}`), String(hello.capabilities));
   });
 
+  test("what dies at the first signal is counted as well", async () => {
+    for (let round = 0; round < 10; round += 1) {
+      const { usage } = await agent.finish(bash("sleep 60 & sleep 60 &"));
+      assert.equal(usage.leftoverProcesses, 2, `round ${round}`);
+    }
+  });
+
   test("what outlives the command is killed and counted before the result, and holds up nothing", async () => {
     const end = await agent.finish(bash(`${FUGITIVE}echo end`));
     assert.equal(end.state, "succeeded");
