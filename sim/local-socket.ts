@@ -1,6 +1,6 @@
 /** The Unix socket between agent and runner: in order, fast, and gone with either process. */
 
-import type { AgentToRunner, RunnerToAgent } from "../src/protocol/runner-link.ts";
+import type { AgentToRunner, RunnerToAgent } from "../src/core/runner-link.ts";
 import type { SimProcess } from "./sim-process.ts";
 
 const LATENCY_MS = 0.2;

@@ -13,27 +13,20 @@ import {
   mayLeave,
   newAgentSession,
   nextLogRange,
-  onAttemptAccepted,
-  onAttemptPhase,
-  onAttemptProgress,
-  onAttemptResult,
-  onAttemptStarted,
-  onControlDone,
   onDrainWanted,
   onHeartbeatDue,
-  onLogGrown,
   onLogSent,
   onLogUnreadable,
-  onRunnerHello,
+  onRunnerMessage,
   onServerMessage,
   onStreamClosed,
   type AgentAction,
 } from "../src/core/agent-session.ts";
 import { HEARTBEAT_INTERVAL_MS } from "../src/core/lease.ts";
 import { PROTOCOL_VERSION, type WorkerMessage } from "../src/core/link.ts";
+import type { AgentToRunner, RunnerToAgent } from "../src/core/runner-link.ts";
 import type { WorkerInfo } from "../src/core/worker.ts";
 import { workerInfoToWire } from "../src/protocol/convert-worker.ts";
-import type { AgentToRunner, RunnerToAgent } from "../src/protocol/runner-link.ts";
 import type { SocketEnd } from "./local-socket.ts";
 import type { SimMachine } from "./sim-machine.ts";
 import { SimProcess } from "./sim-process.ts";
@@ -199,43 +192,10 @@ export class SimAgent {
   }
 
   #onRunnerMessage(message: RunnerToAgent): void {
-    const session = this.#session;
-    switch (message.type) {
-      case "hello":
-        this.#hasGreeted = true;
-        this.#perform(onRunnerHello(session, message));
-        this.#runnerIsReady();
-        break;
-      case "accepted":
-        this.#perform(onAttemptAccepted(session, message.attemptId));
-        break;
-      case "started":
-        this.#perform(onAttemptStarted(session, message));
-        break;
-      case "phase":
-        onAttemptPhase(session, message);
-        break;
-      case "progress":
-        this.#perform(onAttemptProgress(session, message));
-        break;
-      case "log":
-        onLogGrown(session, message);
-        this.#link?.wake();
-        break;
-      case "result":
-        this.#perform(onAttemptResult(session, message));
-        this.#link?.wake();
-        break;
-      case "control_ack":
-        this.#perform(onControlDone(session, message));
-        break;
-      case "usage":
-        session.usage = message.usage;
-        break;
-      case "broken":
-        this.#perform(onDrainWanted(session, this.#machine.host.bootMs));
-        break;
-    }
+    if (message.type === "hello") this.#hasGreeted = true;
+    this.#perform(onRunnerMessage(this.#session, message, this.#machine.host.bootMs));
+    if (message.type === "hello") this.#runnerIsReady();
+    if (message.type === "log" || message.type === "result") this.#link?.wake();
   }
 
   #perform(actions: readonly AgentAction[]): void {

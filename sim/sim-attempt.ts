@@ -6,8 +6,8 @@
 import type { Clock } from "../src/base/clock.ts";
 import type { AttemptResult, Progress } from "../src/core/job.ts";
 import { attemptLeaseMs, workerGivesUpAtMs } from "../src/core/lease.ts";
+import type { AgentToRunner, RunnerAttempt, RunnerToAgent } from "../src/core/runner-link.ts";
 import type { AttemptPhase, ControlAction } from "../src/core/worker.ts";
-import type { AgentToRunner, RunnerAttempt, RunnerToAgent } from "../src/protocol/runner-link.ts";
 import { makeResult, type Ending } from "../src/runner/attempt-result.ts";
 import { PausableTimer } from "../src/runner/pausable-timer.ts";
 import type { SequenceEnd } from "../src/runner/step-sequence.ts";

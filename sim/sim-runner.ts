@@ -1,6 +1,6 @@
 /** The model of the runner process: what src/runner/runner.ts keeps and promises. */
 
-import type { AgentToRunner, RunnerToAgent } from "../src/protocol/runner-link.ts";
+import type { AgentToRunner, RunnerToAgent } from "../src/core/runner-link.ts";
 import { UNKILLABLE_AFTER_MS } from "../src/runner/tree/process-tree.ts";
 import { parseScript } from "./job-script.ts";
 import { localSocket, type LocalSocket, type SocketEnd } from "./local-socket.ts";

@@ -16,26 +16,19 @@ import {
   mayLeave,
   newAgentSession,
   nextLogRange,
-  onAttemptAccepted,
-  onAttemptPhase,
-  onAttemptProgress,
-  onAttemptResult,
-  onAttemptStarted,
-  onControlDone,
   onDrainWanted,
   onHeartbeatDue,
-  onLogGrown,
   onLogSent,
   onLogUnreadable,
-  onRunnerHello,
+  onRunnerMessage,
   onServerMessage,
   onStreamClosed,
   type AgentAction,
 } from "../core/agent-session.ts";
 import { HEARTBEAT_INTERVAL_MS } from "../core/lease.ts";
 import type { WorkerMessage } from "../core/link.ts";
+import type { RunnerToAgent } from "../core/runner-link.ts";
 import type { WorkerInfo } from "../core/worker.ts";
-import type { RunnerToAgent } from "../protocol/runner-link.ts";
 import { Drain } from "./drain.ts";
 import { forgetSession, NEW_TOKEN_HINT, openSession, type RegistrationOptions } from "./registration.ts";
 import { RunnerClient } from "./runner-client.ts";
@@ -232,42 +225,11 @@ export class Agent implements Service {
   }
 
   #onRunnerMessage(message: RunnerToAgent): void {
-    const session = this.#session;
-    switch (message.type) {
-      case "hello":
-        this.#perform(onRunnerHello(session, message));
-        this.#runnerIsReady(message.capabilities);
-        break;
-      case "accepted":
-        this.#perform(onAttemptAccepted(session, message.attemptId));
-        break;
-      case "started":
-        this.#perform(onAttemptStarted(session, message));
-        break;
-      case "phase":
-        onAttemptPhase(session, message);
-        break;
-      case "progress":
-        this.#perform(onAttemptProgress(session, message));
-        break;
-      case "log":
-        onLogGrown(session, message);
-        this.#link?.wake();
-        break;
-      case "result":
-        this.#perform(onAttemptResult(session, message));
-        this.#link?.wake();
-        break;
-      case "control_ack":
-        this.#perform(onControlDone(session, message));
-        break;
-      case "usage":
-        session.usage = message.usage;
-        break;
-      case "broken":
-        this.#options.log.error({ reason: message.message }, "this worker takes no more jobs");
-        this.#perform(onDrainWanted(session, this.#bootNowMs()));
-        break;
+    this.#perform(onRunnerMessage(this.#session, message, this.#bootNowMs()));
+    if (message.type === "hello") this.#runnerIsReady(message.capabilities);
+    if (message.type === "log" || message.type === "result") this.#link?.wake();
+    if (message.type === "broken") {
+      this.#options.log.error({ reason: message.message }, "this worker takes no more jobs");
     }
   }
 

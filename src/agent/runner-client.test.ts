@@ -9,7 +9,7 @@ import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
 import { silentLogger } from "../base/log.ts";
 import { isProcessAlive, signalProcess, type ProcessIdentity } from "../base/process-identity.ts";
-import type { RunnerToAgent } from "../protocol/runner-link.ts";
+import type { RunnerToAgent } from "../core/runner-link.ts";
 import { runnerSocketPath } from "../protocol/spool-layout.ts";
 import { RunnerClient } from "./runner-client.ts";
 

@@ -14,7 +14,8 @@ import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { identifyProcess, signalProcess, type ProcessIdentity } from "../base/process-identity.ts";
 import type { Service } from "../base/service.ts";
-import { LineSplitter, type AgentToRunner, type RunnerToAgent } from "../protocol/runner-link.ts";
+import type { AgentToRunner, RunnerToAgent } from "../core/runner-link.ts";
+import { LineSplitter } from "../protocol/line-splitter.ts";
 import { runnerSocketPath } from "../protocol/spool-layout.ts";
 
 export interface RunnerClientOptions {

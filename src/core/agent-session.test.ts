@@ -6,20 +6,17 @@ import {
   newAgentSession,
   onDrainWanted,
   nextLogRange,
-  onAttemptResult,
-  onAttemptStarted,
   onHeartbeatDue,
-  onLogGrown,
   onLogSent,
   onLogUnreadable,
-  onRunnerHello,
+  onRunnerMessage,
   onServerMessage,
   onStreamClosed,
   type AgentAction,
   type AgentSession,
 } from "./agent-session.ts";
 import { MAX_LOG_BATCH_BYTES, type ServerMessage } from "./link.ts";
-import { sampleDefinition, sampleResult, sampleWorker } from "./session-fixtures.ts";
+import { runnerHello, sampleDefinition, sampleResult, sampleWorker } from "./session-fixtures.ts";
 
 const welcome: ServerMessage = {
   type: "welcome",
@@ -61,8 +58,8 @@ describe("the agent's half of the session", () => {
 
   test("says everything again after a reconnect, from the acknowledged place of the log", () => {
     const session = setup("a");
-    onAttemptStarted(session, { attemptId: "a", startedAtMs: 5 });
-    onLogGrown(session, { attemptId: "a", logEnd: 900 });
+    onRunnerMessage(session, { type: "started", attemptId: "a", startedAtMs: 5 }, 0);
+    onRunnerMessage(session, { type: "log", attemptId: "a", logEnd: 900 }, 0);
     onLogSent(session, { attemptId: "a", logSent: 900 });
     onStreamClosed(session);
     const actions = onServerMessage(
@@ -87,12 +84,12 @@ describe("the agent's half of the session", () => {
     assert.deepEqual(onServerMessage(session, { ...welcome, attempts }, 0).filter(isAck), [acked]);
     onStreamClosed(session);
     const held = [...session.attempts.values()];
-    assert.deepEqual(onRunnerHello(session, { runnerId: "r-1", attempts: held }).filter(isAck), [acked]);
+    assert.deepEqual(onRunnerMessage(session, runnerHello("r-1", held), 0).filter(isAck), [acked]);
   });
 
   test("sends a result again until it is acknowledged, and then forgets the attempt", () => {
     const session = setup("a");
-    const first = onAttemptResult(session, { attemptId: "a", result: sampleResult() });
+    const first = onRunnerMessage(session, { type: "result", attemptId: "a", result: sampleResult() }, 0);
     assert.deepEqual(toServer(first), ["result"]);
     onStreamClosed(session);
     const again = onServerMessage(
@@ -131,8 +128,8 @@ describe("the agent's half of the session", () => {
   test("keeps quiet while offline", () => {
     const session = setup("a");
     onStreamClosed(session);
-    onLogGrown(session, { attemptId: "a", logEnd: 10 });
-    assert.deepEqual(onAttemptStarted(session, { attemptId: "a", startedAtMs: 1 }), []);
+    onRunnerMessage(session, { type: "log", attemptId: "a", logEnd: 10 }, 0);
+    assert.deepEqual(onRunnerMessage(session, { type: "started", attemptId: "a", startedAtMs: 1 }, 0), []);
     assert.deepEqual(onHeartbeatDue(session, 0), []);
     assert.equal(nextLogRange(session, null), null);
   });
@@ -149,7 +146,7 @@ describe("the agent's half of the session", () => {
 
   test("stops sending log when the credit is used up, and goes on after an acknowledgement", () => {
     const session = setup("a");
-    onLogGrown(session, { attemptId: "a", logEnd: 1_000_000 });
+    onRunnerMessage(session, { type: "log", attemptId: "a", logEnd: 1_000_000 }, 0);
     let sent = 0;
     for (let range = nextLogRange(session, null); range; range = nextLogRange(session, null)) {
       assert.ok(range.maxBytes <= MAX_LOG_BATCH_BYTES);
@@ -164,7 +161,8 @@ describe("the agent's half of the session", () => {
 
   test("lets attempts take turns with their logs", () => {
     const session = setup("a", "b", "c");
-    for (const attemptId of ["a", "b", "c"]) onLogGrown(session, { attemptId, logEnd: 10_000 });
+    for (const attemptId of ["a", "b", "c"])
+      onRunnerMessage(session, { type: "log", attemptId, logEnd: 10_000 }, 0);
     const turns: string[] = [];
     let last: string | null = null;
     for (let turn = 0; turn < 6; turn += 1) {
@@ -176,11 +174,12 @@ describe("the agent's half of the session", () => {
 
   test("ends an attempt whose log cannot be read before it gives it up, and goes on with the others", () => {
     const session = setup("bad", "good");
-    for (const attemptId of ["bad", "good"]) onLogGrown(session, { attemptId, logEnd: 10 });
+    for (const attemptId of ["bad", "good"])
+      onRunnerMessage(session, { type: "log", attemptId, logEnd: 10 }, 0);
     assert.deepEqual(toRunner(onLogUnreadable(session, "bad")), ["control"]);
     assert.equal(nextLogRange(session, "good")?.attemptId, "good");
     assert.ok(session.attempts.has("bad"), "its processes may still run");
-    const end = onAttemptResult(session, { attemptId: "bad", result: sampleResult() });
+    const end = onRunnerMessage(session, { type: "result", attemptId: "bad", result: sampleResult() }, 0);
     assert.deepEqual([toServer(end), toRunner(end)], [[], ["forget"]]);
     assert.deepEqual([...session.attempts.keys()], ["good"]);
     assert.deepEqual(onLogUnreadable(session, "bad"), []);
@@ -188,17 +187,17 @@ describe("the agent's half of the session", () => {
 
   test("ends an attempt whose log cannot be read once more when the runner says what it holds", () => {
     const session = setup("bad");
-    onLogGrown(session, { attemptId: "bad", logEnd: 10 });
+    onRunnerMessage(session, { type: "log", attemptId: "bad", logEnd: 10 }, 0);
     onLogUnreadable(session, "bad");
     assert.equal(nextLogRange(session, null), null);
-    onRunnerHello(session, { runnerId: "r-1", attempts: [...session.attempts.values()] });
+    onRunnerMessage(session, runnerHello("r-1", [...session.attempts.values()]), 0);
     assert.equal(nextLogRange(session, null)?.attemptId, "bad");
     assert.deepEqual(toRunner(onLogUnreadable(session, "bad")), ["control"]);
   });
 
   test("gives up an attempt at once that has ended and whose log cannot be read", () => {
     const session = setup("bad");
-    onAttemptResult(session, { attemptId: "bad", result: sampleResult() });
+    onRunnerMessage(session, { type: "result", attemptId: "bad", result: sampleResult() }, 0);
     assert.deepEqual(toRunner(onLogUnreadable(session, "bad")), ["forget"]);
     assert.equal(session.attempts.size, 0);
   });
@@ -212,7 +211,7 @@ describe("the agent's half of the session", () => {
 
   test("takes the runner's list for the truth", () => {
     const session = setup("gone", "kept");
-    onLogGrown(session, { attemptId: "kept", logEnd: 50 });
+    onRunnerMessage(session, { type: "log", attemptId: "kept", logEnd: 50 }, 0);
     onLogSent(session, { attemptId: "kept", logSent: 50 });
     const held = {
       attemptId: "kept",
@@ -222,7 +221,7 @@ describe("the agent's half of the session", () => {
       result: null,
       logEnd: 70,
     };
-    const actions = onRunnerHello(session, { runnerId: "r-1", attempts: [held] });
+    const actions = onRunnerMessage(session, runnerHello("r-1", [held]), 0);
     assert.deepEqual(toServer(actions), ["accepted", "started"]);
     assert.deepEqual(actions[0], { to: "runner", message: { type: "forget", attemptId: "gone" } });
     assert.deepEqual([...session.attempts.keys()], ["kept"]);
@@ -231,7 +230,7 @@ describe("the agent's half of the session", () => {
 
   test("does not begin again what died with its runner, and says that it came", () => {
     const session = setup("a-1");
-    onRunnerHello(session, { runnerId: "r-2", attempts: [] });
+    onRunnerMessage(session, runnerHello("r-2", []), 0);
     const actions = onServerMessage(session, runJob("a-1"), 5);
     assert.deepEqual(actions, [{ to: "server", message: { type: "accepted", attemptId: "a-1" } }]);
     assert.equal(session.attempts.size, 0);
@@ -277,7 +276,7 @@ describe("the agent's half of the session", () => {
 
   test("lists what it holds in hello and heartbeat", () => {
     const session = setup("a");
-    onLogGrown(session, { attemptId: "a", logEnd: 7 });
+    onRunnerMessage(session, { type: "log", attemptId: "a", logEnd: 7 }, 0);
     const held = [{ attemptId: "a", phase: "accepted", logEnd: 7 }];
     assert.deepEqual(helloMessage(session, sampleWorker, 0), {
       type: "hello",

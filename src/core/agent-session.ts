@@ -19,7 +19,8 @@ import {
   type ServerMessage,
   type WorkerMessage,
 } from "./link.ts";
-import type { AttemptPhase, ControlAction, WorkerInfo, WorkerUsage } from "./worker.ts";
+import type { AgentToRunner, RunnerAttempt, RunnerToAgent } from "./runner-link.ts";
+import type { AttemptPhase, WorkerInfo, WorkerUsage } from "./worker.ts";
 
 /** An attempt as the agent sees it. */
 export interface AgentAttempt {
@@ -64,22 +65,7 @@ const MAX_GONE = 2_000;
 /** What the agent shall do. Messages to the server go out before any log. */
 export type AgentAction =
   | { to: "server"; message: WorkerMessage }
-  | {
-      to: "runner";
-      message:
-        | {
-            type: "run";
-            attemptId: string;
-            jobId: string;
-            attemptNumber: number;
-            definition: JobDefinition;
-            leaseFromMs: number;
-          }
-        | { type: "control"; attemptId: string; action: ControlAction }
-        | { type: "log_acked"; attemptId: string; logAcked: number }
-        | { type: "forget"; attemptId: string }
-        | { type: "lease_renewed"; leaseFromMs: number };
-    }
+  | { to: "runner"; message: Exclude<AgentToRunner, { type: "shutdown" }> }
   /** The server asked to leave this connection: connect again at once. */
   | { to: "link"; type: "reconnect"; reason: string };
 
@@ -295,13 +281,41 @@ function onHeartbeatAck(session: AgentSession, sequence: number): AgentAction[] 
 
 // ── From the runner ────────────────────────────────────────────────────────────────────────────
 
+export function onRunnerMessage(session: AgentSession, message: RunnerToAgent, nowMs: number): AgentAction[] {
+  switch (message.type) {
+    case "hello":
+      return onRunnerHello(session, message);
+    case "accepted":
+      return session.attempts.has(message.attemptId) ? say(session, message) : [];
+    case "started":
+      return onAttemptStarted(session, message);
+    case "phase":
+      onAttemptPhase(session, message);
+      return [];
+    case "progress":
+      return onAttemptProgress(session, message);
+    case "log":
+      onLogGrown(session, message);
+      return [];
+    case "result":
+      return onAttemptResult(session, message);
+    case "control_ack":
+      return session.attempts.has(message.attemptId) ? say(session, message) : [];
+    case "usage":
+      session.usage = message.usage;
+      return [];
+    case "broken":
+      return onDrainWanted(session, nowMs);
+  }
+}
+
 /**
  * The runner's own list is the truth: it replaces what the agent believed. What it does not hold is
  * gone from the next heartbeat, by which the server learns of it.
  */
-export function onRunnerHello(
+function onRunnerHello(
   session: AgentSession,
-  hello: { runnerId: string; attempts: readonly Omit<AgentAttempt, "logSent" | "logAcked">[] },
+  hello: { runnerId: string; attempts: readonly RunnerAttempt[] },
 ): AgentAction[] {
   session.runnerOnline = true;
   // What the same runner does not hold never reached it, and may be sent again.
@@ -337,11 +351,7 @@ function noteGone({ gone }: AgentSession, attemptId: string): void {
   if (gone.size > MAX_GONE && oldest !== undefined) gone.delete(oldest);
 }
 
-export function onAttemptAccepted(session: AgentSession, attemptId: string): AgentAction[] {
-  return session.attempts.has(attemptId) ? say(session, { type: "accepted", attemptId }) : [];
-}
-
-export function onAttemptStarted(
+function onAttemptStarted(
   session: AgentSession,
   started: { attemptId: string; startedAtMs: number },
 ): AgentAction[] {
@@ -352,15 +362,12 @@ export function onAttemptStarted(
   return say(session, { type: "started", ...started });
 }
 
-export function onAttemptPhase(
-  session: AgentSession,
-  change: { attemptId: string; phase: AttemptPhase },
-): void {
+function onAttemptPhase(session: AgentSession, change: { attemptId: string; phase: AttemptPhase }): void {
   const attempt = session.attempts.get(change.attemptId);
   if (attempt && attempt.phase !== "finished") attempt.phase = change.phase;
 }
 
-export function onAttemptProgress(
+function onAttemptProgress(
   session: AgentSession,
   update: { attemptId: string; progress: Progress },
 ): AgentAction[] {
@@ -370,12 +377,12 @@ export function onAttemptProgress(
   return say(session, { type: "progress", ...update });
 }
 
-export function onLogGrown(session: AgentSession, grown: { attemptId: string; logEnd: number }): void {
+function onLogGrown(session: AgentSession, grown: { attemptId: string; logEnd: number }): void {
   const attempt = session.attempts.get(grown.attemptId);
   if (attempt) attempt.logEnd = Math.max(attempt.logEnd, grown.logEnd);
 }
 
-export function onAttemptResult(
+function onAttemptResult(
   session: AgentSession,
   end: { attemptId: string; result: AttemptResult },
 ): AgentAction[] {
@@ -386,13 +393,6 @@ export function onAttemptResult(
   attempt.logEnd = Math.max(attempt.logEnd, end.result.logEnd);
   if (session.unreadable.has(end.attemptId)) return forget(session, end.attemptId);
   return say(session, { type: "result", ...end });
-}
-
-export function onControlDone(
-  session: AgentSession,
-  done: { attemptId: string; action: ControlAction; error: string },
-): AgentAction[] {
-  return session.attempts.has(done.attemptId) ? say(session, { type: "control_ack", ...done }) : [];
 }
 
 /** While offline nothing is said: the welcome of the next stream says it all again. */

@@ -2,6 +2,7 @@
 
 import { definitionWith, type AttemptResult, type Job, type JobDefinition } from "./job.ts";
 import { newJob } from "./new-job.ts";
+import type { RunnerAttempt, RunnerToAgent } from "./runner-link.ts";
 import type { WorkerInfo } from "./worker.ts";
 
 export const sampleDefinition: JobDefinition = definitionWith({
@@ -51,4 +52,13 @@ export function sampleJob(changes: Partial<Job> = {}): Job {
     version: 2,
     ...changes,
   };
+}
+
+/** What a runner says that holds these. */
+export function runnerHello(
+  runnerId: string,
+  attempts: readonly Omit<RunnerAttempt, "jobId">[],
+): Extract<RunnerToAgent, { type: "hello" }> {
+  const ofJob = attempts.map((attempt) => ({ ...attempt, jobId: "j-1" }));
+  return { type: "hello", runnerId, pid: 1, version: "", capabilities: [], attempts: ofJob };
 }

@@ -5,12 +5,8 @@ import {
   helloMessage,
   newAgentSession,
   nextLogRange,
-  onAttemptAccepted,
-  onAttemptResult,
-  onAttemptStarted,
-  onLogGrown,
   onLogSent,
-  onRunnerHello,
+  onRunnerMessage,
   onServerMessage,
   onStreamClosed,
   type AgentAction,
@@ -29,7 +25,7 @@ import {
   type ServerAction,
   type ServerSession,
 } from "./server-session.ts";
-import { sampleJob, sampleResult, sampleWorker } from "./session-fixtures.ts";
+import { runnerHello, sampleJob, sampleResult, sampleWorker } from "./session-fixtures.ts";
 
 const LOG_BYTES = 300_000;
 
@@ -68,19 +64,16 @@ class Pair {
     this.disconnect();
     Object.assign(this.agent, newAgentSession());
     if (this.#phase === "none" || this.#isForgotten) return;
-    onRunnerHello(this.agent, {
-      runnerId: "",
-      attempts: [
-        {
-          attemptId: "a-1",
-          phase: this.#phase === "finished" ? "finished" : "running",
-          startedAtMs: 5,
-          progress: null,
-          result: this.#phase === "finished" ? sampleResult({ logEnd: LOG_BYTES }) : null,
-          logEnd: this.#logEnd,
-        },
-      ],
-    });
+    const isFinished = this.#phase === "finished";
+    const held = {
+      attemptId: "a-1",
+      phase: isFinished ? ("finished" as const) : ("running" as const),
+      startedAtMs: 5,
+      progress: null,
+      result: isFinished ? sampleResult({ logEnd: LOG_BYTES }) : null,
+      logEnd: this.#logEnd,
+    };
+    onRunnerMessage(this.agent, runnerHello("", [held]), 0);
   }
 
   deliverToServer(): void {
@@ -108,15 +101,21 @@ class Pair {
   work(): void {
     if (this.#phase === "accepted") {
       this.#phase = "running";
-      this.#performAgent(onAttemptAccepted(this.agent, "a-1"));
-      this.#performAgent(onAttemptStarted(this.agent, { attemptId: "a-1", startedAtMs: 5 }));
+      this.#performAgent(onRunnerMessage(this.agent, { type: "accepted", attemptId: "a-1" }, 0));
+      this.#performAgent(
+        onRunnerMessage(this.agent, { type: "started", attemptId: "a-1", startedAtMs: 5 }, 0),
+      );
     } else if (this.#phase === "running" && this.#logEnd < LOG_BYTES) {
       this.#logEnd += 50_000;
-      onLogGrown(this.agent, { attemptId: "a-1", logEnd: this.#logEnd });
+      onRunnerMessage(this.agent, { type: "log", attemptId: "a-1", logEnd: this.#logEnd }, 0);
     } else if (this.#phase === "running") {
       this.#phase = "finished";
       this.#performAgent(
-        onAttemptResult(this.agent, { attemptId: "a-1", result: sampleResult({ logEnd: LOG_BYTES }) }),
+        onRunnerMessage(
+          this.agent,
+          { type: "result", attemptId: "a-1", result: sampleResult({ logEnd: LOG_BYTES }) },
+          0,
+        ),
       );
     }
   }

@@ -13,7 +13,8 @@ import type { Clock } from "../base/clock.ts";
 import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { Service } from "../base/service.ts";
-import { LineSplitter, type AgentToRunner, type RunnerToAgent } from "../protocol/runner-link.ts";
+import type { AgentToRunner, RunnerToAgent } from "../core/runner-link.ts";
+import { LineSplitter } from "../protocol/line-splitter.ts";
 
 /** Bytes that may wait for an agent that does not read; then it is cut off. */
 const MAX_UNSENT_BYTES = 64 * 1024 * 1024;

@@ -18,8 +18,8 @@ import type { Logger } from "../base/log.ts";
 import type { AttemptResult, Progress } from "../core/job.ts";
 import { attemptLeaseMs, workerGivesUpAtMs } from "../core/lease.ts";
 import { describeSize } from "../core/log-gap.ts";
+import type { AgentToRunner, RunnerAttempt, RunnerToAgent } from "../core/runner-link.ts";
 import type { AttemptPhase, ControlAction } from "../core/worker.ts";
-import type { AgentToRunner, RunnerAttempt, RunnerToAgent } from "../protocol/runner-link.ts";
 import { spoolDirectory } from "../protocol/spool-layout.ts";
 import { makeResult, sequenceEndOfError, type Ending } from "./attempt-result.ts";
 import {

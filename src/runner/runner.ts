@@ -16,7 +16,7 @@ import { identifyProcess } from "../base/process-identity.ts";
 import { sha256Hex, uuidV4, type Random } from "../base/random.ts";
 import { removeRunnerMark, writeRunnerMark } from "../base/runner-mark.ts";
 import type { Service } from "../base/service.ts";
-import type { AgentToRunner, RunnerToAgent } from "../protocol/runner-link.ts";
+import type { AgentToRunner, RunnerToAgent } from "../core/runner-link.ts";
 import { runnerSocketPath } from "../protocol/spool-layout.ts";
 import { AgentSocket } from "./agent-socket.ts";
 import { makeResult, sequenceEndOfError } from "./attempt-result.ts";

@@ -1,5 +1,5 @@
 /**
- * What agent and runner say to each other over the runner's Unix socket: one JSON object a line.
+ * What agent and runner say to each other, without its lines (protocol/line-splitter.ts).
  *
  * Log bytes do not pass here: the runner appends them to the spool (see `spool-layout.ts`), says
  * how long the log is, and the agent reads the files. The runner is the owner of every attempt; an
@@ -7,8 +7,8 @@
  * message is harmless when repeated.
  */
 
-import type { AttemptResult, JobDefinition, Progress } from "../core/job.ts";
-import type { AttemptPhase, ControlAction, WorkerUsage } from "../core/worker.ts";
+import type { AttemptResult, JobDefinition, Progress } from "./job.ts";
+import type { AttemptPhase, ControlAction, WorkerUsage } from "./worker.ts";
 
 /** An attempt as the runner holds it. */
 export interface RunnerAttempt {
@@ -63,32 +63,3 @@ export type RunnerToAgent =
   | { type: "usage"; usage: WorkerUsage }
   /** Processes cannot be ended, so this worker must get no more jobs. May come before the hello. */
   | { type: "broken"; message: string };
-
-/** A line may be as long as a job definition with a 1 MiB script. */
-export const MAX_LINE_BYTES = 64 * 1024 * 1024;
-
-/** Cuts a byte stream into lines; keeps the rest for the next call. */
-export class LineSplitter {
-  #pieces: Buffer[] = [];
-  #length = 0;
-
-  push(chunk: Buffer): string[] {
-    const lines: string[] = [];
-    let start = 0;
-    for (;;) {
-      const end = chunk.indexOf(10, start);
-      if (end < 0) break;
-      this.#pieces.push(chunk.subarray(start, end));
-      lines.push(Buffer.concat(this.#pieces).toString("utf8"));
-      this.#pieces = [];
-      this.#length = 0;
-      start = end + 1;
-    }
-    if (start < chunk.length) {
-      this.#pieces.push(chunk.subarray(start));
-      this.#length += chunk.length - start;
-      if (this.#length > MAX_LINE_BYTES) throw new Error("runner link: a line is too long");
-    }
-    return lines;
-  }
-}
