@@ -17,7 +17,7 @@ const program = { version: VERSION, workerProgram };
 const processCommands: ProcessCommand[] = [
   {
     name: "dev",
-    description: "Run server, database and a local worker in one command, until Ctrl-C",
+    description: "run server, database and a local worker in one command, until Ctrl-C",
     addOptions: (command) => addSettings(command, serverSettings),
     async run(options) {
       const { devMain } = await import("./server/main.ts");
@@ -26,7 +26,7 @@ const processCommands: ProcessCommand[] = [
   },
   {
     name: "server",
-    description: "Run the control plane",
+    description: "run the control plane",
     addOptions: (command) => addSettings(command, serverSettings),
     async run(options) {
       const { serverMain } = await import("./server/main.ts");
@@ -35,7 +35,7 @@ const processCommands: ProcessCommand[] = [
   },
   {
     name: "agent",
-    description: "Run a worker on this machine",
+    description: "run a worker on this machine",
     addOptions: addAgentOptions,
     async run(options, [action]) {
       const { agentCommand } = await import("./agent/main.ts");

@@ -2,6 +2,7 @@
 
 import { AppError } from "../base/errors.ts";
 import { fromConnectError } from "../protocol/errors.ts";
+import { asUnavailable } from "./no-server-there.ts";
 
 /** @throws AppError that begins with `attempted`; each field that the server refused is a problem. */
 export async function call<T>(attempted: string, run: () => Promise<T>): Promise<T> {
@@ -13,7 +14,7 @@ export async function call<T>(attempted: string, run: () => Promise<T>): Promise
 }
 
 export function explain(error: unknown, attempted: string): AppError {
-  const failure = withoutEcho(fromConnectError(error, attempted), attempted);
+  const failure = asUnavailable(withoutEcho(fromConnectError(error, attempted), attempted));
   if (failure.code !== "invalid_argument" || "problems" in failure.details) return failure;
   const why = failure.message.startsWith(`${attempted}: `)
     ? failure.message.slice(attempted.length + 2)

@@ -87,7 +87,11 @@ test("what cannot be understood is exit code 2 with a suggestion", async () => {
     [["run"], /run needs a job file or a command\nhint: hodei run FILE/],
     [["run", "--", ""], /there is no command after --/],
     [["run", "a.yaml", "--", "ls"], /a file or a command, not both/],
-    [["run", "/nonexistent.yaml"], /read job file: ENOENT/],
+    [["run", "/nonexistent.yaml"], /read job file \/nonexistent\.yaml: there is no such file/],
+    [["submit", "/"], /read job file \/: it is a directory\nhint: a command stands after two dashes: -- /],
+    [["run", "--name", "", "--", "ls"], /option --name: must not be empty/],
+    [["run", "--gpu", "half", "--", "ls"], /option --gpu: "half" is not a whole number from 0 to 1024/],
+    [["run", "--disk", "lots", "--", "ls"], /option --disk: "lots" is not an amount/],
     [["run", "--env", "1X=a", "--", "ls"], /"1X" is not the name of an environment variable/],
     [["run", "--env", "UNSET_HERE", "--", "ls"], /UNSET_HERE is not set here\nhint: give it a value/],
     [["run", "--timeout", "soon", "--", "ls"], /option --timeout: "soon" is not a duration/],
@@ -270,6 +274,12 @@ test("list shows a table for people and an array for programs, page by page", as
   assert.equal(lines.length, 4);
   assert.ok(lines[1]?.startsWith(`${ids[0]}  build`));
 
+  assert.equal(piped.stderr.text, "", "who asks for 3 knows that there may be more");
+  const some = await cli(["list", "--state", "failed,timed-out"], { url });
+  assert.equal(some.stdout.text.trimEnd().split("\n").length, 51);
+  assert.equal(some.stderr.text, "these are the newest 50; --all shows all\n");
+  assert.deepEqual(requests.at(-1)?.states, [JobState.FAILED, JobState.TIMED_OUT]);
+
   const terminal = await cli(["list", "-n", "3"], {
     url,
     isTty: { stdin: true, stdout: true, stderr: true },
@@ -320,7 +330,7 @@ test("get shows a job with attempts, steps, outputs and summary, or all of it as
   const text = (await cli(["get", "01980000"], { url })).stdout.text;
   for (const expected of [
     /state +failed/,
-    /result +exit code, exit code 7/,
+    /result +exit code 7\n/,
     /duration +2\.0 s/,
     /version=1\.0/,
     /# Done/,

@@ -22,7 +22,7 @@ import {
   serverFilePath,
   type ServerFile,
 } from "../base/data-directory.ts";
-import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
+import { AppError, systemErrorCode } from "../base/errors.ts";
 import { sharedAbortController } from "../base/shared-abort.ts";
 import { JobService } from "../protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogService } from "../protocol/gen/hodei/v1/logs_pb.ts";
@@ -32,6 +32,7 @@ import { ServerService } from "../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService } from "../protocol/gen/hodei/v1/workers_pb.ts";
 import { DURATION_EXAMPLES, parseDurationMs } from "../spec/quantities.ts";
 import type { CliEnvironment } from "./environment.ts";
+import { fileProblem } from "./file-problem.ts";
 import { invalidOption } from "./option-values.ts";
 
 /** Whether a command can do with a server of its own when none runs. */
@@ -163,7 +164,7 @@ async function readToken(file: string, environment: CliEnvironment): Promise<str
     const hint = isDenied
       ? "the server belongs to another user; ask for a token and set HODEI_API_TOKEN_FILE"
       : "";
-    throw new AppError(code, `read the API token: ${errorMessage(error)}`, {
+    throw new AppError(code, `read the API token of ${path}: ${fileProblem(error)}`, {
       cause: error,
       details: { hint },
     });

@@ -49,7 +49,7 @@ export async function* readPresentLog(
   follow: FollowContext,
 ): AsyncGenerator<ReadLogResponse> {
   const { jobId, attempt, streams, tailLines } = request;
-  const reconnect = new Reconnect(follow, { attempted: `read the log of job ${jobId}`, hint: "" });
+  const reconnect = new Reconnect(follow, { attempted: `read log of job ${jobId}`, hint: "" });
   const { connection, signal } = follow;
   const since = timeToWire(request.sinceMs);
   let place = { attempt, offset: 0n, tailLines };
@@ -87,7 +87,7 @@ export async function* followLog(
 ): AsyncGenerator<ReadLogResponse> {
   const { jobId, streams } = request;
   const reconnect = new Reconnect(follow, {
-    attempted: `read the log of job ${jobId}`,
+    attempted: `read log of job ${jobId}`,
     hint: `the job goes on without this command; see it with: hodei logs --follow ${jobId}`,
   });
   const { connection, signal } = follow;

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import type { Command } from "commander";
-import { AppError, errorMessage } from "../base/errors.ts";
+import { AppError } from "../base/errors.ts";
 import {
   LOG_QUOTA_POLICIES,
   WORKER_LOST_POLICIES,
@@ -16,6 +16,7 @@ import type { ParsedJob } from "../spec/job-file.ts";
 import { CPU_EXAMPLES, SIZE_EXAMPLES, parseCpuMillis, parseSizeBytes } from "../spec/quantities.ts";
 import type { CommandCall } from "./command.ts";
 import type { CliEnvironment } from "./environment.ts";
+import { fileProblem } from "./file-problem.ts";
 import {
   checkQueueName,
   choiceOption,
@@ -51,7 +52,9 @@ export function addJobOptions(command: Command): void {
     .option("--priority <number>", "higher goes first; 0 is normal")
     .option("--retries <number>", "new attempts after a failure of the job itself")
     .option("--cpu <amount>", "CPU cores that the job needs, such as 1.5 or 500m")
-    .option("--memory <size>", "memory that the job needs, such as 512Mi");
+    .option("--memory <size>", "memory that the job needs, such as 512Mi")
+    .option("--disk <size>", "disk space that the job needs, such as 10Gi")
+    .option("--gpu <number>", "whole GPUs that the job needs");
   addPlacementOptions(command);
 }
 
@@ -79,9 +82,9 @@ async function readFromDisk(path: string): Promise<Uint8Array> {
   try {
     return await readFile(path);
   } catch (error) {
-    throw new AppError("invalid_argument", `read job file: ${errorMessage(error)}`, {
+    throw new AppError("invalid_argument", `read job file ${path}: ${fileProblem(error)}`, {
       cause: error,
-      details: { hint: "to run a command, put it after two dashes: hodei run -- COMMAND" },
+      details: { hint: "a command stands after two dashes: -- COMMAND ARGUMENTS…" },
     });
   }
 }
@@ -104,7 +107,7 @@ export function commandJob(argv: readonly string[]): ParsedJob {
   const [cmd, ...args] = argv;
   if (cmd === undefined || cmd === "") {
     throw new AppError("invalid_argument", "there is no command after --", {
-      details: { hint: "hodei run -- COMMAND ARGUMENTS…" },
+      details: { hint: "give the command and its arguments after the two dashes" },
     });
   }
   const name =
@@ -126,7 +129,7 @@ export function applyJobOptions(
   const workingDirectory = textOption(options, "workingDirectory");
   return {
     ...definition,
-    name: textOption(options, "name") ?? definition.name,
+    name: nameOption(options) ?? definition.name,
     env: { ...definition.env, ...envOption(options, environment) },
     workingDirectory:
       workingDirectory === undefined
@@ -148,6 +151,12 @@ export function applyJobOptions(
     },
     resources: { ...definition.resources, ...resourceOptions(options) },
   };
+}
+
+function nameOption(options: Record<string, unknown>): string | undefined {
+  const name = textOption(options, "name");
+  if (name === "") throw invalidOption("--name", "must not be empty");
+  return name;
 }
 
 /** An empty one is the default queue, as from an unset variable of a script. */
@@ -190,6 +199,8 @@ function policyOptions(definition: JobDefinition, options: Record<string, unknow
 function resourceOptions(options: Record<string, unknown>): Partial<Resources> {
   const cpu = textOption(options, "cpu");
   const memoryBytes = sizeOption(options, "memory", "--memory");
+  const diskBytes = sizeOption(options, "disk", "--disk");
+  const gpu = wholeNumberOption(options, "gpu", { option: "--gpu", min: 0, max: 1024 });
   return {
     ...(cpu === undefined
       ? {}
@@ -201,6 +212,8 @@ function resourceOptions(options: Record<string, unknown>): Partial<Resources> {
           }),
         }),
     ...(memoryBytes === undefined ? {} : { memoryBytes }),
+    ...(diskBytes === undefined ? {} : { diskBytes }),
+    ...(gpu === undefined ? {} : { gpu }),
   };
 }
 

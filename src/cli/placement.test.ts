@@ -44,6 +44,7 @@ test("the options of a placement reach the job", async (t) => {
     ["--concurrency-key", "deploy"],
     ["--concurrency-limit", "2"],
     ["--preemptible", "--accept-unplaceable"],
+    ["--cpu", "500m", "--memory", "1Gi", "--disk", "2Gi", "--gpu", "1"],
   ].flat();
   const run = await cli(["run", "--detach", ...options, "--", "true"], { url });
   assert.equal(run.exitCode, 0, run.stderr.text);
@@ -57,6 +58,8 @@ test("the options of a placement reach the job", async (t) => {
     { key: "gpu", operator: "equal", value: "a100", effect: "NoExecute" },
     { key: "", operator: "exists", value: "", effect: null },
   ]);
+  const resources = { cpuMillis: 500, memoryBytes: 2 ** 30, diskBytes: 2 ** 31, gpu: 1 };
+  assert.deepEqual(definition.resources, resources);
   assert.deepEqual(definition.capabilities, ["pause"]);
   assert.deepEqual(definition.preferences, [
     { weight: 50, workerLabels: [{ key: "zone", operator: "in", values: ["a"] }], jobLabels: {} },

@@ -6,12 +6,13 @@
  */
 
 import { Backoff } from "../base/backoff.ts";
-import { AppError, systemErrorCode } from "../base/errors.ts";
+import { AppError } from "../base/errors.ts";
 import { formatDurationMs } from "../base/quantities.ts";
 import { sharedAbortController } from "../base/shared-abort.ts";
 import { explain } from "./call.ts";
 import type { CommandContext } from "./command.ts";
 import type { Connection } from "./connection.ts";
+import { isNoServerThere } from "./no-server-there.ts";
 import type { Spinner } from "./spinner.ts";
 
 export interface FollowContext {
@@ -134,7 +135,7 @@ export class Reconnect {
         ? new AppError("unavailable", `${this.#attempted}: the server ended the stream`)
         : explain(error, this.#attempted);
     if (failure.code !== "unavailable" || connection.isEmbedded || connection.closed.aborted) throw failure;
-    if (!connection.hasAnswered() && isNotThere(failure)) throw failure;
+    if (!connection.hasAnswered() && isNoServerThere(failure)) throw failure;
     this.#goneSinceMs ??= clock.monotonicMs();
     if (clock.monotonicMs() - this.#goneSinceMs >= connection.reconnectTimeoutMs)
       throw this.#givenUp(failure);
@@ -154,17 +155,4 @@ export class Reconnect {
       ...hint,
     });
   }
-}
-
-const NOT_THERE = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "ETIMEDOUT"];
-
-/** Nothing has reached a server: there is none at this address. */
-function isNotThere(failure: unknown): boolean {
-  let current: unknown = failure;
-  while (current instanceof Error) {
-    const code = systemErrorCode(current);
-    if (code !== null && NOT_THERE.includes(code)) return true;
-    current = current.cause;
-  }
-  return false;
 }

@@ -80,6 +80,29 @@ test("explain says the reason first, then what is in the way at each worker and 
   assert.equal(view.pools[0]?.arriving, 1);
 });
 
+test("explain of a job that does not wait says so, and what was decided on it", async (t) => {
+  const decision = {
+    ...waiting.decision,
+    kind: DecisionKind.ASSIGNED,
+    workerId: WORKER_ID,
+    reason: "it fits",
+  };
+  const url = await setup(t, {
+    scheduler: {
+      getSchedulingDecision: () => ({
+        ...waiting,
+        state: JobState.TIMED_OUT,
+        decision,
+        workers: [],
+        pools: [],
+      }),
+    },
+  });
+  const run = await cli(["explain", JOB_ID], { url });
+  assert.match(run.stdout.text, /^it does not wait: it is timed out\n\njob /);
+  assert.match(run.stdout.text, new RegExp(`\\ndecision assigned, worker ${WORKER_ID}\nwhy +it fits\n`));
+});
+
 test("explain shows the places that come closest, and all of them when asked", async (t) => {
   const workers = Array.from({ length: 25 }, (_, index) => ({ workerId: WORKER_ID, name: `w-${index}` }));
   const url = await setup(t, {

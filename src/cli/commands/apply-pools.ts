@@ -2,7 +2,7 @@
 
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { AppError, errorMessage } from "../../base/errors.ts";
+import { AppError } from "../../base/errors.ts";
 import type { AppliedPool } from "../../core/pool-view.ts";
 import type { PoolDefinition } from "../../core/pool.ts";
 import { appliedPoolFromWire, poolDefinitionToWire } from "../../protocol/convert-pool.ts";
@@ -10,6 +10,7 @@ import { call } from "../call.ts";
 import type { CliCommand, Colors } from "../command.ts";
 import type { CliEnvironment } from "../environment.ts";
 import { EXIT } from "../exit-codes.ts";
+import { fileProblem } from "../file-problem.ts";
 import { readAll } from "../job-options.ts";
 import { toJsonText } from "../json-views.ts";
 import { flagOption, jsonOutput, textOption } from "../option-values.ts";
@@ -67,7 +68,7 @@ async function readFromDisk(path: string): Promise<Uint8Array> {
   try {
     return await readFile(path);
   } catch (error) {
-    throw new AppError("invalid_argument", `read pool file: ${errorMessage(error)}`, { cause: error });
+    throw new AppError("invalid_argument", `read pool file ${path}: ${fileProblem(error)}`, { cause: error });
   }
 }
 

@@ -131,6 +131,7 @@ function headText(explanation: Explanation, { colors, environment }: CommandCont
     ["job", `${explanation.name} ${dim(explanation.jobId)}`],
     ["state", colorState(state, colors.stdout)],
     ["decision", decision ? kindText(decision, colors.stdout) : ""],
+    ["why", state === "pending" ? "" : (decision?.reason ?? "")],
     ["queue", queueText(explanation)],
     // What holds the whole queue is often the reason itself.
     ["held by", explanation.heldBy === decision?.reason ? "" : explanation.heldBy],
@@ -139,7 +140,11 @@ function headText(explanation: Explanation, { colors, environment }: CommandCont
   const shown = lines
     .filter(([, value]) => value !== "")
     .map(([name, value]) => `${dim(name.padEnd(8))} ${printable(value)}\n`);
-  return `${printable(decision?.reason || "nothing was decided on this job yet")}\n\n${shown.join("")}`;
+  const why =
+    state === "pending"
+      ? decision?.reason || "nothing was decided on this job yet"
+      : `it does not wait: it is ${state.replaceAll("_", " ")}`;
+  return `${printable(why)}\n\n${shown.join("")}`;
 }
 
 function kindText({ kind, workerId, pool }: SchedulingDecision, colors: Colors): string {

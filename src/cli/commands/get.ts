@@ -58,12 +58,11 @@ function describeJob(job: JobView, seen: Seen): string {
   const { colors, nowMs } = seen;
   const { definition } = job;
   const ranMs = ranForMs(job, nowMs);
-  const outcome = [job.cause?.replaceAll("_", " "), exitText(job), job.message].filter(Boolean).join(", ");
   const lines: [string, string][] = [
     ["id", job.id],
     ["name", definition.name],
     ["state", colorState(job.state, colors)],
-    [isFinal(job.state) ? "result" : "reason", outcome],
+    [isFinal(job.state) ? "result" : "reason", outcomeText(job)],
     ["lease", job.state === "unreachable" ? leaseText(job, seen) : ""],
     ["wanted", wantedText(job)],
     ["progress", job.progress ? `${Math.round(job.progress.percent)} % ${job.progress.message}` : ""],
@@ -85,6 +84,15 @@ function describeJob(job: JobView, seen: Seen): string {
     .filter(([, value]) => value !== "")
     .map(([name, value]) => `${colors.dim(name.padEnd(9))} ${printable(value)}`);
   return [`${shown.join("\n")}\n`, ...attemptTexts(job, colors), ...resultTexts(job, colors)].join("\n");
+}
+
+/** Without what the next part says as well: "exit code" of "exit code 3". */
+function outcomeText(job: JobView): string {
+  const parts = [job.cause?.replaceAll("_", " ") ?? "", exitText(job), job.message];
+  return parts
+    .filter((part, index) => !parts.slice(index + 1).some((later) => later.includes(part)))
+    .filter((part) => part !== "")
+    .join(", ");
 }
 
 /** What an unreachable job waits for. */

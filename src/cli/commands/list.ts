@@ -34,8 +34,12 @@ const PAGE_SIZE = 500;
 export const listCommand: CliCommand = {
   configure(command) {
     command
-      .option("--state <state>", `${JOB_STATES.join(", ")} (repeatable)`, collect)
-      .option("--cause <cause>", "why it ended, such as exit_code or worker_lost (repeatable)", collect)
+      .option("--state <state>", `${JOB_STATES.join(", ")} (repeatable, or with commas)`, collect)
+      .option(
+        "--cause <cause>",
+        "why it ended, such as exit_code or worker_lost (repeatable, or with commas)",
+        collect,
+      )
       .option("--queue <queue>", "jobs of this queue")
       .option("--name <name>", "jobs with this name")
       .option("--label <key=value>", "jobs with this label (repeatable)", collect)
@@ -51,12 +55,20 @@ async function listJobs(given: CommandCall, context: CommandContext): Promise<nu
   const { options } = given;
   const isJson = jsonOutput(options);
   const filter = toFilter(options, context.environment.clock.nowMs());
-  const limit =
-    wholeNumberOption(options, "limit", { option: "--limit", min: 1, max: 1_000_000 }) ?? DEFAULT_LIMIT;
+  const chosen = wholeNumberOption(options, "limit", { option: "--limit", min: 1, max: 1_000_000 });
+  const limit = flagOption(options, "all") ? Infinity : (chosen ?? DEFAULT_LIMIT);
   const connection = await context.connect("embedded_to_read");
-  const pages = jobPages(connection, filter, flagOption(options, "all") ? Infinity : limit);
+  const rest = { isLeft: false };
+  const pages = jobPages(connection, filter, { limit, rest });
   await (isJson ? printJson(pages, context) : printTables(pages, context));
+  if (rest.isLeft && chosen === undefined)
+    context.stderr.writeNow(`these are the newest ${DEFAULT_LIMIT}; --all shows all\n`);
   return EXIT.ok;
+}
+
+/** Given again and again, or with commas between them. */
+function wordsOption(options: Record<string, unknown>, name: string): string[] {
+  return textsOption(options, name).flatMap((text) => text.split(","));
 }
 
 type Filter = ReturnType<typeof toFilter>;
@@ -64,10 +76,10 @@ type Filter = ReturnType<typeof toFilter>;
 function toFilter(options: Record<string, unknown>, nowMs: number) {
   const createdAfter = timeToWire(sinceOption(options, nowMs) ?? null);
   return {
-    states: textsOption(options, "state").map((text) =>
+    states: wordsOption(options, "state").map((text) =>
       jobStateToWire(choiceOption(text, JOB_STATES, "--state")),
     ),
-    causes: textsOption(options, "cause").map((text) => causeToWire(choiceOption(text, CAUSES, "--cause"))),
+    causes: wordsOption(options, "cause").map((text) => causeToWire(choiceOption(text, CAUSES, "--cause"))),
     queue: textOption(options, "queue") ?? "",
     name: textOption(options, "name") ?? "",
     labels: pairsOption(options, "label", "--label"),
@@ -75,7 +87,12 @@ function toFilter(options: Record<string, unknown>, nowMs: number) {
   };
 }
 
-async function* jobPages(connection: Connection, filter: Filter, limit: number): AsyncGenerator<JobView[]> {
+/** Notes in `rest`, at the end, whether there are more jobs than the limit. */
+async function* jobPages(
+  connection: Connection,
+  filter: Filter,
+  { limit, rest }: { limit: number; rest: { isLeft: boolean } },
+): AsyncGenerator<JobView[]> {
   let left = limit;
   let pageToken = "";
   do {
@@ -86,6 +103,7 @@ async function* jobPages(connection: Connection, filter: Filter, limit: number):
     pageToken = page.nextPageToken;
     yield page.jobs.map(jobFromWire);
   } while (left > 0 && pageToken !== "");
+  rest.isLeft = pageToken !== "";
 }
 
 /** Printed as the pages come, so that a million jobs are never in memory. */

@@ -43,8 +43,14 @@ async function submitJobs(given: CommandCall, context: CommandContext): Promise<
   const bar = new ProgressBar({ context, total: jobs.length, isOn: true });
   const follow = followContext(connection, context, { spinner: bar });
   const acceptUnplaceable = flagOption(given.options, "acceptUnplaceable");
-  const ids = await queueAll(jobs, { follow, bar, isJson, acceptUnplaceable });
-  if (isJson) await context.stdout.write(`${JSON.stringify(ids, null, 2)}\n`);
+  const ids: string[] = [];
+  try {
+    await queueAll(jobs, { ids, follow, bar, isJson, acceptUnplaceable });
+  } finally {
+    // Also those that are queued when a later one is refused.
+    if (isJson && (ids.length > 0 || jobs.length === 0))
+      await context.stdout.write(`${JSON.stringify(ids, null, 2)}\n`);
+  }
   return flagOption(given.options, "wait") ? await waitForAll(ids, follow, bar) : EXIT.ok;
 }
 
@@ -65,14 +71,20 @@ async function readJobs(given: CommandCall, context: CommandContext): Promise<Pa
   return jobs;
 }
 
+/** Adds the ids to `ids` as they come. */
 async function queueAll(
   jobs: readonly ParsedJob[],
-  how: { follow: FollowContext; bar: ProgressBar; isJson: boolean; acceptUnplaceable: boolean },
-): Promise<string[]> {
-  const { follow, bar, isJson, acceptUnplaceable } = how;
+  how: {
+    ids: string[];
+    follow: FollowContext;
+    bar: ProgressBar;
+    isJson: boolean;
+    acceptUnplaceable: boolean;
+  },
+): Promise<void> {
+  const { ids, follow, bar, isJson, acceptUnplaceable } = how;
   const { connection, context } = follow;
   const { clock, random } = context.environment;
-  const ids: string[] = [];
   try {
     for (const batch of batches(jobs)) {
       const request = {
@@ -95,7 +107,6 @@ async function queueAll(
   } finally {
     bar.hide();
   }
-  return ids;
 }
 
 function describeBatch(jobs: readonly ParsedJob[], done: number): string {

@@ -3,12 +3,13 @@
 import { open, rm } from "node:fs/promises";
 import { resolve } from "node:path";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import { AppError, errorMessage } from "../../base/errors.ts";
+import { AppError } from "../../base/errors.ts";
 import { timeFromWire } from "../../protocol/convert.ts";
 import type { CreateWorkerTokenResponse } from "../../protocol/gen/hodei/v1/workers_pb.ts";
 import { call } from "../call.ts";
 import type { CliCommand } from "../command.ts";
 import { EXIT } from "../exit-codes.ts";
+import { fileProblem } from "../file-problem.ts";
 import { toJsonText } from "../json-views.ts";
 import { durationOption, jsonOutput, textOption } from "../option-values.ts";
 
@@ -61,7 +62,9 @@ async function createPrivateFile(path: string) {
   try {
     return await open(path, "wx", 0o600);
   } catch (error) {
-    throw new AppError("invalid_argument", `write the token: ${errorMessage(error)}`, { cause: error });
+    throw new AppError("invalid_argument", `write the token to ${path}: ${fileProblem(error)}`, {
+      cause: error,
+    });
   }
 }
 
