@@ -57,6 +57,8 @@ export class Checker {
   hasFaults = true;
   /** Whether a worker may be at something for long that cannot be called off, or cannot be told to. */
   mayResist = false;
+  /** Whether each worker is for one job. */
+  takesOneJob = false;
   readonly #time: VirtualTime;
   readonly #attempts = new Map<string, AttemptFacts>();
   readonly #trees: SimTree[] = [];
@@ -227,6 +229,9 @@ export class Checker {
     facts.tree = tree;
     facts.runs += 1;
     facts.exit = null;
+    const { attemptId, machineName } = tree;
+    const isUsed = this.#trees.some((old) => old.machineName === machineName && old.attemptId !== attemptId);
+    if (this.takesOneJob && isUsed) this.fail("second_job", machineName);
     this.#trees.push(tree);
     this.trace.add(`${this.#jobName(tree.jobId)} runs on ${tree.machineName}`);
     if (facts.runs > 1) this.fail("started_twice", `${this.#jobName(tree.jobId)} on ${tree.machineName}`);

@@ -78,6 +78,7 @@ export class Cluster {
     this.checker = new Checker(time, this.trace);
     const { checker } = this;
     checker.hasFaults = scenario.hasFaults;
+    checker.takesOneJob = scenario.pool.ephemeral;
     const meanCutMs = scenario.faults.get("socket_cut") ?? Number.POSITIVE_INFINITY;
     checker.mayResist = scenario.machine.spawnHangRate > 0 || meanCutMs < MIN_CUT_INTERVAL_MS;
     const random = (name: string): SimRandom => new SimRandom(seed, name);

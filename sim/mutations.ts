@@ -152,6 +152,12 @@ export const MUTATIONS: readonly Mutation[] = [
     replace: "",
   },
   {
+    name: "a worker for one job is taken for one for many",
+    file: "server/pools/worker-maker.ts",
+    find: "takesOneJob: ephemeral,",
+    replace: "takesOneJob: false,",
+  },
+  {
     name: "what a lost worker held is not given up",
     file: "server/pools/owned-workers.ts",
     find: "for (const { attempt, job } of await store.listLiveAttempts(workerId)) {",

@@ -3,6 +3,7 @@
 export const RULES = {
   two_live: "two attempts of one job never have processes that run at the same time",
   started_twice: "an attempt starts its command at most once",
+  second_job: "a worker that takes one job starts no other one",
   stale_taken: "only the valid attempt of a job changes it",
   given_up_alive: "an attempt is given up for another only when none of its processes runs any more",
   ended_alive: "an attempt ends with another cause than worker_lost only when its processes are gone",
