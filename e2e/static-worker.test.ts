@@ -67,6 +67,7 @@ test("a static worker stays the same through restarts, until it is removed; then
   const tokenFile = await token();
   const used = await readFile(tokenFile, "utf8");
   const first = await agent("--token-file", tokenFile, ...flags);
+  const firstEnd = finished(first);
   const joined = await ready();
   assert.equal(joined.provider, "static");
   assert.equal(joined.info.labels["zone"], "eu");
@@ -77,7 +78,13 @@ test("a static worker stays the same through restarts, until it is removed; then
   assert.equal(await hodei(...run, "one"), "one\n");
 
   first.kill("SIGTERM");
-  assert.equal((await finished(first)).code, 0);
+  const { code, stderr } = await firstEnd;
+  assert.equal(code, 0, stderr);
+  assert.match(
+    stderr,
+    new RegExp(`"workerId":"${joined.id}".*"msg":"connected"`),
+    "it says that it has joined",
+  );
   const second = await agent(...flags);
   assert.equal(await hodei(...run, "two"), "two\n");
   await place.stopDev();

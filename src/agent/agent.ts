@@ -182,7 +182,7 @@ export class Agent implements Service {
   }
 
   #openLink(worker: WorkerInfo, sessionToken: string): ServerLink {
-    const { clock, random, log } = this.#options;
+    const { clock, random, log, serverUrl } = this.#options;
     return new ServerLink({
       server: this.#server,
       sessionToken,
@@ -191,6 +191,8 @@ export class Agent implements Service {
       log,
       hello: () => helloMessage(this.#session, worker, this.#bootNowMs()),
       onMessage: (message) => {
+        if (message.type === "welcome")
+          log.info({ workerId: worker.workerId, server: serverUrl }, "connected");
         if (message.type === "drain") this.#sentAwayBecause = message.reason;
         this.#perform(onServerMessage(this.#session, message, this.#bootNowMs()));
         this.#link?.wake();
