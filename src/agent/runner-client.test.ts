@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -9,6 +10,7 @@ import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
 import { silentLogger } from "../base/log.ts";
 import { isProcessAlive, signalProcess, type ProcessIdentity } from "../base/process-identity.ts";
+import { withSocketPath } from "../base/socket-path.ts";
 import type { RunnerToAgent } from "../core/runner-link.ts";
 import { runnerSocketPath } from "../protocol/spool-layout.ts";
 import { RunnerClient } from "./runner-client.ts";
@@ -59,7 +61,7 @@ async function fakeRunner(
     socket.on("error", () => socket.destroy());
     onConnect(socket);
   });
-  await new Promise<void>((resolve) => server.listen(runnerSocketPath(directory), resolve));
+  await withSocketPath(runnerSocketPath(directory), (path) => once(server.listen(path), "listening"));
   t.after(() => {
     for (const socket of sockets) socket.destroy();
     server.close();

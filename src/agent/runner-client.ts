@@ -14,6 +14,7 @@ import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import { identifyProcess, signalProcess, type ProcessIdentity } from "../base/process-identity.ts";
 import type { Service } from "../base/service.ts";
+import { withSocketPath } from "../base/socket-path.ts";
 import type { AgentToRunner, RunnerToAgent } from "../core/runner-link.ts";
 import { LineSplitter } from "../protocol/line-splitter.ts";
 import { runnerSocketPath } from "../protocol/spool-layout.ts";
@@ -198,6 +199,10 @@ export class RunnerClient implements Service {
 
 /** Null if nobody listens there. */
 function tryConnect(path: string): Promise<Socket | null> {
+  return withSocketPath(path, connected);
+}
+
+function connected(path: string): Promise<Socket | null> {
   return new Promise((resolve, reject) => {
     const socket = createConnection(path);
     socket.once("connect", () => {

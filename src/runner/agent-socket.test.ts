@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { linkSync, mkdtempSync, rmSync } from "node:fs";
+import { linkSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { test, type TestContext } from "node:test";
 import { systemClock } from "../base/clock.ts";
@@ -50,8 +50,8 @@ async function listener(t: TestContext): Promise<(order: string) => Promise<stri
 
 /** Leaves a socket of which nobody is the owner any more. */
 async function leaveDead(path: string): Promise<void> {
-  const program = `require("node:net").createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, "SIGKILL"))`;
-  await once(spawn(process.execPath, ["--eval", program]), "exit");
+  const program = `require("node:net").createServer().listen(${JSON.stringify(basename(path))}, () => process.kill(process.pid, "SIGKILL"))`;
+  await once(spawn(process.execPath, ["--eval", program], { cwd: dirname(path) }), "exit");
 }
 
 test("takes the place of a runner that was killed, and not of one that lives", async (t) => {
@@ -60,6 +60,17 @@ test("takes the place of a runner that was killed, and not of one that lives", a
   await leaveDead(path);
   assert.equal(await one(`${path} 0`), "listens");
   assert.equal(await two(`${path} 0`), "already_exists");
+});
+
+test("has a place of its own in each directory, however long its path is", async (t) => {
+  const root = join(setup(t), "d".repeat(120));
+  const listen = await listener(t);
+  for (const name of ["one", "two"]) {
+    mkdirSync(join(root, name), { recursive: true });
+    assert.equal(await listen(`${join(root, name, "s")} 0`), "listens");
+    assert.deepEqual(readdirSync(join(root, name)), ["s"]);
+  }
+  assert.equal(await listen(`${join(root, "one", "s")} 0`), "already_exists");
 });
 
 test("of two runners that find the socket of a dead one at the same moment, one gets it", async (t) => {

@@ -13,6 +13,7 @@ import type { Clock } from "../base/clock.ts";
 import { AppError, errorMessage, systemErrorCode } from "../base/errors.ts";
 import type { Logger } from "../base/log.ts";
 import type { Service } from "../base/service.ts";
+import { withSocketPath } from "../base/socket-path.ts";
 import type { AgentToRunner, RunnerToAgent } from "../core/runner-link.ts";
 import { LineSplitter } from "../protocol/line-splitter.ts";
 
@@ -96,7 +97,7 @@ export class AgentSocket implements Service {
     const mine = join(dirname(path), `s${process.pid}`);
     await rm(mine, { force: true });
     try {
-      await this.#bind(mine);
+      await withSocketPath(mine, (short) => this.#bind(short));
       await chmod(mine, 0o600);
       for (let tries = 0; tries < MAX_LISTEN_TRIES; tries += 1) {
         if (await tryLink(mine, path)) return;
@@ -196,12 +197,14 @@ async function removeDead(path: string): Promise<void> {
 }
 
 async function answers(path: string): Promise<boolean> {
-  return await new Promise((resolve) => {
-    const socket = connect(path);
-    socket.once("connect", () => {
-      socket.destroy();
-      resolve(true);
+  const connected = (short: string): Promise<boolean> =>
+    new Promise((resolve) => {
+      const socket = connect(short);
+      socket.once("connect", () => {
+        socket.destroy();
+        resolve(true);
+      });
+      socket.once("error", () => resolve(false));
     });
-    socket.once("error", () => resolve(false));
-  });
+  return await withSocketPath(path, connected);
 }

@@ -9,6 +9,7 @@ import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
 import { silentLogger } from "../base/log.ts";
 import { systemRandom, uuidV7 } from "../base/random.ts";
+import { withSocketPath } from "../base/socket-path.ts";
 import { definitionWith, type AttemptResult, type JobDefinition, type Step } from "../core/job.ts";
 import { decodeRecords, type LogStreamName } from "../core/log-record.ts";
 import type { AgentToRunner, RunnerToAgent } from "../core/runner-link.ts";
@@ -155,11 +156,13 @@ export class FakeAgent {
 }
 
 function tryConnect(directory: string): Promise<Socket | null> {
-  return new Promise((resolve) => {
-    const socket = connect(runnerSocketPath(directory));
-    socket.once("connect", () => resolve(socket));
-    socket.once("error", () => resolve(null));
-  });
+  const connected = (path: string): Promise<Socket | null> =>
+    new Promise((resolve) => {
+      const socket = connect(path);
+      socket.once("connect", () => resolve(socket));
+      socket.once("error", () => resolve(null));
+    });
+  return withSocketPath(runnerSocketPath(directory), connected);
 }
 
 export interface RunnerUnderTest {

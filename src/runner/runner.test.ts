@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -10,6 +11,7 @@ import { systemClock } from "../base/clock.ts";
 import { eventually } from "../base/eventually.ts";
 import { silentLogger } from "../base/log.ts";
 import { systemRandom } from "../base/random.ts";
+import { withSocketPath } from "../base/socket-path.ts";
 import { runnerSocketPath, spoolDirectory } from "../protocol/spool-layout.ts";
 import {
   FakeAgent,
@@ -166,7 +168,11 @@ describe("the runner", { concurrency: true }, () => {
 
   test("nonsense from an agent ends its connection, not the runner", () =>
     setup({}, async ({ agent, directory }) => {
-      const socket = connect(runnerSocketPath(directory));
+      const socket = await withSocketPath(runnerSocketPath(directory), async (path) => {
+        const connecting = connect(path);
+        await once(connecting, "connect");
+        return connecting;
+      });
       socket.write("this is no JSON\n");
       await new Promise<void>((resolve) => socket.once("close", () => resolve()).resume());
       await eventually(() => !agent.isConnected);

@@ -3,7 +3,8 @@
  *
  * A job that fills the disk with its own files fails, and its last words say why. Its files stay
  * until its log is complete, so without this room both would wait for each other. The room is a file
- * that is removed when the end of a log finds no other place, and made again when an attempt has gone.
+ * that is removed when a log finds no other place, at its end or for some seconds, and made again when
+ * an attempt has gone.
  */
 
 import { randomBytes } from "node:crypto";

@@ -144,6 +144,16 @@ test("the last words of a job that has filled the disk itself are kept", async (
   assert.match(textOf(log, "stderr"), /No space left on device/);
 });
 
+test("a job that has filled the disk with files that it keeps goes on to print, all that it has", async (t) => {
+  const parts = await setup(t);
+  if (parts === null) return;
+  const { agent } = parts;
+  const attemptId = agent.run(bash("cat /dev/zero > big || seq 500000"));
+  const log = await takeOver(agent, attemptId);
+  assert.ok(textOf(log, "stdout") === Array.from({ length: 500_000 }, (_, at) => `${at + 1}\n`).join(""));
+  assert.equal((await agent.result(attemptId)).state, "succeeded");
+});
+
 test("a job that cannot be set up for want of room fails with the reason, and the next one runs", async (t) => {
   const parts = await setup(t);
   if (parts === null) return;

@@ -22,6 +22,12 @@ const MAX_QUEUED_BYTES = 1024 * 1024;
 /** Buffers in one writev; the kernel takes 1024 (IOV_MAX). */
 const MAX_WRITE_CHUNKS = 512;
 const RETRY_WRITE_MS = 500;
+/**
+ * How long a disk refuses log before the job gets the room that was kept for its end. A job may have
+ * filled the disk with files that it keeps; its log, which it waits for, goes through that room then.
+ * What filled it has failed by this time, and does not fill the room, too.
+ */
+const MAKE_ROOM_AFTER_MS = 5_000;
 /** How long an attempt that is to end waits for a disk that refuses. */
 const CLOSE_PATIENCE_MS = 15_000;
 
@@ -134,8 +140,9 @@ export class LogSpool {
   /** False if the disk refused until the patience at the close was over. */
   async #writeGroup(group: readonly LogChunk[]): Promise<boolean> {
     const { clock, makeRoom } = this.#options;
+    const makeRoomAtMs = clock.monotonicMs() + MAKE_ROOM_AFTER_MS;
     while (!(await this.#tryWrite(group))) {
-      if (this.#isClosing) {
+      if (this.#isClosing || clock.monotonicMs() >= makeRoomAtMs) {
         await makeRoom();
         if (await this.#tryWrite(group)) return true;
       }
