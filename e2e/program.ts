@@ -1,7 +1,7 @@
 /** The built program, as a user meets it. */
 
 import { spawn, type ChildProcess } from "node:child_process";
-import { chmod, mkdtemp, readFile, readdir, rm } from "node:fs/promises";
+import { chmod, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { eventually } from "../src/base/eventually.ts";
@@ -108,6 +108,12 @@ export class Place {
   /** `host:port` of the port for workers and gRPC clients. */
   async grpcAddress(): Promise<string> {
     return `127.0.0.1:${await readFile(join(this.dataDirectory, "worker-port"), "utf8")}`;
+  }
+
+  /** `while ${isClosed}; do …` in a script holds its job, however long the test takes until it opens it. */
+  gate(name: string): { isClosed: string; open: () => Promise<void> } {
+    const path = join(this.directory, `gate-${name}`);
+    return { isClosed: `[ ! -e ${path} ]`, open: () => writeFile(path, "") };
   }
 
   /** Waits until the message of a job fits, and returns it. */

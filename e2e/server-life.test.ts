@@ -39,14 +39,16 @@ describe("the life of a server", () => {
   });
 
   test("a follower sees the log while the job runs", async () => {
-    const submitted = await place.run(["submit", "--", "sh", "-c", "echo first; sleep 2; echo last"]);
+    const gate = place.gate("follower");
+    const script = `echo first; while ${gate.isClosed}; do sleep 0.05; done; echo last`;
+    const submitted = await place.run(["submit", "--", "sh", "-c", script]);
     const id = submitted.stdout.toString().trim();
     const follower = place.start(["logs", "--follow", id]);
+    let said = "";
+    follower.stdout?.on("data", (chunk: Buffer) => (said += chunk.toString()));
     const done = finished(follower);
-    const firstPiece = await new Promise<string>((resolve) => {
-      follower.stdout?.once("data", (chunk: Buffer) => resolve(chunk.toString()));
-    });
-    assert.equal(firstPiece, "first\n");
+    await eventually(() => said === "first\n", { what: "the log of a job that waits" });
+    await gate.open();
     const { code, stdout } = await done;
     assert.equal(code, 0);
     assert.equal(stdout.toString(), "first\nlast\n");
@@ -67,7 +69,9 @@ describe("the life of a server", () => {
   });
 
   test("a running job is paused and goes on, as the command line is told when it is done", async () => {
-    const submitted = await place.run(["submit", "--", "bash", "-c", "sleep 1.5; echo done"]);
+    const gate = place.gate("pause");
+    const script = `while ${gate.isClosed}; do sleep 0.05; done; echo done`;
+    const submitted = await place.run(["submit", "--", "bash", "-c", script]);
     const id = submitted.stdout.toString().trim();
     await eventually(async () => (await place.run(["get", id])).stdout.toString().includes("running"), {
       what: "the start of the job",
@@ -76,6 +80,7 @@ describe("the life of a server", () => {
     assert.equal(paused.stdout.toString(), `${id}  paused\n`, paused.stderr);
     const resumed = await place.run(["resume", id]);
     assert.equal(resumed.stdout.toString(), `${id}  running\n`, resumed.stderr);
+    await gate.open();
     assert.equal((await place.run(["watch", id])).code, 0);
     assert.equal((await place.run(["pause", id])).code, 5);
   });
