@@ -9,6 +9,12 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 
+/**
+ * Only for what hangs. It counts for a whole file as well as for each of its tests, and the longest files
+ * (a thousand simulated clusters, a thousand jobs) take minutes on a quarter of a slow processor.
+ */
+const FILE_LIMIT_MS = 300_000;
+
 const wanted = process.argv.slice(2);
 if (!process.env.HODEI_TEST_NO_BUILD)
   execFileSync(process.execPath, ["scripts/build.mjs"], { stdio: "inherit" });
@@ -42,7 +48,7 @@ function run(paths) {
     ...["--test-reporter", shown, "--test-reporter-destination", "stdout"],
     ...["--test-reporter", "./scripts/failed-files.mjs", "--test-reporter-destination", list],
   ];
-  const limits = ["--test-timeout=120000", "--test-concurrency=2"];
+  const limits = [`--test-timeout=${FILE_LIMIT_MS}`, "--test-concurrency=2"];
   const { status } = spawnSync(
     process.execPath,
     ["--test", ...limits, "--enable-source-maps", ...reporters, ...paths],
