@@ -8,7 +8,7 @@ import {
   hasLabels,
   keepsAway,
   labelRequirements,
-  missingCapability,
+  meetsConstraints,
   requirementText,
   type Amount,
   type Placement,
@@ -20,7 +20,7 @@ export interface Places {
   pools: readonly PlannedPool[];
 }
 
-interface NamedPlace {
+export interface NamedPlace {
   what: "pool" | "worker";
   place: Place & { name: string };
 }
@@ -31,17 +31,23 @@ export function isEverPossible(placement: Placement, { workers, pools }: Places)
   return workers.some(canTake) || pools.some((pool) => pool.maxWorkers > 0 && canTake(pool));
 }
 
-/** Call it only if `isEverPossible` says no. */
-export function whyImpossible(placement: Placement, { workers, pools }: Places): string {
-  const all: NamedPlace[] = [
+/** Where a worker may be or come to be. */
+export function namedPlaces({ workers, pools }: Places): NamedPlace[] {
+  return [
     ...pools
       .filter(({ maxWorkers }) => maxWorkers > 0)
       .map((pool) => ({ what: "pool", place: pool }) as const),
     ...workers.map((worker) => ({ what: "worker", place: worker }) as const),
   ];
+}
+
+/** Call it only if `isEverPossible` says no. */
+export function whyImpossible(placement: Placement, all: readonly NamedPlace[]): string {
   if (all.length === 0) return "there is no worker, and no pool that could make one";
   const labelled = all.filter(({ place }) => hasLabels(placement, place.labels));
   if (labelled.length === 0) return whyNoLabels(placement, all);
+  const able = labelled.filter(({ place }) => meetsConstraints(placement, place));
+  if (able.length > 0) return whyTooSmall(placement, able);
   const open = labelled.filter(({ place }) => !place.taints.some((taint) => keepsAway(placement, taint)));
   const which =
     placement.selectorExpressions.length + Object.keys(placement.selector).length > 0
@@ -49,12 +55,7 @@ export function whyImpossible(placement: Placement, { workers, pools }: Places):
       : "";
   if (open.length === 0)
     return `every worker and pool${which} keeps it away: ${firstBlocker(placement, labelled)}`;
-  const able = open.filter(
-    ({ place }) => place.capabilities === null || missingCapability(placement, place.capabilities) === null,
-  );
-  if (able.length === 0)
-    return `no worker and no pool${which} can do what it needs: ${firstBlocker(placement, open)}`;
-  return whyTooSmall(placement, able);
+  return `no worker and no pool${which} can do what it needs: ${firstBlocker(placement, open)}`;
 }
 
 function titleOf({ what, place }: NamedPlace): string {
@@ -143,6 +144,7 @@ function whyTooSmall({ resources }: Placement, places: readonly NamedPlace[]): s
   const needs = (amount: Amount): number => (amount.name === "jobs" ? 1 : resources[amount.name]);
   const problems: string[] = [];
   for (const amount of AMOUNTS) {
+    if (needs(amount) === 0) continue;
     const largest = places.reduce((best, each) =>
       each.place.capacity[amount.name] > best.place.capacity[amount.name] ? each : best,
     );

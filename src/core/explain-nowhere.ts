@@ -1,16 +1,17 @@
 /** Why jobs have no worker and none is made for them. */
 
-import { whyImpossible } from "./explain-impossible.ts";
+import { namedPlaces, whyImpossible } from "./explain-impossible.ts";
 import type { Board, BoardPool, BoardWorker } from "./planner-board.ts";
 import { candidatesOf, type Group } from "./planner-group.ts";
 
 /** Of a group that found no worker, no pool and nobody who makes room. */
 export function whyNowhere(board: Board, group: Group): string {
   if (group.candidateCount === 0 && group.pools.length === 0) {
-    return whyImpossible(group.placement, {
-      workers: board.kinds,
+    board.places ??= namedPlaces({
+      workers: board.kinds.all,
       pools: board.pools.map(({ pool }) => pool),
     });
+    return whyImpossible(group.placement, board.places);
   }
   const workers = group.candidateCount === 0 ? [] : [whyNoWorker(candidatesOf(board, group))];
   return [...workers, ...group.pools.map(({ state }) => whyNoMachine(state))].join("; ");

@@ -1,6 +1,6 @@
 /** Tells people why a job waits: worker by worker, pool by pool, with what would have to change. */
 
-import { isEverPossible, whyImpossible, type Places } from "./explain-impossible.ts";
+import { isEverPossible, namedPlaces, whyImpossible, type Places } from "./explain-impossible.ts";
 import { AMOUNTS, blockersOf, type Blocker, type Placement } from "./placement.ts";
 import { waitKey, type PlanInput, type PlannedJob, type PlannedPool, type PlannedWorker } from "./plan.ts";
 import { refusal } from "./planner-provision.ts";
@@ -48,7 +48,7 @@ export function explainJob(job: PlannedJob, snapshot: Omit<PlanInput, "jobs">): 
   const isHopeless = !isPossible || failed !== undefined;
   const reason = isPossible
     ? (assigned?.reason ?? failed?.message ?? (hold ?? reasons.get(waitKey.placement(job)))?.message)
-    : whyImpossible(placement, snapshot);
+    : whyImpossible(placement, namedPlaces(snapshot));
   return {
     kind: isHopeless ? "impossible" : assigned ? "assigned" : "waiting",
     reason: reason ?? "",
@@ -64,7 +64,7 @@ export function explainJob(job: PlannedJob, snapshot: Omit<PlanInput, "jobs">): 
  */
 export function placementProblem(placement: Placement, places: Places): string | null {
   const isEmpty = places.workers.length === 0 && places.pools.every(({ maxWorkers }) => maxWorkers === 0);
-  return isEmpty || isEverPossible(placement, places) ? null : whyImpossible(placement, places);
+  return isEmpty || isEverPossible(placement, places) ? null : whyImpossible(placement, namedPlaces(places));
 }
 
 function workerVerdict(worker: PlannedWorker, placement: Placement): WorkerVerdict {

@@ -76,11 +76,15 @@ export interface Blocker {
  * there. Makes no texts, because the planner asks it of every worker.
  */
 export function canEver(placement: Placement, place: Place): boolean {
+  return meetsConstraints(placement, place) && hasRoom(place.capacity, placement.resources);
+}
+
+/** True if the place could take the job were it large enough. */
+export function meetsConstraints(placement: Placement, place: Place): boolean {
   return (
     hasLabels(placement, place.labels) &&
     !place.taints.some((taint) => keepsAway(placement, taint)) &&
-    (place.capabilities === null || missingCapability(placement, place.capabilities) === null) &&
-    hasRoom(place.capacity, placement.resources)
+    (place.capabilities === null || missingCapability(placement, place.capabilities) === null)
   );
 }
 

@@ -3,6 +3,7 @@
  * The input itself is never changed.
  */
 
+import type { NamedPlace } from "./explain-impossible.ts";
 import { withoutHoarding } from "./fair-share.ts";
 import type { Resources } from "./job.ts";
 import type {
@@ -15,14 +16,15 @@ import type {
   Promised,
 } from "./plan.ts";
 import type { Group } from "./planner-group.ts";
+import { addKind, newWorkerKinds, type WorkerKinds } from "./planner-match.ts";
 import { defaultQueue } from "./pool.ts";
 import type { WorkerCapacity } from "./worker.ts";
 
 export interface Board {
   /** By id, so that the lower index is the lower id. */
   workers: BoardWorker[];
-  /** One of each kind of worker; `kind` of a worker is an index in it. */
-  kinds: PlannedWorker[];
+  /** `kind` of a worker is an index in them. */
+  kinds: WorkerKinds;
   /** Workers that take jobs and had room for one when somebody looked last, by kind. */
   open: BoardWorker[][];
   /** How many workers there are, by kind. */
@@ -36,6 +38,8 @@ export interface Board {
   /** By concurrency key. */
   keys: Map<string, AtWork>;
   groups: Map<string, Group>;
+  /** Of all kinds of workers and all pools; null until somebody has to be told that none will do. */
+  places: readonly NamedPlace[] | null;
   /** By wait key, of jobs behind others of a limited queue; alike jobs of other queues know better. */
   reasonsOfLimits: Map<string, string>;
   assignments: number;
@@ -97,7 +101,7 @@ export function newBoard(input: PlanInput): Board {
   const kinds = new Map<string, number>();
   const board: Board = {
     workers: [],
-    kinds: [],
+    kinds: newWorkerKinds(),
     open: [],
     counts: [],
     leastPreemptible: Infinity,
@@ -106,6 +110,7 @@ export function newBoard(input: PlanInput): Board {
     queues: newQueues(input),
     keys: new Map(),
     groups: new Map(),
+    places: null,
     reasonsOfLimits: new Map(),
     assignments: input.assignments,
     firstAssignment: input.assignments + 1,
@@ -127,7 +132,7 @@ export function newBoard(input: PlanInput): Board {
     board.keys.set(key, { running: board.keys.get(key)?.running ?? 0, expected });
   for (const worker of input.workers.toSorted((left, right) => (left.id < right.id ? -1 : 1))) {
     const kind = kindOf(worker, kinds);
-    board.kinds[kind] ??= worker;
+    if (kind === board.kinds.all.length) addKind(board.kinds, worker);
     const made = newWorker(worker, { kind, index: board.workers.length });
     board.workers.push(made);
     board.counts[kind] = (board.counts[kind] ?? 0) + 1;

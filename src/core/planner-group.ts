@@ -1,37 +1,34 @@
 /**
  * Alike jobs: which workers and pools they fit, and which of the workers is the best one now.
  *
- * A group holds its workers in a heap. When a worker changes, each group that is still looking adds
- * the worker once more as it is then, so an entry of an older version is dropped when it comes up. A
- * worker without room is dropped for good: within a plan nothing becomes free.
+ * The first job of a group, often the only one, looks at all workers. For a second one the group holds
+ * them in a heap. When a worker changes, each group that is still looking adds the worker once more as
+ * it is then, so an entry of an older version is dropped when it comes up. A worker without room is
+ * dropped for good: within a plan nothing becomes free.
  */
 
 import { fulfils } from "./labels.ts";
 import { canEver, hasRoom, reluctance, type Placement } from "./placement.ts";
-import type { PlannedJob, PlannedWorker } from "./plan.ts";
+import type { PlannedJob } from "./plan.ts";
 import { add, noteChange, type Board, type BoardPool, type BoardWorker } from "./planner-board.ts";
+import { matchOf, type KindFit, type Match } from "./planner-match.ts";
 
 export interface Group {
   placement: Placement;
-  /** By kind of worker; null where the jobs never fit. */
-  fits: (KindFit | null)[];
+  match: Match;
   /** How many workers could take one when they are empty, whether or not they take jobs now. */
   candidateCount: number;
   /** Pools that could, the best one first. */
   pools: GroupPool[];
-  heap: Candidate[];
+  /** Null until a second job looks. */
+  heap: Candidate[] | null;
   /** How many of the changes the heap knows. */
   seenChanges: number;
+  hasLooked: boolean;
   /** Nothing more can be done for jobs of this group in this plan. */
   isClosed: boolean;
   /** No lower priority has better prospects. */
   cannotPreempt: boolean;
-}
-
-interface KindFit {
-  reluctance: number;
-  /** Of the preferences that are about the labels of the worker alone. */
-  weight: number;
 }
 
 export interface GroupPool {
@@ -56,34 +53,36 @@ export function groupOf(board: Board, job: PlannedJob): Group {
   return group;
 }
 
-function newGroup(board: Board, { placement }: PlannedJob): Group {
-  const fits = board.kinds.map((kind) =>
-    canEver(placement, kind)
-      ? { reluctance: reluctance(placement, kind), weight: workerWeight(placement, kind) }
-      : null,
-  );
-  const group: Group = {
+function newGroup(board: Board, job: PlannedJob): Group {
+  const { placement } = job;
+  const match = matchOf(board.kinds, job);
+  let candidateCount = 0;
+  for (const kind of match.keys())
+    if (isLarge(board, kind, placement)) candidateCount += board.counts[kind] ?? 0;
+  return {
     placement,
-    fits,
-    candidateCount: board.counts.reduce((sum, count, kind) => sum + (fits[kind] ? count : 0), 0),
+    match,
+    candidateCount,
     pools: fittingPools(board, placement),
-    heap: [],
-    seenChanges: board.changes.length,
+    heap: null,
+    seenChanges: 0,
+    hasLooked: false,
     isClosed: false,
     cannotPreempt: false,
   };
-  for (const [kind, open] of board.open.entries()) {
-    if (!fits[kind]) continue;
-    // What is full stays full, so that groups that come later have less to look at.
-    board.open[kind] = open.filter(({ free }) => free.jobs >= 1);
-    for (const worker of board.open[kind]) offer(board, group, worker);
-  }
-  return group;
+}
+
+function isLarge({ kinds }: Board, kind: number, { resources }: Placement): boolean {
+  const worker = kinds.all[kind];
+  return worker !== undefined && hasRoom(worker.capacity, resources);
 }
 
 /** Workers that could take a job of the group when they are empty, by id. */
-export function candidatesOf(board: Board, group: Group): BoardWorker[] {
-  return group.candidateCount === 0 ? [] : board.workers.filter(({ kind }) => group.fits[kind]);
+export function candidatesOf(board: Board, { candidateCount, match, placement }: Group): BoardWorker[] {
+  if (candidateCount === 0) return [];
+  return board.workers.filter(
+    ({ kind, worker }) => match.has(kind) && hasRoom(worker.capacity, placement.resources),
+  );
 }
 
 function fittingPools({ pools }: Board, placement: Placement): GroupPool[] {
@@ -102,16 +101,56 @@ function fittingPools({ pools }: Board, placement: Placement): GroupPool[] {
 
 /** The best worker with room for one more, or null. */
 export function bestWorker(board: Board, group: Group): Candidate | null {
-  const { heap, placement } = group;
+  const { placement } = group;
+  if (!group.hasLooked) {
+    group.hasLooked = true;
+    return bestCandidate(board, group);
+  }
+  const heap = (group.heap ??= newHeap(board, group));
   for (; group.seenChanges < board.changes.length; group.seenChanges += 1) {
     const changed = board.changes[group.seenChanges];
-    if (changed) offer(board, group, changed);
+    const candidate = changed ? candidateOn(board, group, changed) : null;
+    if (candidate) pushCandidate(heap, candidate);
   }
   for (let best = heap[0]; best; best = heap[0]) {
     if (best.version === best.worker.version && hasRoom(best.worker.free, placement.resources)) return best;
     popCandidate(heap);
   }
   return null;
+}
+
+function bestCandidate(board: Board, group: Group): Candidate | null {
+  let best: Candidate | null = null;
+  for (const kind of group.match.keys()) {
+    for (const worker of openOf(board, kind)) {
+      const candidate = candidateOn(board, group, worker);
+      if (candidate && (best === null || isBetter(candidate, best))) best = candidate;
+    }
+  }
+  return best;
+}
+
+function newHeap(board: Board, group: Group): Candidate[] {
+  const heap: Candidate[] = [];
+  for (const kind of group.match.keys()) {
+    for (const worker of openOf(board, kind)) {
+      const candidate = candidateOn(board, group, worker);
+      if (candidate) pushCandidate(heap, candidate);
+    }
+  }
+  group.seenChanges = board.changes.length;
+  return heap;
+}
+
+/** What is full stays full, so that groups that come later have less to look at. */
+function openOf(board: Board, kind: number): BoardWorker[] {
+  const open = board.open[kind] ?? [];
+  if (open.every(hasSlot)) return open;
+  return (board.open[kind] = open.filter(hasSlot));
+}
+
+function hasSlot({ free }: BoardWorker): boolean {
+  return free.jobs >= 1;
 }
 
 /** Gives a job to a worker. */
@@ -123,26 +162,17 @@ export function takeWorker(board: Board, worker: BoardWorker, job: PlannedJob): 
   noteChange(board, worker);
 }
 
-function offer(board: Board, group: Group, worker: BoardWorker): void {
-  const fit = group.fits[worker.kind];
-  if (!fit || worker.worker.unavailable !== null) return;
-  if (!hasRoom(worker.free, group.placement.resources)) return;
-  pushCandidate(group.heap, {
+/** The worker as it is now, or null if it takes no job of the group. */
+function candidateOn(board: Board, { match, placement }: Group, worker: BoardWorker): Candidate | null {
+  const fit = match.get(worker.kind);
+  if (!fit || worker.worker.unavailable !== null || !hasRoom(worker.free, placement.resources)) return null;
+  return {
     worker,
     version: worker.version,
     reluctance: fit.reluctance,
-    weight: fit.weight + jobWeight(group.placement, worker),
-    value: strategyValue(board, worker, group.placement),
-  });
-}
-
-function workerWeight({ preferences }: Placement, { labels }: PlannedWorker): number {
-  let sum = 0;
-  for (const { weight, workerLabels, jobLabels } of preferences) {
-    if (!isEmpty(jobLabels) || workerLabels.length === 0) continue;
-    if (workerLabels.every((requirement) => fulfils(labels, requirement))) sum += weight;
-  }
-  return sum;
+    weight: fit.weight + jobWeight(placement, worker),
+    value: strategyValue(board, worker, placement),
+  };
 }
 
 /** Of the preferences that ask what else runs there. */
