@@ -11,13 +11,19 @@ import { SOCKET_PORT } from "./postmaster.ts";
 /** `sun_path` of a socket address holds 108 bytes on Linux and 104 elsewhere, with the final NUL. */
 const MAX_SOCKET_PATH_BYTES = process.platform === "linux" ? 107 : 103;
 
-/** In `home`, or, if its path is too long for a socket, in the directory for temporary files. */
+/**
+ * In `home`, or, if its path is too long for a socket, in the directory for temporary files; in /tmp if
+ * that one's is too long as well.
+ */
 export function runDirectoryOf(home: string): string {
   const near = join(home, "run");
-  const socket = join(near, `.s.PGSQL.${SOCKET_PORT}`);
-  if (Buffer.byteLength(socket) <= MAX_SOCKET_PATH_BYTES) return near;
-  const name = createHash("sha256").update(home).digest("hex").slice(0, 16);
-  return join(realpathSync(tmpdir()), `hodei-postgres-${name}`);
+  const name = `hodei-postgres-${createHash("sha256").update(home).digest("hex").slice(0, 16)}`;
+  const last = join("/tmp", name);
+  return [near, join(realpathSync(tmpdir()), name)].find(fitsSocket) ?? last;
+}
+
+function fitsSocket(directory: string): boolean {
+  return Buffer.byteLength(join(directory, `.s.PGSQL.${SOCKET_PORT}`)) <= MAX_SOCKET_PATH_BYTES;
 }
 
 /**
