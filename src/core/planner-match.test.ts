@@ -1,22 +1,26 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
+import type { LabelRequirement, Toleration } from "./labels.ts";
 import { meetsConstraints, reluctance } from "./placement.ts";
 import { aJob, aWorker, cpu } from "./planner-fixtures.ts";
 import { addKind, matchOf, newWorkerKinds } from "./planner-match.ts";
 
 const os = fc.constantFrom("linux", "mac", "plan9");
-const labels = fc.record({ os, zone: fc.constantFrom("a", "b") }, { requiredKeys: [] });
+const zone = fc.constantFrom("a", "b");
+const labels = fc.oneof(fc.record({}), fc.record({ os }), fc.record({ zone }), fc.record({ os, zone }));
 const taint = fc.record({
   key: fc.constant("gpu"),
   value: fc.constantFrom("", "a100"),
   effect: fc.constantFrom("NoSchedule" as const, "PreferNoSchedule" as const),
 });
 const worker = fc.record({ labels, taints: fc.array(taint, { maxLength: 2 }) });
+const expression: LabelRequirement = { key: "zone", operator: "exists", values: [] };
+const toleration: Toleration = { key: "gpu", operator: "equal", value: "a100", effect: null };
 const job = fc.record({
   selector: labels,
-  selectorExpressions: fc.constantFrom([], [{ key: "zone", operator: "exists" as const, values: [] }]),
-  tolerations: fc.constantFrom([], [{ key: "gpu", operator: "equal" as const, value: "a100", effect: null }]),
+  selectorExpressions: fc.array(fc.constant(expression), { maxLength: 1 }),
+  tolerations: fc.array(fc.constant(toleration), { maxLength: 1 }),
   resources: fc.integer({ min: 1, max: 2 }).map(cpu),
 });
 

@@ -37,6 +37,16 @@ test("with too many combinations to try, still none ends that need not", () => {
   assert.equal(ended.length, 30);
 });
 
+test("a small job does not take the place for which a larger one has ended others, if a smaller will do", () => {
+  const leaving = (one: PlacedJob): PlacedJob => ({ ...one, isLeaving: true });
+  const jobs = [urgent("small", 0), urgent("large", 2)];
+  const workers = [
+    aWorker("w-1", { capacity: capacityOf(2, 1), running: [leaving(lesser("a", 0))] }),
+    aWorker("w-2", { capacity: capacityOf(2, 2), running: [lesser("b", 1), leaving(lesser("c", 0))] }),
+  ];
+  assert.deepEqual(victims(plan(aSnapshot({ jobs, workers }))), []);
+});
+
 test("nobody ends for a job of the same priority, or if it does not allow it, or on a worker that takes no jobs", () => {
   const job = urgent("u", 4);
   for (const worker of [

@@ -45,7 +45,9 @@ export function makeRoom(board: Board, job: PlannedJob, group: Group): string | 
     return null;
   }
   const { resources } = job.placement;
-  const soon = workers.find((worker) => worker.leavingIds.size > 0 && hasRoom(roomSoon(worker), resources));
+  const soon = tightest(
+    workers.filter((worker) => worker.leavingIds.size > 0 && hasRoom(roomSoon(worker), resources)),
+  );
   if (soon) {
     reserve(board, soon, job);
     return `waiting for a job on worker ${soon.worker.name} to end`;
@@ -85,6 +87,23 @@ function reserve(board: Board, worker: BoardWorker, job: PlannedJob): void {
 
 function isLesser(placed: PlacedJob, job: PlannedJob): boolean {
   return placed.preemptible && placed.priority < job.priority;
+}
+
+/**
+ * The worker that will have the least room: one with more may be what a larger job has ended others for
+ * in an earlier round, and it would have to end more.
+ */
+function tightest(workers: readonly BoardWorker[]): BoardWorker | null {
+  const ordered = workers.toSorted((left, right) => {
+    const [a, b] = [roomSoon(left), roomSoon(right)];
+    return (
+      a.cpuMillis - b.cpuMillis ||
+      a.memoryBytes - b.memoryBytes ||
+      a.jobs - b.jobs ||
+      left.index - right.index
+    );
+  });
+  return ordered[0] ?? null;
 }
 
 /** What is free once all that is being ended there is gone. */
