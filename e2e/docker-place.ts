@@ -22,27 +22,38 @@ interface Container {
 }
 
 export class DockerPlace {
-  readonly engine: Engine = testEngine();
+  readonly engine: Engine;
   readonly place: Place;
-  readonly #image: string;
+  readonly #flags: string[];
 
-  private constructor(place: Place, image: string) {
+  private constructor(place: Place, { host, flags }: { host: string; flags: string[] }) {
     this.place = place;
-    this.#image = image;
+    this.engine = testEngine(host);
+    this.#flags = ["--docker-host", host, ...flags];
   }
 
-  static async start(image: TestImage): Promise<DockerPlace> {
-    const made = await makeImage(image);
-    const started = new DockerPlace(await Place.make(), made);
+  /** `flags` are more settings of the server. */
+  static async start(
+    image: TestImage,
+    { host = TEST_ENGINE_HOST, flags = [] }: { host?: string | undefined; flags?: string[] } = {},
+  ): Promise<DockerPlace> {
+    const made = ["--docker-image", await makeImage(image, host)];
+    const started = new DockerPlace(await Place.make(), { host, flags: [...made, ...flags] });
     await started.startServer();
     return started;
   }
 
   async startServer(): Promise<void> {
     const limits = ["--docker-max-workers", String(MAX_CONTAINERS), "--docker-pull", "never"];
-    const docker = ["--docker-host", TEST_ENGINE_HOST, "--docker-image", this.#image, ...limits];
     // A worker that was made for a job which another one took leaves soon.
-    await this.place.startServer(["--max-workers", "0", "--worker-idle-timeout", "2s", ...docker]);
+    await this.place.startServer([
+      "--max-workers",
+      "0",
+      "--worker-idle-timeout",
+      "2s",
+      ...limits,
+      ...this.#flags,
+    ]);
   }
 
   async killServer(): Promise<void> {

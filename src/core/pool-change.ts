@@ -19,7 +19,9 @@ export function workerTemplateKey(definition: PoolDefinition): string {
 export function providerKey({ provider, resources }: Pick<PoolDefinition, "provider" | "resources">): string {
   // A container is limited by its provider, a process by nobody.
   const { cpuMillis, memoryBytes } = resources;
-  return sortedJson(provider.type === "docker" ? { provider, cpuMillis, memoryBytes } : provider);
+  if (provider.type !== "docker") return sortedJson(provider);
+  const diskBytes = provider.docker.limitDisk ? resources.diskBytes : null;
+  return sortedJson({ provider, cpuMillis, memoryBytes, diskBytes });
 }
 
 /** Where the workers are, for people: equal for providers that list the same instances. */

@@ -15,6 +15,7 @@ const template: DockerTemplate = {
   noNewPrivileges: true,
   dropCapabilities: [],
   readOnlyRoot: false,
+  limitDisk: false,
   mounts: [],
 };
 
@@ -29,6 +30,8 @@ function inContainers(
   return local({ provider: { type: "docker", docker: { ...template, ...docker } }, ...changes });
 }
 
+const anything = { cpuMillis: null, memoryBytes: null, diskBytes: null, gpu: null };
+
 const texts = (pool: PoolDefinition): string[] =>
   poolProblems(pool).map(({ path, message }) => `${path}: ${message}`);
 
@@ -39,6 +42,8 @@ test("a pool that can be made has no problem", () => {
   assert.deepEqual(texts(local({ labels, taints, ...sized })), []);
   assert.deepEqual(texts(inContainers({ mounts: ["/srv/cache:/cache:ro", "/a:/b"], host: "tcp://h:1" })), []);
   assert.deepEqual(texts(inContainers({ network: "bridge" }, { serverUrl: "http://10.0.0.1:9090" })), []);
+  const resources = { ...anything, diskBytes: 64 * 2 ** 20 };
+  assert.deepEqual(texts(inContainers({ limitDisk: true }, { resources })), []);
 });
 
 test("all problems are named at once", () => {
@@ -96,6 +101,17 @@ for (const [what, pool, problem] of [
   ["a mount that climbs", inContainers({ mounts: ["/srv/../etc:/e"] }), /docker.mounts\[0\]/],
   ["an engine without an address", inContainers({ host: "docker" }), /docker.host.*give unix:/],
   ["an image without a name", inContainers({ image: "" }), /docker.image/],
+  ["a limit of no size", inContainers({ limitDisk: true }), /docker.limitDisk: how much .* resources.disk/],
+  [
+    "a limit that no worker can live with",
+    inContainers({ limitDisk: true }, { resources: { ...anything, diskBytes: 2 ** 20 } }),
+    /resources.diskBytes: 1048576 bytes are no limit .* at least 64Mi/,
+  ],
+  [
+    "a limit of a root file system that cannot be written",
+    inContainers({ limitDisk: true, readOnlyRoot: true }, { resources: { ...anything, diskBytes: 2 ** 30 } }),
+    /docker.limitDisk: it cannot go with readOnlyRoot/,
+  ],
   [
     "a network without a way out",
     inContainers({ network: "bridge" }),

@@ -19,6 +19,8 @@ const LABEL_VALUE = /^[^\p{Cc},]{0,256}$/u;
 const MOUNT = /^(\/[^:]*):\/[^:]+?(:ro|:rw)?$/;
 const MAX_WORKERS = 10_000;
 const MAX_JOBS_PER_WORKER = 1_024;
+/** The worker itself must have room for its files and for the end of a log. */
+const LEAST_DISK_LIMIT_MIB = 64;
 
 /** Empty if the pool can be made. Limits of one server, such as allowed mounts, are not known here. */
 export function poolProblems(pool: PoolDefinition): PoolProblem[] {
@@ -29,7 +31,7 @@ export function poolProblems(pool: PoolDefinition): PoolProblem[] {
     ...labelProblems(pool),
     ...taintProblems(pool),
     ...addressProblems(pool),
-    ...(pool.provider.type === "docker" ? dockerProblems(pool.provider.docker) : []),
+    ...(pool.provider.type === "docker" ? dockerProblems(pool.provider.docker, pool.resources) : []),
   ];
 }
 
@@ -162,8 +164,8 @@ function addressProblems({ serverUrl, provider }: PoolDefinition): PoolProblem[]
   return [{ path: "serverUrl", message }];
 }
 
-function dockerProblems(docker: DockerTemplate): PoolProblem[] {
-  const problems: PoolProblem[] = [];
+function dockerProblems(docker: DockerTemplate, resources: PoolDefinition["resources"]): PoolProblem[] {
+  const problems = diskLimitProblems(docker, resources);
   if (docker.image === "" || /\s/.test(docker.image)) {
     problems.push({
       path: "docker.image",
@@ -181,6 +183,27 @@ function dockerProblems(docker: DockerTemplate): PoolProblem[] {
     if (hostPathOfMount(mount) !== null) continue;
     const message = `${JSON.stringify(mount)} is not of the form /host/path:/container/path[:ro]`;
     problems.push({ path: `docker.mounts[${index}]`, message });
+  }
+  return problems;
+}
+
+function diskLimitProblems(
+  { limitDisk, readOnlyRoot }: DockerTemplate,
+  { diskBytes }: PoolDefinition["resources"],
+): PoolProblem[] {
+  if (!limitDisk) return [];
+  const path = "docker.limitDisk";
+  const problems: PoolProblem[] = [];
+  if (diskBytes === null) {
+    problems.push({ path, message: "how much may a container hold? Say so with resources.disk" });
+  } else if (diskBytes < LEAST_DISK_LIMIT_MIB * 2 ** 20) {
+    const message = `${diskBytes} bytes are no limit that a worker can live with; give at least ${LEAST_DISK_LIMIT_MIB}Mi`;
+    problems.push({ path: "resources.diskBytes", message });
+  }
+  if (readOnlyRoot) {
+    const message =
+      "it cannot go with readOnlyRoot: the limit is one of the root file system, where jobs then work; leave one of them out";
+    problems.push({ path, message });
   }
   return problems;
 }

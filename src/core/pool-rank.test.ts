@@ -68,6 +68,7 @@ test("pools share a provider that makes the same kind of instance, and a name fo
     noNewPrivileges: true,
     dropCapabilities: [],
     readOnlyRoot: false,
+    limitDisk: false,
     mounts: [],
   };
   const defaults = { dockerHost: "unix:///var/run/docker.sock" };
@@ -80,6 +81,13 @@ test("pools share a provider that makes the same kind of instance, and a name fo
   assert.equal(providerKey({ provider: debian.provider, resources: debian.resources }), providerKey(debian));
   assert.notEqual(providerKey(alpine), providerKey(debian));
   assert.notEqual(providerKey(limited), providerKey(debian));
+  const roomy = { ...debian, resources: { ...debian.resources, diskBytes: 1 } };
+  assert.equal(providerKey(roomy), providerKey(debian));
+  const full = (diskBytes: number) => ({
+    provider: { type: "docker" as const, docker: { ...docker, limitDisk: true } },
+    resources: { ...debian.resources, diskBytes },
+  });
+  assert.notEqual(providerKey(full(1)), providerKey(full(2)));
   assert.equal(providerName(alpine.provider, defaults), "docker unix:///var/run/docker.sock");
   assert.equal(providerName(local.provider, defaults), "process");
 });

@@ -24,6 +24,8 @@ export interface DockerTemplate {
   noNewPrivileges: boolean;
   dropCapabilities: string[];
   readOnlyRoot: boolean;
+  /** The container's files, those of its jobs among them, take no more than `resources.diskBytes`. */
+  limitDisk: boolean;
   /** `/host/path:/container/path[:ro]`. */
   mounts: string[];
 }
@@ -73,6 +75,7 @@ export const DOCKER_DEFAULTS = {
   network: "host",
   noNewPrivileges: true,
   readOnlyRoot: false,
+  limitDisk: false,
 } as const;
 
 /** Undefined is left out. */
@@ -92,6 +95,7 @@ export function dockerWith(given: Given<DockerTemplate> & { image: string }): Do
     noNewPrivileges: given.noNewPrivileges ?? DOCKER_DEFAULTS.noNewPrivileges,
     dropCapabilities: given.dropCapabilities ?? [],
     readOnlyRoot: given.readOnlyRoot ?? DOCKER_DEFAULTS.readOnlyRoot,
+    limitDisk: given.limitDisk ?? DOCKER_DEFAULTS.limitDisk,
     mounts: given.mounts ?? [],
   };
 }

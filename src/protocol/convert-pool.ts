@@ -114,6 +114,7 @@ function dockerFromWire(message: pb.DockerTemplate): DockerTemplate {
     noNewPrivileges: !message.allowNewPrivileges,
     dropCapabilities: message.dropCapabilities,
     readOnlyRoot: message.readOnlyRoot,
+    limitDisk: message.limitDisk,
     mounts: message.mounts,
   });
 }
@@ -131,6 +132,7 @@ function dockerToWire(template: DockerTemplate): pb.DockerTemplate {
     allowNewPrivileges: !template.noNewPrivileges,
     dropCapabilities: template.dropCapabilities,
     readOnlyRoot: template.readOnlyRoot,
+    limitDisk: template.limitDisk,
     mounts: template.mounts,
   });
 }

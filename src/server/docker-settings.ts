@@ -52,6 +52,14 @@ export const dockerSettings = {
     min: 128 * 1024 * 1024,
     description: "Memory of one container; the agent and the runner take about 100 MB of it.",
   }),
+  dockerDisk: setting.bytes({
+    env: "HODEI_DOCKER_DISK",
+    flag: "--docker-disk",
+    default: null,
+    defaultText: "no limit",
+    min: 64 * 1024 * 1024,
+    description: "Disk of one container, if the engine's storage driver can limit it; see docs/docker.md.",
+  }),
   dockerPids: setting.integer({
     env: "HODEI_DOCKER_PIDS",
     flag: "--docker-pids",
@@ -181,6 +189,12 @@ export function dockerPoolSettings(
     throw new AppError(
       "invalid_argument",
       `--docker-network ${dockerNetwork}: containers do not share this machine's addresses then; say with --docker-server-url where they reach the worker port`,
+    );
+  }
+  if (settings.dockerDisk !== null && settings.dockerReadOnly) {
+    throw new AppError(
+      "invalid_argument",
+      "--docker-disk cannot go with --docker-read-only: the limit is one of the root file system, where jobs then work; leave one of them out",
     );
   }
   for (const mount of listOf(settings.dockerMounts)) {

@@ -42,7 +42,7 @@ pools:
       user: 1000
       allowNewPrivileges: true
       dropCapabilities: [ALL]
-      readOnlyRoot: true
+      limitDisk: true
       mounts: ["/cache:/cache:ro"]
     labels: { zone: a, release: 1.10 }
     taints: [gpu=a100:NoSchedule, { key: team, effect: NoExecute }]
@@ -74,7 +74,8 @@ pools:
         user: "1000",
         noNewPrivileges: false,
         dropCapabilities: ["ALL"],
-        readOnlyRoot: true,
+        readOnlyRoot: false,
+        limitDisk: true,
         mounts: ["/cache:/cache:ro"],
       },
     },
@@ -124,7 +125,8 @@ test("every problem of every pool is told with its line, and what to do", () => 
     labels: { pool: x }
     resources: { cpu: 1 }
   - name: mounts
-    docker: { image: x, network: bridge, mounts: ["a:/b"] }
+    docker: { image: x, network: bridge, mounts: ["a:/b"], readOnlyRoot: true, limitDisk: true }
+    resources: { disk: 1Ki }
     serverUrl: ftp://x
   - name: rules
     process: {}
@@ -142,8 +144,10 @@ test("every problem of every pool is told with its line, and what to do", () => 
     /^p\.yaml:14:20: pools\[3\]\.jobsPerWorker: 2: an ephemeral worker takes one job/m,
     /^p\.yaml:16:21: pools\[3\]\.labels\.pool: the server sets pool itself/m,
     /^p\.yaml:19:\d+: pools\[4\]\.docker\.mounts\[0\]: "a:\/b" is not of the form/m,
-    /^p\.yaml:20:16: pools\[4\]\.serverUrl: "ftp:\/\/x" does not begin with/m,
-    /^p\.yaml:23:14: pools\[5\]\.taints\[0\]: "gpu" has no effect: write gpu:NoSchedule/m,
+    /^p\.yaml:19:\d+: pools\[4\]\.docker\.limitDisk: it cannot go with readOnlyRoot/m,
+    /^p\.yaml:20:\d+: pools\[4\]\.resources\.disk: 1024 bytes are no limit/m,
+    /^p\.yaml:21:16: pools\[4\]\.serverUrl: "ftp:\/\/x" does not begin with/m,
+    /^p\.yaml:24:14: pools\[5\]\.taints\[0\]: "gpu" has no effect: write gpu:NoSchedule/m,
   ]) {
     assert.match(text, expected);
   }
@@ -233,6 +237,7 @@ const anyPool: fc.Arbitrary<PoolDefinition> = fc
       noNewPrivileges,
       dropCapabilities: [],
       readOnlyRoot,
+      limitDisk: pool.resources.diskBytes !== null && pool.resources.diskBytes >= 2 ** 26 && !readOnlyRoot,
       mounts,
     };
     const provider = isDocker ? { type: "docker" as const, docker } : { type: "process" as const };

@@ -174,6 +174,7 @@ function dockerValue(docker: DockerTemplate): Record<string, unknown> {
     allowNewPrivileges: docker.noNewPrivileges ? undefined : true,
     dropCapabilities: list(docker.dropCapabilities),
     readOnlyRoot: docker.readOnlyRoot || undefined,
+    limitDisk: docker.limitDisk || undefined,
     mounts: list(docker.mounts),
   });
 }

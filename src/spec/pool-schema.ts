@@ -58,6 +58,7 @@ export const dockerSchema = z.strictObject(
       .optional()
       .describe("Capabilities that are taken away; ALL takes all"),
     readOnlyRoot: flag.optional().describe("The root file system cannot be written"),
+    limitDisk: flag.optional().describe("The container's files take no more than resources.disk"),
     mounts: z
       .array(line, { error: "must be a list of /host/path:/container/path[:ro]" })
       .max(64, "must have 64 entries at most")

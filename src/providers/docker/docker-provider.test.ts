@@ -9,13 +9,22 @@ import { systemClock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
-import { systemRandom, uuidV7 } from "../../base/random.ts";
+import { systemRandom, uuidV4, uuidV7 } from "../../base/random.ts";
 import { providerConformance, sampleSpec } from "../provider-conformance.ts";
 import type { ProviderEvent } from "../provider.ts";
 import { containerName, WORKER_DIRECTORY } from "./container.ts";
 import { DockerProvider, type DockerProviderOptions } from "./docker-provider.ts";
+import { diskLimitProblem } from "./engine-storage.ts";
 import { isConflict, type Engine, type EngineCall } from "./engine.ts";
-import { makeImage, skipWithoutEngine, TEST_ENGINE_HOST, testEngine } from "./test-engine.ts";
+import { tarArchive } from "./tar-archive.ts";
+import {
+  makeImage,
+  QUOTA_ENGINE_HOST,
+  skipWithoutEngine,
+  skipWithoutQuotaEngine,
+  TEST_ENGINE_HOST,
+  testEngine,
+} from "./test-engine.ts";
 
 // One file, as a worker has it: parts of it would be missing in the container.
 const workerProgram = fileURLToPath(new URL("../../../bundle/worker.js", import.meta.url));
@@ -32,19 +41,20 @@ const SETTINGS = {
   noNewPrivileges: true,
   dropCapabilities: [],
   readOnlyRoot: false,
+  diskLimitBytes: null,
   mounts: [],
   workerProgram,
   clock: systemClock,
   log: silentLogger,
 } as const;
 
-async function setup(t: TestContext) {
-  const image = await makeImage("shell");
+async function setup(t: TestContext, host = TEST_ENGINE_HOST) {
+  const image = await makeImage("shell", host);
   const owner = uuidV7(systemClock, systemRandom);
-  const engine = testEngine();
+  const engine = testEngine(host);
   const providers: DockerProvider[] = [];
   const open = (changes: Partial<DockerProviderOptions> = {}): DockerProvider => {
-    const provider = new DockerProvider({ ...SETTINGS, image, owner, host: TEST_ENGINE_HOST, ...changes });
+    const provider = new DockerProvider({ ...SETTINGS, image, owner, host, ...changes });
     providers.push(provider);
     return provider;
   };
@@ -62,6 +72,8 @@ async function setup(t: TestContext) {
   };
   return { provider: open(), open, reopen: async () => open(), kill, engine, owner };
 }
+
+const DISK_LIMIT_BYTES = 64 * 2 ** 20;
 
 interface ContainerView {
   Args: string[];
@@ -117,6 +129,67 @@ test("gives a container its limits, and takes away what the settings say", { ski
   assert.match(status, /^CapEff:\s+0+$/m);
   assert.match(status, /^NoNewPrivs:\s+1$/m);
   await eventually(() => saysRunnerRuns(engine, spec.workerId), { timeoutMs: 20_000 });
+});
+
+test(
+  "limits all that a container writes, as the user that it is for",
+  { skip: await skipWithoutQuotaEngine() },
+  async (t) => {
+    const { open, engine } = await setup(t, QUOTA_ENGINE_HOST);
+    const provider = open({ diskLimitBytes: DISK_LIMIT_BYTES, user: "1000:1000" });
+    assert.deepEqual(await provider.healthCheck(), { status: "healthy" });
+    const spec = sampleSpec();
+    await provider.create(spec);
+    const { HostConfig, Mounts } = await engine.call<{
+      HostConfig: { StorageOpt: unknown };
+      Mounts: { Destination: string; RW: boolean }[];
+    }>(look(spec.workerId));
+    assert.deepEqual(HostConfig.StorageOpt, { size: String(DISK_LIMIT_BYTES) });
+    assert.deepEqual(
+      Mounts.map(({ Destination, RW }) => [Destination, RW]),
+      [["/hodei", false]],
+    );
+    await eventually(() => saysRunnerRuns(engine, spec.workerId), { timeoutMs: 20_000 });
+    const small = open({ diskLimitBytes: 2 ** 20 });
+    await assert.rejects(small.create(sampleSpec()), {
+      code: "failed_precondition",
+      message: /quota exceeded: its limit is 1Mi, which the image counts against, too; give resources.disk/,
+    });
+  },
+);
+
+test("refuses a limit of the disk for good where the engine cannot hold it", { skip }, async (t) => {
+  const { open, engine } = await setup(t);
+  const provider = open({ diskLimitBytes: DISK_LIMIT_BYTES });
+  const reason = diskLimitProblem(await engine.call({ method: "GET", path: "/info", what: "ask" }));
+  if (reason === null) return t.skip("the engine can limit disk");
+  assert.deepEqual(await provider.healthCheck(), { status: "degraded", reason });
+  const spec = sampleSpec();
+  await assert.rejects(provider.create(spec), {
+    code: "failed_precondition",
+    message: `make worker ${spec.workerId} in a container: ${reason}`,
+  });
+  // What an engine says of a file system that only seemed to be able to.
+  const asked = engine.call({
+    method: "POST",
+    path: "/containers/create",
+    body: { Image: await makeImage("shell"), Cmd: ["true"], HostConfig: { StorageOpt: { size: "100m" } } },
+    what: "make a container",
+  });
+  await assert.rejects(asked, { code: "failed_precondition", message: /--storage-opt is supported only/ });
+});
+
+test("refuses a limit for an image that keeps files in a volume", { skip }, async (t) => {
+  const { open, engine } = await setup(t);
+  const image = `hodei-test-volume:${uuidV4()}`;
+  const query = { fromSrc: "-", repo: image, changes: "VOLUME /data" };
+  const body = tarArchive([{ type: "directory", name: "data/", mode: 0o755 }]);
+  await engine.bytes({ method: "POST", path: "/images/create", query, body, what: "make an image" });
+  t.after(() => engine.call({ method: "DELETE", path: `/images/${image}`, what: "remove the image" }));
+  await assert.rejects(open({ image, diskLimitBytes: DISK_LIMIT_BYTES }).create(sampleSpec()), {
+    code: "failed_precondition",
+    message: /its image keeps \/data in volumes, which no limit covers/,
+  });
 });
 
 test("says why a container is gone: killed, out of memory, or ended by itself", { skip }, async (t) => {

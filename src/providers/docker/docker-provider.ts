@@ -27,11 +27,17 @@ import {
   containerBody,
   containerName,
   OWNER_LABEL,
-  TOKEN_FILE,
-  WORK_VOLUME,
+  tokenFiles,
   WORKER_LABEL,
   type ContainerOptions,
 } from "./container.ts";
+import {
+  checkVolumes,
+  diskLimitProblem,
+  explainFailure,
+  fullDiskProblem,
+  type EngineStorage,
+} from "./engine-storage.ts";
 import { Engine, isConflict, isNotFound } from "./engine.ts";
 import { ImageStore, type PullPolicy } from "./image-store.ts";
 import { tarArchive } from "./tar-archive.ts";
@@ -80,6 +86,8 @@ interface ContainerView {
   HostConfig: { Memory: number };
 }
 
+type EngineInfo = EngineMachine & EngineStorage & { InitCommit?: { ID?: string } };
+
 /** What is the same for all containers and found out with the first. */
 interface Prepared {
   runtime: RuntimeFiles;
@@ -126,10 +134,8 @@ export class DockerProvider implements Provider {
         await this.#remove(workerId).catch((cleanUpError: unknown) => {
           this.#options.log.error({ err: cleanUpError, workerId }, "could not remove a worker");
         });
-        const code = error instanceof AppError ? error.code : "internal";
-        throw new AppError(code, `make worker ${workerId} in a container: ${errorMessage(error)}`, {
-          cause: error,
-        });
+        const { code, message } = explainFailure(error, this.#options.diskLimitBytes);
+        throw new AppError(code, `make worker ${workerId} in a container: ${message}`, { cause: error });
       } finally {
         this.#creating.delete(workerId);
       }
@@ -173,8 +179,9 @@ export class DockerProvider implements Provider {
         what: "ask the container engine how it is",
         timeoutMs: HEALTH_TIMEOUT_MS,
       });
-      const reason = await this.#images.problem();
-      return reason === null ? { status: "healthy" } : { status: "degraded", reason };
+      const problems = [await this.#images.problem(), ...(await this.#storageProblems())];
+      const reason = problems.filter((problem) => problem !== null).join("; ");
+      return reason === "" ? { status: "healthy" } : { status: "degraded", reason };
     } catch (error) {
       return { status: "unhealthy", reason: errorMessage(error) };
     }
@@ -193,8 +200,16 @@ export class DockerProvider implements Provider {
     this.#engine.close();
   }
 
+  async #storageProblems(): Promise<(string | null)[]> {
+    const { host, diskLimitBytes } = this.#options;
+    const info = await this.#info(HEALTH_TIMEOUT_MS);
+    return [diskLimitBytes === null ? null : diskLimitProblem(info), await fullDiskProblem(info, host)];
+  }
+
   async #make(spec: WorkerSpec): Promise<string> {
-    const imageVariables = await this.#images.ensure();
+    const { diskLimitBytes, mounts } = this.#options;
+    const { variables: imageVariables, volumes } = await this.#images.ensure();
+    if (diskLimitBytes !== null) checkVolumes(volumes, mounts);
     const prepared = await this.#prepare();
     const name = containerName(spec.workerId);
     const { Id: id } = await this.#engine.call<{ Id: string }>({
@@ -226,17 +241,12 @@ export class DockerProvider implements Provider {
 
   /** In a file, since everybody who may look at the container sees its variables and arguments. */
   async #giveToken(container: string, token: string): Promise<void> {
-    const directory = TOKEN_FILE.slice(WORK_VOLUME.length + 1, TOKEN_FILE.lastIndexOf("/") + 1);
-    const name = TOKEN_FILE.slice(WORK_VOLUME.length + 1);
+    const { path, entries } = tokenFiles(token, this.#options);
     await this.#engine.call({
       method: "PUT",
       path: `/containers/${container}/archive`,
-      query: { path: WORK_VOLUME },
-      // Nobody but the worker is in there, as whatever user the image or the operator has chosen.
-      body: tarArchive([
-        { type: "directory", name: directory, mode: 0o777 },
-        { type: "file", name, mode: 0o666, content: Buffer.from(token) },
-      ]),
+      query: { path },
+      body: tarArchive(entries),
       what: "give the container its token",
     });
   }
@@ -253,16 +263,23 @@ export class DockerProvider implements Provider {
   }
 
   async #prepareOnce(): Promise<Prepared> {
-    const { image, owner, workerProgram } = this.#options;
-    const info = await this.#engine.call<EngineMachine & { InitCommit?: { ID?: string } }>({
-      method: "GET",
-      path: "/info",
-      what: "ask the container engine what it can do",
-    });
+    const { image, owner, workerProgram, diskLimitBytes } = this.#options;
+    const info = await this.#info();
     checkMachine(info);
+    const problem = diskLimitBytes === null ? null : diskLimitProblem(info);
+    if (problem !== null) throw new AppError("failed_precondition", problem);
     const runtime = await readRuntimeFiles(workerProgram);
     await ensureRuntimeVolume(this.#engine, runtime, { image, owner });
     return { runtime, hasInit: info.InitCommit?.ID !== NO_INIT };
+  }
+
+  #info(timeoutMs?: number): Promise<EngineInfo> {
+    return this.#engine.call({
+      method: "GET",
+      path: "/info",
+      what: "ask the container engine what it can do",
+      ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    });
   }
 
   async #inspect(name: string): Promise<ContainerView | null> {

@@ -268,4 +268,4 @@ function refusal(what: string, status: number, message: string): AppError {
 
 /** Reported by engines with status 500, although no further try will help. */
 const PERMANENT_START_FAILURE =
-  /exec format error|executable file not found|no such file or directory|unable to find user|not a directory|invalid (mount|argument)|unauthorized|access denied/i;
+  /storage-opt is|exec format error|executable file not found|no such file or directory|unable to find user|not a directory|invalid (mount|argument)|unauthorized|access denied/i;

@@ -116,7 +116,7 @@ test(
   async (t) => {
     const { open, registry } = await setup(t);
     const store = open();
-    assert.equal(await store.variables(), null);
+    assert.equal(await store.config(), null);
     assert.equal(store.activity, null);
     const pulls = Promise.all([store.ensure(), store.ensure()]);
     await eventually(() => store.activity?.startsWith("pulling image ") === true);
@@ -144,7 +144,10 @@ test(
     const always = open({ pull: "always" });
     await always.ensure();
     await always.ensure();
-    assert.deepEqual(await open({ pull: "never" }).ensure(), ["FROM_REGISTRY", "PATH"]);
+    assert.deepEqual(await open({ pull: "never" }).ensure(), {
+      variables: ["FROM_REGISTRY", "PATH"],
+      volumes: [],
+    });
   },
 );
 

@@ -17,8 +17,21 @@ export interface ImageOptions {
   log: Logger;
 }
 
+/** What an image brings along. */
+export interface ImageConfig {
+  /** The names of the variables that it sets. */
+  variables: string[];
+  /** Directories that are no part of a container's root, but volumes. */
+  volumes: string[];
+}
+
 /** How long a download may take in all. */
 const PULL_TIMEOUT_MS = 15 * 60_000;
+
+interface EngineImageConfig {
+  Env?: string[] | null;
+  Volumes?: Record<string, object> | null;
+}
 
 /** Pulls that several workers ask for at once are one. */
 export class ImageStore {
@@ -35,11 +48,11 @@ export class ImageStore {
     this.#options = options;
   }
 
-  /** The names of the variables that the image sets, once the engine has it. */
-  async ensure(): Promise<string[]> {
+  /** What the image brings along, once the engine has it. */
+  async ensure(): Promise<ImageConfig> {
     const { pull, image } = this.#options;
     if (pull === "always") await this.#pullOnce();
-    const found = await this.variables();
+    const found = await this.config();
     if (found !== null) return found;
     if (pull === "never") {
       throw new AppError(
@@ -48,7 +61,7 @@ export class ImageStore {
       );
     }
     await this.#pullOnce();
-    const pulled = await this.variables();
+    const pulled = await this.config();
     if (pulled === null) throw new AppError("unavailable", `image ${image}: pulled, and not there`);
     return pulled;
   }
@@ -64,20 +77,23 @@ export class ImageStore {
   async problem(): Promise<string | null> {
     const { pull, image } = this.#options;
     if (pull !== "never" && this.#pullFailure === null) return null;
-    if ((await this.variables()) !== null) return null;
+    if ((await this.config()) !== null) return null;
     return this.#pullFailure ?? `image ${image} is not there, and pulling is set to never`;
   }
 
   /** Null if the engine does not have the image. */
-  async variables(): Promise<string[] | null> {
+  async config(): Promise<ImageConfig | null> {
     const { image } = this.#options;
     try {
-      const { Config: config } = await this.#engine.call<{ Config: { Env?: string[] | null } | null }>({
+      const { Config: config } = await this.#engine.call<{ Config: EngineImageConfig | null }>({
         method: "GET",
         path: `/images/${image}/json`,
         what: `look for image ${image}`,
       });
-      return (config?.Env ?? []).map((entry) => entry.slice(0, entry.indexOf("=")));
+      return {
+        variables: (config?.Env ?? []).map((entry) => entry.slice(0, entry.indexOf("="))),
+        volumes: Object.keys(config?.Volumes ?? {}),
+      };
     } catch (error) {
       if (isNotFound(error)) return null;
       throw error;

@@ -1,7 +1,7 @@
 /** A container engine for tests, and images made here: nothing is pulled from anywhere. */
 
 import { execFile } from "node:child_process";
-import { copyFile, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
@@ -13,9 +13,18 @@ const run = promisify(execFile);
 
 export const TEST_ENGINE_HOST = process.env["HODEI_TEST_DOCKER_HOST"] ?? "unix:///var/run/docker.sock";
 
+/** Of an engine whose storage driver can limit the disk of a container; undefined if none was named. */
+export const QUOTA_ENGINE_HOST = process.env["HODEI_TEST_QUOTA_DOCKER_HOST"];
+
+/** Why tests of such limits are skipped, or false. */
+export async function skipWithoutQuotaEngine(): Promise<string | false> {
+  if (QUOTA_ENGINE_HOST !== undefined) return await skipWithoutEngine(QUOTA_ENGINE_HOST);
+  return "HODEI_TEST_QUOTA_DOCKER_HOST names no engine that can limit disk, such as one on btrfs";
+}
+
 /** False if an engine answers, else why the tests are skipped. */
-export async function skipWithoutEngine(): Promise<string | false> {
-  const engine = testEngine();
+export async function skipWithoutEngine(host = TEST_ENGINE_HOST): Promise<string | false> {
+  const engine = testEngine(host);
   try {
     await engine.bytes({ method: "GET", path: "/_ping", what: "ask for an engine", timeoutMs: 3_000 });
     return false;
@@ -26,8 +35,8 @@ export async function skipWithoutEngine(): Promise<string | false> {
   }
 }
 
-export function testEngine(): Engine {
-  return new Engine({ host: TEST_ENGINE_HOST, tlsDirectory: null, clock: systemClock });
+export function testEngine(host = TEST_ENGINE_HOST): Engine {
+  return new Engine({ host, tlsDirectory: null, clock: systemClock });
 }
 
 export const TEST_IMAGES = {
@@ -70,18 +79,20 @@ export async function skipWithoutParts(image: TestImage): Promise<string | false
 }
 
 /** Makes an image of programs of this machine, unless the engine has it. */
-export async function makeImage(image: TestImage): Promise<string> {
+export async function makeImage(image: TestImage, host = TEST_ENGINE_HOST): Promise<string> {
   const name = TEST_IMAGES[image];
-  const found = await run("docker", ["-H", TEST_ENGINE_HOST, "image", "inspect", name]).catch(() => null);
+  const found = await run("docker", ["-H", host, "image", "inspect", name]).catch(() => null);
   if (found) return name;
   const root = await mkdtemp(join(tmpdir(), "hodei-image-"));
   try {
+    // Some storage drivers give it to the root of each container.
+    await chmod(root, 0o755);
     if (image === "bare") await copyFile(STATIC_SHELL, join(root, "echo"));
     else await addSystem(root, image);
     const archive = join(root, "root.tar");
     await run("tar", ["-C", root, "--exclude=./root.tar", "-cf", archive, "."]);
     const settings = ["-c", "ENV IMAGE_SAYS=hello", "-c", "ENV NODE_OPTIONS=--no-such-option"];
-    await run("docker", ["-H", TEST_ENGINE_HOST, "import", ...settings, archive, name]);
+    await run("docker", ["-H", host, "import", ...settings, archive, name]);
     return name;
   } finally {
     await rm(root, { recursive: true, force: true });

@@ -68,7 +68,12 @@ export class PipePool {
   async close(): Promise<void> {
     for (const pipe of this.#idle.splice(0)) pipe.close();
     this.#paths.splice(0);
-    await rm(this.#directory, { recursive: true, force: true });
+    try {
+      await rm(this.#directory, { recursive: true, force: true });
+    } catch (error) {
+      // It may be a file system of its own (providers/docker/container.ts), which goes with its container.
+      if (systemErrorCode(error) !== "EBUSY") throw error;
+    }
   }
 
   #openNew(): OutputPipe | null {

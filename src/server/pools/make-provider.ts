@@ -34,7 +34,7 @@ export async function makeProvider(
 
 async function openDocker(
   template: DockerTemplate,
-  { cpuMillis, memoryBytes }: PoolDefinition["resources"],
+  { cpuMillis, memoryBytes, diskBytes }: PoolDefinition["resources"],
   context: MakeProviderContext,
 ): Promise<Provider> {
   // Who makes no containers does not load it.
@@ -48,6 +48,7 @@ async function openDocker(
     owner: await loadOrCreateOwner(context.dataDirectory, context),
     cpuMillis,
     memoryBytes,
+    diskLimitBytes: template.limitDisk ? diskBytes : null,
     workerProgram,
     clock,
     log,

@@ -23,6 +23,7 @@ const template: DockerTemplate = {
   noNewPrivileges: true,
   dropCapabilities: [],
   readOnlyRoot: false,
+  limitDisk: false,
   mounts: [],
 };
 
