@@ -22,12 +22,13 @@ function whyNoWorker(candidates: readonly BoardWorker[]): string {
   const [only] = candidates;
   if (candidates.length === 1 && only) {
     const { name, unavailable } = only.worker;
-    return `worker ${name}, the only one that fits, is ${unavailable ?? "busy"}`;
+    const why = unavailable === null ? "is busy" : `takes no jobs: ${unavailable}`;
+    return `worker ${name}, the only one that fits, ${why}`;
   }
   if (taking.length === candidates.length) return `all ${candidates.length} workers that fit are busy`;
   const away = candidates.length - taking.length;
   const why = candidates.find(({ worker }) => worker.unavailable !== null)?.worker;
-  const example = `${away} of ${candidates.length} workers that fit take no jobs (${why?.name} is ${why?.unavailable})`;
+  const example = `${away} of ${candidates.length} workers that fit take no jobs (${why?.name}: ${why?.unavailable})`;
   return taking.length === 0 ? example : `${example}, the others are busy`;
 }
 

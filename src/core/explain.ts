@@ -77,7 +77,7 @@ function workerBlockers(worker: PlannedWorker, placement: Placement): Blocker[] 
   const blockers = blockersOf(placement, worker, worker.free);
   if (worker.unavailable === null) return blockers;
   const message = `takes no jobs: ${worker.unavailable}`;
-  const change = "wait until it takes jobs again, or let it";
+  const change = worker.remedy ?? "wait until it takes jobs again, or let it";
   return [{ kind: "unavailable", message, change }, ...blockers];
 }
 

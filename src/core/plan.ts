@@ -61,8 +61,10 @@ export interface PlannedWorker extends Place {
   running: readonly PlacedJob[];
   /** Grows with each job that any worker is given; 0 before the first. */
   lastAssigned: number;
-  /** Why it takes no job now whatever is free: cordoned, draining, unreachable, …; else null. */
+  /** Why it takes no job now whatever is free: `it is cordoned`, …; else null. */
   unavailable: string | null;
+  /** What has to happen before it takes jobs again, if more is known of it than that. */
+  remedy?: string;
 }
 
 /** Where workers can be made. */

@@ -273,7 +273,7 @@ test("a job that waits has the right reason", () => {
   const workers = [
     aWorker("small", { labels: { os: "linux", gpu: "a100" } }),
     aWorker("tainted", { labels: { os: "linux", secure: "yes" }, taints: [taint] }),
-    aWorker("away", { labels: { os: "mac" }, unavailable: "cordoned" }),
+    aWorker("away", { labels: { os: "mac" }, unavailable: "it is cordoned" }),
     aWorker("busy", { labels: { os: "bsd" }, running: jobsOf(4) }),
   ];
   const pools = [
@@ -310,7 +310,11 @@ test("a job that waits has the right reason", () => {
     ],
     [{ selector: { size: "big" } }, "pool big is at its maximum of 2 workers", false],
     [{ selector: { os: "windows" } }, "pool ill cannot make a worker: the engine does not answer", false],
-    [{ selector: { os: "mac" } }, "worker away, the only one that fits, is cordoned", false],
+    [
+      { selector: { os: "mac" } },
+      "worker away, the only one that fits, takes no jobs: it is cordoned",
+      false,
+    ],
     [{ selector: { os: "bsd" } }, "worker busy, the only one that fits, is busy", false],
   ];
   for (const [asked, message, impossible] of expected) {

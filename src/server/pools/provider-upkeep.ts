@@ -42,7 +42,7 @@ export interface ProviderUpkeepDependencies {
  * A worker that runs and is silent for longer takes room in its pool for nothing, if it holds no job:
  * an agent that is well and finds no server has left by itself after half of it.
  */
-const LOST_AFTER_MS = 10 * 60_000;
+export const LOST_AFTER_MS = 10 * 60_000;
 
 export class ProviderUpkeep {
   readonly #deps: ProviderUpkeepDependencies;

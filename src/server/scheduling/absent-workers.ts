@@ -8,6 +8,7 @@ import type { PlannedWorker } from "../../core/plan.ts";
 import type { Worker } from "../../core/worker.ts";
 import { everyWorker } from "../../storage/every-worker.ts";
 import type { Store } from "../../storage/store.ts";
+import { LOST_AFTER_MS } from "../pools/provider-upkeep.ts";
 import { workerLabels } from "../workers/worker-labels.ts";
 
 const REFRESH_MS = 5_000;
@@ -58,12 +59,46 @@ function plannedAbsent(worker: Worker): PlannedWorker | null {
     strategy: "least_loaded",
     running: [],
     lastAssigned: 0,
-    unavailable: ABSENCE[worker.state] ?? "it is not connected",
+    ...absence(worker),
   };
 }
 
-const ABSENCE: { readonly [S in Worker["state"]]?: string } = {
-  unreachable: "it is unreachable: nothing was heard of it for 30 s",
-  draining: "it is draining",
-  broken: "it is broken: it could not end a process",
-};
+/** Why it takes no jobs, and what has to happen before it does or another one comes. */
+function absence(worker: Worker): { unavailable: string; remedy: string } {
+  const remove = `hodei workers remove ${worker.id}`;
+  switch (worker.state) {
+    case "unreachable":
+      return { unavailable: `it is unreachable: ${silence(worker)}`, remedy: returnOf(worker) };
+    case "draining":
+      return {
+        unavailable: "it is draining",
+        remedy: "wait for another worker: it leaves when its jobs have ended",
+      };
+    case "broken":
+      return {
+        unavailable: "it is broken: it could not end a process",
+        remedy: `look at its machine, then remove it: ${remove}`,
+      };
+    default:
+      return { unavailable: `it is not connected: ${silence(worker)}`, remedy: returnOf(worker) };
+  }
+}
+
+function silence({ lastHeartbeatAtMs }: Worker): string {
+  return lastHeartbeatAtMs === null
+    ? "nothing was heard of it since it registered"
+    : `nothing was heard of it since ${timeText(lastHeartbeatAtMs)}`;
+}
+
+function returnOf({ id, provider, lastHeartbeatAtMs }: Worker): string {
+  const mend = "it takes jobs again as soon as it is heard: see that its machine runs and reaches the server";
+  if (provider === "static" || lastHeartbeatAtMs === null)
+    return `${mend}; if it never will: hodei workers remove --force ${id}`;
+  const until = timeText(lastHeartbeatAtMs + LOST_AFTER_MS);
+  return `${mend}; if it holds no job and stays silent until ${until}, it is removed, and its pool can make another`;
+}
+
+/** To the second, in UTC. */
+function timeText(timeMs: number): string {
+  return new Date(timeMs).toISOString().replace(/\.\d+Z$/, "Z");
+}
