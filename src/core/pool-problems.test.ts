@@ -1,23 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { hostPathOfMount, mountProblems, poolProblems } from "./pool-problems.ts";
-import { poolWith, type DockerTemplate, type PoolDefinition } from "./pool.ts";
-
-const template: DockerTemplate = {
-  image: "debian:13",
-  host: null,
-  tlsDirectory: null,
-  pull: "missing",
-  authFile: null,
-  network: "host",
-  pids: null,
-  user: null,
-  noNewPrivileges: true,
-  dropCapabilities: [],
-  readOnlyRoot: false,
-  limitDisk: false,
-  mounts: [],
-};
+import { dockerWith, poolWith, type DockerTemplate, type PoolDefinition } from "./pool.ts";
 
 function local(changes: Partial<PoolDefinition> = {}): PoolDefinition {
   return poolWith({ name: "small", provider: { type: "process" }, ...changes });
@@ -27,7 +11,10 @@ function inContainers(
   docker: Partial<DockerTemplate>,
   changes: Partial<PoolDefinition> = {},
 ): PoolDefinition {
-  return local({ provider: { type: "docker", docker: { ...template, ...docker } }, ...changes });
+  return local({
+    provider: { type: "docker", docker: dockerWith({ image: "debian:13", ...docker }) },
+    ...changes,
+  });
 }
 
 const anything = { cpuMillis: null, memoryBytes: null, diskBytes: null, gpu: null };
@@ -82,6 +69,11 @@ for (const [what, pool, problem] of [
     "a worker without room for a job",
     local({ jobsPerWorker: 0 }),
     /jobsPerWorker: 0 is not a whole number from 1/,
+  ],
+  [
+    "an address with a path, which agents would refuse",
+    local({ serverUrl: "http://hodei.example:9090/workers" }),
+    /serverUrl: "http:\/\/hodei.example:9090\/workers" is not of the form http:/,
   ],
   ["a negative cost", local({ costPerHour: -1 }), /costPerHour/],
   ["a lifetime under a second", local({ maxLifetimeMs: 999 }), /maxLifetimeMs: 999 ms is less than 1000 ms/],

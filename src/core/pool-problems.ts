@@ -154,14 +154,20 @@ function valueProblems(path: string, value: string): PoolProblem[] {
 }
 
 function addressProblems({ serverUrl, provider }: PoolDefinition): PoolProblem[] {
-  if (serverUrl !== null && !/^https?:\/\/[^\s/]+/.test(serverUrl)) {
-    return [
-      { path: "serverUrl", message: `${JSON.stringify(serverUrl)} does not begin with http:// or https://` },
-    ];
+  if (serverUrl !== null && !isServerAddress(serverUrl)) {
+    const message = `${JSON.stringify(serverUrl)} is not of the form http://HOST:PORT or https://HOST:PORT, with nothing after it`;
+    return [{ path: "serverUrl", message }];
   }
   if (provider.type !== "docker" || provider.docker.network === "host" || serverUrl !== null) return [];
   const message = `containers in network ${provider.docker.network} do not share this machine's addresses; say where they reach the worker port of the server`;
   return [{ path: "serverUrl", message }];
+}
+
+/** As agents take it: they refuse to start with another one. */
+function isServerAddress(text: string): boolean {
+  const url = URL.canParse(text) ? new URL(text) : null;
+  if (!url || !["http:", "https:"].includes(url.protocol) || url.port === "0") return false;
+  return url.href === `${url.origin}/`;
 }
 
 function dockerProblems(docker: DockerTemplate, resources: PoolDefinition["resources"]): PoolProblem[] {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { isSamePool, providerKey, providerName, workerTemplateKey } from "./pool-change.ts";
 import { rankPools, type RankedPool } from "./pool-rank.ts";
-import { poolWith, type PoolDefinition } from "./pool.ts";
+import { dockerWith, poolWith, type PoolDefinition } from "./pool.ts";
 
 const ranked = (name: string, changes: Partial<RankedPool> = {}): RankedPool => ({
   name,
@@ -56,21 +56,7 @@ test("workers are alike as long as only the pool's sizes, times and costs change
 });
 
 test("pools share a provider that makes the same kind of instance, and a name for the same place", () => {
-  const docker = {
-    image: "debian:13",
-    host: null,
-    tlsDirectory: null,
-    pull: "missing" as const,
-    authFile: null,
-    network: "host",
-    pids: null,
-    user: null,
-    noNewPrivileges: true,
-    dropCapabilities: [],
-    readOnlyRoot: false,
-    limitDisk: false,
-    mounts: [],
-  };
+  const docker = dockerWith({ image: "debian:13" });
   const defaults = { dockerHost: "unix:///var/run/docker.sock" };
   const debian = poolWith({ name: "a", provider: { type: "docker", docker } });
   const alpine = poolWith({

@@ -146,7 +146,7 @@ test("every problem of every pool is told with its line, and what to do", () => 
     /^p\.yaml:19:\d+: pools\[4\]\.docker\.mounts\[0\]: "a:\/b" is not of the form/m,
     /^p\.yaml:19:\d+: pools\[4\]\.docker\.limitDisk: it cannot go with readOnlyRoot/m,
     /^p\.yaml:20:\d+: pools\[4\]\.resources\.disk: 1024 bytes are no limit/m,
-    /^p\.yaml:21:16: pools\[4\]\.serverUrl: "ftp:\/\/x" does not begin with/m,
+    /^p\.yaml:21:16: pools\[4\]\.serverUrl: "ftp:\/\/x" is not of the form http:/m,
     /^p\.yaml:24:14: pools\[5\]\.taints\[0\]: "gpu" has no effect: write gpu:NoSchedule/m,
   ]) {
     assert.match(text, expected);

@@ -5,30 +5,17 @@ import { silentLogger } from "../../base/log.ts";
 import { ManualClock } from "../../base/manual-clock.ts";
 import { systemRandom } from "../../base/random.ts";
 import { providerName } from "../../core/pool-change.ts";
-import type { DockerTemplate, PoolDefinition } from "../../core/pool.ts";
+import { dockerWith, type DockerTemplate, type PoolDefinition } from "../../core/pool.ts";
 import { FakeProvider } from "../../providers/fake/fake-provider.ts";
 import { createMemoryStore } from "../../storage/memory/memory-store.ts";
 import { openPoolRegistry, type PoolRegistry } from "./pool-registry.ts";
 import { sampleDefinitionOf, TEST_MACHINE } from "./pools-fixtures.ts";
 
-const template: DockerTemplate = {
-  image: "debian:13",
-  host: null,
-  tlsDirectory: null,
-  pull: "missing",
-  authFile: null,
-  network: "host",
-  pids: null,
-  user: null,
-  noNewPrivileges: true,
-  dropCapabilities: [],
-  readOnlyRoot: false,
-  limitDisk: false,
-  mounts: [],
-};
-
 function inContainers(name: string, docker: Partial<DockerTemplate> = {}): PoolDefinition {
-  return sampleDefinitionOf({ name, provider: { type: "docker", docker: { ...template, ...docker } } });
+  return sampleDefinitionOf({
+    name,
+    provider: { type: "docker", docker: dockerWith({ image: "debian:13", ...docker }) },
+  });
 }
 
 const small = (changes: Partial<PoolDefinition> = {}): PoolDefinition =>
