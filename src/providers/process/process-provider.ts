@@ -315,6 +315,8 @@ export class ProcessProvider implements Provider {
   }
 
   async #onAgentExit(workerId: string, run: AgentRun, code: number | null): Promise<void> {
+    // Ended by whoever destroys the worker, which is gone when that is done, and not about to restart.
+    if (this.#agents.get(workerId) !== run) return;
     this.#restarting.add(workerId);
     try {
       const directory = this.#directoryOf(workerId);
