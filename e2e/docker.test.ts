@@ -81,7 +81,7 @@ describe("a pool of containers that cannot be", () => {
     const refusals: [string[], RegExp][] = [
       [["--docker-network", "bridge"], /--docker-server-url/],
       [["--docker-host", "nonsense"], /"nonsense": give unix/],
-      [["--docker-disk", "1Gi", "--docker-read-only", "true"], /--docker-disk cannot go with/],
+      [["--docker-disk", "1Gi", "--docker-read-only"], /--docker-disk cannot go with/],
       [["--docker-mounts", "/a"], /"\/a" is not of the form/],
     ];
     for (const [flags, message] of refusals) {

@@ -122,10 +122,8 @@ test(
     await eventually(() => store.activity?.startsWith("pulling image ") === true);
     const found = await pulls;
     assert.equal(store.activity, null);
-    assert.deepEqual(found, [
-      ["FROM_REGISTRY", "PATH"],
-      ["FROM_REGISTRY", "PATH"],
-    ]);
+    const config = { variables: ["FROM_REGISTRY", "PATH"], volumes: [] };
+    assert.deepEqual(found, [config, config]);
     assert.equal(registry.manifestsRead(), 1);
     await store.ensure();
     assert.equal(registry.manifestsRead(), 1);
