@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Client } from "pg";
 import { systemClock, type Clock } from "../../base/clock.ts";
@@ -200,17 +201,27 @@ const PENDING_QUERY = {
   withoutConcurrencyKeys: [],
 };
 
-test("the database of a test run that was killed is removed by the next one", async () => {
+test("the database of a test run that was killed is removed by the next one", async (t) => {
   if (process.env["HODEI_TEST_DATABASE_URL"]) return;
+  // Of its own: test files that run beside this one look for databases to remove, too.
+  const temporary = mkdtempSync(join(tmpdir(), "hodei-killed-"));
+  chmodSync(temporary, 0o755);
+  const before = process.env["TMPDIR"];
+  process.env["TMPDIR"] = temporary;
+  t.after(() => {
+    if (before === undefined) delete process.env["TMPDIR"];
+    else process.env["TMPDIR"] = before;
+    rmSync(temporary, { recursive: true, force: true });
+  });
   const module = JSON.stringify(new URL("../test-database.js", import.meta.url).href);
   const script = `
     import { openTestDatabase } from ${module};
-    const { connection } = await openTestDatabase();
-    console.log(connection.host);
+    await openTestDatabase();
     process.kill(process.pid, "SIGKILL");
   `;
-  const killed = spawnSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8" });
-  const directory = dirname(dirname(killed.stdout.trim()));
+  spawnSync(process.execPath, ["--input-type=module", "-e", script]);
+  const [name = ""] = readdirSync(temporary).filter((entry) => entry.startsWith("hodei-db-"));
+  const directory = join(temporary, name);
   const pid = readPidFile(join(directory, "postgres", "data"))?.pid;
   assert.ok(pid !== undefined && isProcessAlive(pid));
   await (await openTestDatabase()).close();
