@@ -21,7 +21,15 @@ export interface RoundDependencies {
   store: Store;
   state: Pick<
     SchedulingState,
-    "present" | "snapshot" | "room" | "refresh" | "inTurn" | "noteDoubt" | "queues" | "decisions"
+    | "present"
+    | "snapshot"
+    | "room"
+    | "workerCount"
+    | "refresh"
+    | "inTurn"
+    | "noteDoubt"
+    | "queues"
+    | "decisions"
   >;
   connections: Pick<WorkerConnections, "assign">;
   clock: Clock;
@@ -78,11 +86,10 @@ export class Round {
   async run(): Promise<void> {
     for (let page = 0; page < MAX_PAGES && !this.#signal.aborted; page += 1) {
       const { state } = this.#deps;
-      const room = state.room;
-      const worthwhile = this.#isLook ? Infinity : worthReading(room.jobs);
+      const worthwhile = this.#isLook ? Infinity : worthReading(state.room);
       if (worthwhile === 0) return;
       const perQueue = Math.min(worthwhile, this.#mostPerQueue);
-      const { jobs, queuesWithMore } = await this.#read(perQueue, mostKinds(room.workers));
+      const { jobs, queuesWithMore } = await this.#read(perQueue, mostKinds(state.workerCount));
       // Without jobs there is still the worker that was given a taint that sends its attempts away.
       if (jobs.length === 0 && (page > 0 || !this.#isLook)) return;
       // The last page makes do with what was read: better an overtaken job than none that starts.

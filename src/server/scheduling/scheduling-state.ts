@@ -90,14 +90,15 @@ export class SchedulingState {
     this.active.noteJob(job);
   }
 
-  /** How many workers are there, and for how many jobs there is room on them or on others to be made. */
-  get room(): { workers: number; jobs: number } {
+  get workerCount(): number {
+    return this.#deps.connections.room.workers;
+  }
+
+  /** For how many jobs there is room on workers that are here and on others to be made. */
+  get room(): number {
     const { connections, plannedPools } = this.#deps;
-    const { workers, jobs } = connections.room;
-    return {
-      workers,
-      jobs: plannedPools().reduce((sum, pool) => sum + pool.room * pool.capacity.jobs, jobs),
-    };
+    const here = connections.room.jobs;
+    return plannedPools().reduce((sum, { room, capacity }) => sum + room * capacity.jobs, here);
   }
 
   /** Only workers that take jobs or may take them again soon: those with a stream. */
