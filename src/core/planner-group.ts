@@ -101,7 +101,8 @@ function fittingPools({ pools }: Board, placement: Placement): GroupPool[] {
 
 /** The best worker with room for one more, or null. */
 export function bestWorker(board: Board, group: Group): Candidate | null {
-  const { placement } = group;
+  const { placement, candidateCount } = group;
+  if (candidateCount === 0) return null;
   if (!group.hasLooked) {
     group.hasLooked = true;
     return bestCandidate(board, group);
