@@ -45,13 +45,14 @@ describe("pools that people apply", () => {
       },
       { timeoutMs: 20_000, what: `${count} workers of pool ${name}` },
     );
-  const queue = async (name: string, seconds: number): Promise<string> => {
+  const queue = async (name: string, seconds: number, resources: object = {}): Promise<string> => {
     const { jobIds } = await api.jobs.queueJobs({
       jobs: [
         {
           definition: {
             name,
             selector: { pool: name },
+            resources,
             command: { commandType: { case: "shell", value: { cmd: "sleep", args: [String(seconds)] } } },
           },
         },
@@ -77,6 +78,12 @@ describe("pools that people apply", () => {
     await start();
     await ended(await queue("ready", 0));
     assert.ok((await workers()).some(({ info }) => info?.workerId === before?.info?.workerId));
+  });
+
+  test("gives its workers the disk and the GPUs that it names", async () => {
+    const resources = { diskBytes: 2n ** 50n, gpu: 2 };
+    await apply({ name: "large", maxWorkers: 1, resources });
+    await ended(await queue("large", 0, resources));
   });
 
   test("replaces its workers when it changes, the busy one after its job", async () => {

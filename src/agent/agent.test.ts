@@ -56,6 +56,8 @@ async function setup(t: TestContext) {
           jobs: 1,
           cpuMillis: null,
           memoryBytes: null,
+          diskBytes: null,
+          gpu: 0,
           labels: "",
           taints: "",
           capabilities,

@@ -71,6 +71,8 @@ test("the unit starts the agent with every setting that was given, whatever is i
     jobs: "3",
     cpuMillis: "1500",
     memory: "2Gi",
+    disk: "10Gi",
+    gpu: "1",
     labels: "zone=eu,text=a b",
     taints: "gpu=a100:NoSchedule",
     offlineExit: "1h",

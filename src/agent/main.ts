@@ -73,6 +73,8 @@ export async function agentMain(options: {
         jobs: settings.jobs,
         cpuMillis: settings.cpuMillis,
         memoryBytes: settings.memory,
+        diskBytes: settings.disk,
+        gpu: settings.gpu,
         labels: settings.labels,
         taints: settings.taints,
         capabilities,

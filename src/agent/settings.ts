@@ -69,6 +69,22 @@ export const agentSettings = defineSettings({
     min: 1,
     description: "Memory that jobs may claim.",
   }),
+  disk: setting.bytes({
+    env: "HODEI_WORKER_DISK",
+    flag: "--disk",
+    default: null,
+    defaultText: "what is free at the start",
+    min: 0,
+    description: "Disk that jobs may claim.",
+  }),
+  gpu: setting.integer({
+    env: "HODEI_WORKER_GPU",
+    flag: "--gpu",
+    default: 0,
+    min: 0,
+    max: 1_024,
+    description: "GPUs that jobs may claim. Which one a job gets is up to it.",
+  }),
   labels: setting.string({
     env: "HODEI_WORKER_LABELS",
     flag: "--labels",

@@ -54,6 +54,8 @@ async function setup(t: TestContext, clock: Clock): Promise<FakeServer> {
         jobs: 1,
         cpuMillis: null,
         memoryBytes: null,
+        diskBytes: null,
+        gpu: 0,
         labels: "",
         taints: "",
         capabilities,

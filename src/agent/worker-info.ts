@@ -15,11 +15,13 @@ export async function describeWorker(options: {
   /** Null: all of the machine. */
   cpuMillis: number | null;
   memoryBytes: number | null;
+  /** Null: what is free. */
+  diskBytes: number | null;
+  gpu: number;
   labels: string;
   taints: string;
   capabilities: readonly string[];
 }): Promise<WorkerInfo> {
-  const disk = await statfs(options.directory);
   return {
     workerId: options.workerId,
     name: options.name ?? hostname(),
@@ -29,14 +31,19 @@ export async function describeWorker(options: {
     capacity: {
       cpuMillis: options.cpuMillis ?? availableParallelism() * 1000,
       memoryBytes: options.memoryBytes ?? totalmem(),
-      diskBytes: disk.bavail * disk.bsize,
-      gpu: 0,
+      diskBytes: options.diskBytes ?? (await freeDiskBytes(options.directory)),
+      gpu: options.gpu,
       jobs: options.jobs,
     },
     capabilities: [...options.capabilities],
     labels: { os: platform(), arch: arch(), hostname: hostname(), ...parseLabels(options.labels) },
     taints: parseTaints(options.taints),
   };
+}
+
+async function freeDiskBytes(directory: string): Promise<number> {
+  const disk = await statfs(directory);
+  return disk.bavail * disk.bsize;
 }
 
 /** `a=b,c=d`; spaces around the parts are allowed. */

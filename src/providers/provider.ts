@@ -66,6 +66,18 @@ export interface Provider {
   close(): Promise<void>;
 }
 
+/** What a worker holds, for an agent, as its settings read it. Without a size of the disk the agent looks. */
+export function capacityVariables({ capacity }: Pick<WorkerSpec, "capacity">): Record<string, string> {
+  const { jobs, cpuMillis, memoryBytes, diskBytes, gpu } = capacity;
+  return {
+    HODEI_WORKER_JOBS: String(jobs),
+    HODEI_WORKER_CPU_MILLIS: String(cpuMillis),
+    HODEI_WORKER_MEMORY: String(memoryBytes),
+    ...(diskBytes === Number.MAX_SAFE_INTEGER ? {} : { HODEI_WORKER_DISK: String(diskBytes) }),
+    HODEI_WORKER_GPU: String(gpu),
+  };
+}
+
 /**
  * Labels and taints for an agent, as its settings read them: `key=value,...` and
  * `key=value:Effect,...`. Neither keys nor values hold a comma (core/pool-problems.ts).

@@ -1,7 +1,7 @@
 /** The container of a worker: its name, its labels, and what the engine is told to make. */
 
 import { relative } from "node:path/posix";
-import { labelVariables, type WorkerSpec } from "../provider.ts";
+import { capacityVariables, labelVariables, type WorkerSpec } from "../provider.ts";
 import type { TarEntry } from "./tar-archive.ts";
 import { runtimeMount, type RuntimeFiles } from "./worker-runtime.ts";
 
@@ -143,11 +143,9 @@ function agentEnvironment(
     HODEI_WORKER_ID: spec.workerId,
     HODEI_WORKER_NAME: spec.name,
     HODEI_WORKER_DIR: WORKER_DIRECTORY,
-    HODEI_WORKER_JOBS: String(spec.capacity.jobs),
-    HODEI_WORKER_CPU_MILLIS: String(spec.capacity.cpuMillis),
-    HODEI_WORKER_MEMORY: String(spec.capacity.memoryBytes),
     HODEI_WORKER_OFFLINE_EXIT: OFFLINE_EXIT,
     HODEI_WORKER_DRAIN_TIMEOUT: "0s",
+    ...capacityVariables(spec),
     ...labelVariables(spec),
     HODEI_PROGRAMS: runtime.programs,
     HODEI_INHERIT: imageVariables.filter((name) => !UNSET.includes(name)).join(","),

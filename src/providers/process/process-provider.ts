@@ -28,6 +28,7 @@ import {
 } from "../../base/process-identity.ts";
 import { readRunnerMark } from "../../base/runner-mark.ts";
 import {
+  capacityVariables,
   labelVariables,
   type InstanceState,
   type Provider,
@@ -272,12 +273,10 @@ export class ProcessProvider implements Provider {
       HODEI_WORKER_ID: spec.workerId,
       HODEI_WORKER_NAME: spec.name,
       HODEI_WORKER_DIR: directory,
-      HODEI_WORKER_JOBS: String(spec.capacity.jobs),
-      HODEI_WORKER_CPU_MILLIS: String(spec.capacity.cpuMillis),
-      HODEI_WORKER_MEMORY: String(spec.capacity.memoryBytes),
       HODEI_WORKER_OFFLINE_EXIT: OFFLINE_EXIT,
       // Whoever destroys a worker does not wait for its jobs.
       HODEI_WORKER_DRAIN_TIMEOUT: "0s",
+      ...capacityVariables(spec),
       ...labelVariables(spec),
     };
   }
