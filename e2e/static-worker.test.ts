@@ -40,7 +40,9 @@ async function setup(t: TestContext) {
   const token = async (): Promise<string> => {
     const file = join(place.directory, "token");
     await rm(file, { force: true });
-    await hodei("workers", "token", "--write", file);
+    const { stderr } = await place.run(["workers", "token", "--write", file]);
+    const nextStep = `hodei agent --server http://${await place.grpcAddress()} --token-file ${file}\n`;
+    assert.ok(stderr.includes(nextStep), stderr);
     return file;
   };
   /** In `worker`, if the arguments name no other directory. */

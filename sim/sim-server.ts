@@ -177,6 +177,7 @@ export class SimServer {
       ...jobsApi({ ...shared, events, logs, submissions, onQueued: onRoom }),
       ...workersApi({
         ...shared,
+        workerPort: { port: 9_090 },
         onDrained(workerId, reason) {
           connections.get(workerId)?.drain(reason);
           onIdle();

@@ -95,14 +95,19 @@ test("a worker token alone is on stdout, and the next command on stderr", async 
     workers: {
       createWorkerToken: ({ name, lifetime }) => {
         seen.push([name, lifetime?.seconds]);
-        return { workerId: WORKER_ID, token: "t-1", expiresAt: timestampFromMs(1_700_000_000_000) };
+        return {
+          workerId: WORKER_ID,
+          token: "t-1",
+          expiresAt: timestampFromMs(1_700_000_000_000),
+          workerPort: 19_090,
+        };
       },
     },
   });
   const run = await cli(["workers", "token", "--name", "build-1", "--lifetime", "1h"], { url });
   assert.equal(run.stdout.text, "t-1\n");
   assert.match(run.stderr.text, /once until 2023-11-14T22:13:20\.000Z/);
-  assert.match(run.stderr.text, /hodei agent --server http:\/\/127\.0\.0\.1:9090 --token-file FILE/);
+  assert.match(run.stderr.text, /hodei agent --server http:\/\/127\.0\.0\.1:19090 --token-file FILE/);
   assert.deepEqual(seen, [["build-1", 3600n]]);
 });
 

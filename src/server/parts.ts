@@ -48,7 +48,7 @@ export interface Parts {
   /** Wake-ups of the loops; they do nothing while no loop runs. */
   hints: { scheduling(): void; provisioning(): void; sealing(): void };
   /** Where agents dial; set once the port is open. */
-  workerPort: { url: string };
+  workerPort: { url: string; port: number };
   onJobChanged(job: Job): void;
   /** The job has changed otherwise than by its worker's word: the worker may have to be told. */
   onWanted(job: Job): void;
@@ -100,7 +100,7 @@ function connectParts(
   const counts = new ServerCounts();
   const startTimes = new StartTimes({ store, clock, log });
   const connections = new WorkerConnections((name) => registry.get(name)?.definition ?? null);
-  const workerPort = { url: "" };
+  const workerPort = { url: "", port: 0 };
   const onJobChanged = (job: Job): void => {
     jobs.publish(job);
     scheduling.onJobChanged(job);

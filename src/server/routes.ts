@@ -23,7 +23,7 @@ import { removeStaticWorker } from "./workers/remove-static-worker.ts";
 /** Called for each port; what the services share is made once. */
 export function routesOf(options: ServerOptions, parts: Parts): (router: ConnectRouter) => void {
   const { clock, random, log } = options;
-  const { store, logs, connections, pools, instanceId, onIdle, onWanted } = parts;
+  const { store, logs, connections, pools, instanceId, workerPort, onIdle, onWanted } = parts;
   const shared = { ...parts, clock, random, log };
   const scheduler = createSchedulerView(shared);
   const onQueued = (): void => parts.hints.scheduling();
@@ -32,6 +32,7 @@ export function routesOf(options: ServerOptions, parts: Parts): (router: Connect
     store,
     clock,
     random,
+    workerPort,
     onDrained(workerId, reason) {
       connections.get(workerId)?.drain(reason);
       onIdle();

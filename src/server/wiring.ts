@@ -48,6 +48,7 @@ export async function startControlPlane(
   started.add("worker port", grpc);
   const grpcUrl = `http://${hostInUrl(options.host)}:${grpc.port}`;
   parts.workerPort.url = grpcUrl;
+  parts.workerPort.port = grpc.port;
   if (options.readOnly) {
     started.add("providers", parts.registry);
   } else {

@@ -13,8 +13,6 @@ import { fileProblem } from "../file-problem.ts";
 import { toJsonText } from "../json-views.ts";
 import { durationOption, jsonOutput, textOption } from "../option-values.ts";
 
-const DEFAULT_WORKER_PORT = 9090;
-
 export const workerTokenCommand: CliCommand = {
   configure(command) {
     command
@@ -75,7 +73,7 @@ function tokenView(made: CreateWorkerTokenResponse, path: string | null) {
 }
 
 function nextStep(
-  { workerId, expiresAt }: CreateWorkerTokenResponse,
+  { workerId, expiresAt, workerPort }: CreateWorkerTokenResponse,
   serverUrl: string,
   file: string,
 ): string {
@@ -84,8 +82,8 @@ function nextStep(
   const { protocol, hostname } = new URL(serverUrl);
   return [
     `the token is for worker ${workerId}, once${until}; on the machine of the worker, run:`,
-    `  hodei agent --server ${protocol}//${hostname}:${DEFAULT_WORKER_PORT} --token-file ${file}`,
-    `where --server is the worker port of the server (--grpc-port, ${DEFAULT_WORKER_PORT} by default)`,
+    `  hodei agent --server ${protocol}//${hostname}:${workerPort} --token-file ${file}`,
+    "where --server is the worker port of the server, by a name under which that machine reaches it",
     "",
   ].join("\n");
 }

@@ -47,6 +47,7 @@ import { Submissions } from "./submissions.ts";
 import { workersApi } from "./workers.ts";
 
 export const TEST_TOKEN = "a-token-of-the-test";
+export const TEST_WORKER_PORT = 19_090;
 
 export interface TestApiOptions {
   logs?: (store: Store) => Promise<LogReader>;
@@ -140,6 +141,7 @@ async function openParts(options: TestApiOptions) {
       removed.push({ worker, reason });
       await store.changeWorker({ workerId: worker.id, state: "terminated", message: reason });
     },
+    workerPort: { port: TEST_WORKER_PORT },
     startTimes: () => options.startTimes ?? [],
   };
   const routes = (router: ConnectRouter): void => {

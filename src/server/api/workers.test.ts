@@ -8,7 +8,7 @@ import { sampleWorker } from "../../core/session-fixtures.ts";
 import { JobService } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
 import { WorkerService, WorkerState } from "../../protocol/gen/hodei/v1/workers_pb.ts";
 import { command, rejectsWith } from "./api-fixtures.ts";
-import { startTestApi } from "./test-api.ts";
+import { startTestApi, TEST_WORKER_PORT } from "./test-api.ts";
 
 const UUID_V4 = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
@@ -42,10 +42,11 @@ async function setup(t: TestContext) {
 test("a token lets one worker in, under the id that was told, for five minutes", async (t) => {
   const { workers, register, store } = await setup(t);
   const beforeMs = systemClock.nowMs();
-  const { workerId, token, expiresAt } = await workers.createWorkerToken({});
+  const { workerId, token, expiresAt, workerPort } = await workers.createWorkerToken({});
   assert.match(token, UUID_V4);
   const lifetimeMs = (expiresAt ? timestampMs(expiresAt) : 0) - beforeMs;
   assert.ok(lifetimeMs >= 300_000 && lifetimeMs < 330_000, `${lifetimeMs} ms`);
+  assert.equal(workerPort, TEST_WORKER_PORT);
   const unused = (await workers.getWorkerInfo({ workerId })).worker;
   assert.deepEqual([unused?.info?.name, unused?.provider, unused?.pool], ["static", "static", ""]);
   const outcome = await register(token);

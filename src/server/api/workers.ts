@@ -1,5 +1,6 @@
 /** The part of WorkerService that is for people; workers use the rest. */
 
+import type { Message } from "@bufbuild/protobuf";
 import { durationMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import type { Clock } from "../../base/clock.ts";
@@ -36,6 +37,8 @@ export interface WorkersApiDeps {
   removeWorker: (workerId: string, reason: string) => Promise<boolean>;
   /** Ends the session of a worker that no provider made, and what is known of it. */
   removeStatic: (worker: Worker, reason: string) => Promise<void>;
+  /** Where agents dial. */
+  workerPort: { readonly port: number };
 }
 
 /** How long a token for a worker that a person starts is valid, if nobody says. */
@@ -105,9 +108,9 @@ async function removeWorker(
 }
 
 async function createWorkerToken(
-  { store, clock, random }: WorkersApiDeps,
+  { store, clock, random, workerPort }: WorkersApiDeps,
   { name, lifetime }: CreateWorkerTokenRequest,
-): Promise<Pick<CreateWorkerTokenResponse, "workerId" | "token" | "expiresAt">> {
+): Promise<Omit<CreateWorkerTokenResponse, keyof Message>> {
   const nowMs = clock.nowMs();
   const workerId = uuidV7(clock, random);
   const token = uuidV4();
@@ -120,7 +123,7 @@ async function createWorkerToken(
     nowMs,
     token: { hash: sha256Hex(token), expiresAtMs },
   });
-  return { workerId, token, expiresAt: timestampFromMs(expiresAtMs) };
+  return { workerId, token, expiresAt: timestampFromMs(expiresAtMs), workerPort: workerPort.port };
 }
 
 /** With the labels that selectors see. */

@@ -60,6 +60,7 @@ async function setup(t: TestContext, options: { takesOneJob?: boolean } = {}) {
         ...workersApi({
           ...common,
           store,
+          workerPort: { port: 9_090 },
           onDrained: (id, reason) => connections.get(id)?.drain(reason),
           onCordoned: (id) => connections.noteCordon(id, store),
           removeWorker: async () => false,
