@@ -21,15 +21,7 @@ export interface RoundDependencies {
   store: Store;
   state: Pick<
     SchedulingState,
-    | "present"
-    | "snapshot"
-    | "room"
-    | "workerCount"
-    | "refresh"
-    | "inTurn"
-    | "noteDoubt"
-    | "queues"
-    | "decisions"
+    "present" | "snapshot" | "room" | "workerCount" | "inTurn" | "noteDoubt" | "queues" | "decisions"
   >;
   connections: Pick<WorkerConnections, "assign">;
   clock: Clock;

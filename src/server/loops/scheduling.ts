@@ -44,10 +44,9 @@ export class Scheduler implements Service {
   }
 
   async round(signal: AbortSignal): Promise<void> {
-    const { clock, state, onRound } = this.#deps;
+    const { clock, onRound } = this.#deps;
     const startedAtMs = clock.monotonicMs();
     const isLook = startedAtMs >= this.#nextLookAtMs;
-    if (isLook) await state.refresh();
     const skipped = isLook ? this.#skipped : NONE;
     const round = new Round(this.#deps, { isLook, queueCount: this.#queueCount, skipped }, signal);
     await round.run();

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
+import { systemClock } from "../../base/clock.ts";
+import { AppError } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
 import type { Job, JobDefinition } from "../../core/job.ts";
 import { placementOf } from "../../core/placement.ts";
@@ -51,7 +53,7 @@ function setup(t: TestContext) {
   const round = (signal = new AbortController().signal): Promise<void> => scheduler.round(signal);
   const byHand = (one: PlannedJob, id: string) => view.assignByHand(one, { id, state: "ready" });
   const stateOf = async ({ id }: PlannedJob) => (await job(id)).state;
-  return { workerId, planned, round, byHand, stateOf, reads, writes, letGo: () => letGo() };
+  return { store, workerId, planned, round, byHand, stateOf, reads, writes, letGo: () => letGo() };
 }
 
 test("a worker for one job is not given a second one by hand while a round gives it the first", async (t) => {
@@ -94,6 +96,34 @@ test("a concurrency key is held from the moment a round gives a job with it away
   assert.deepEqual(await given, {
     refusal: "1 such jobs run, and no more than 1 with the concurrency key deploy may run",
   });
+});
+
+test("nothing is given by hand while a round reads again what an assignment has left in doubt", async (t) => {
+  const { store, workerId, planned, round, byHand, letGo } = setup(t);
+  const worker = await workerId(2);
+  const concurrency = { key: "deploy", limit: 1 };
+  const second = await planned({ concurrency });
+  await planned({ concurrency, priority: 1 });
+  const apply = store.applyInput;
+  letGo();
+  store.applyInput = async (record) => {
+    await apply(record);
+    throw new AppError("internal", "the answer was lost");
+  };
+  await assert.rejects(round(), /the answer was lost/);
+  store.applyInput = apply;
+  const list = store.listActive.bind(store);
+  let answer: (() => void) | null = null;
+  store.listActive = async () => {
+    await new Promise<void>((resolve) => (answer = resolve));
+    return list();
+  };
+  const scheduled = round();
+  const answerNow = await eventually(() => answer);
+  const given = byHand(second, worker);
+  systemClock.schedule(20, answerNow);
+  assert.ok("refusal" in (await given));
+  await scheduled;
 });
 
 test("a round that is called off does not wait for its turn", async (t) => {

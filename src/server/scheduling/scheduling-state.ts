@@ -40,7 +40,7 @@ export class SchedulingState {
   /** Before the first round and before anybody submits a job. */
   async load(): Promise<void> {
     await this.queues.load();
-    await this.refresh();
+    await this.#refresh();
   }
 
   /**
@@ -54,7 +54,7 @@ export class SchedulingState {
   /**
    * Lets one after another look at the workers and give jobs to them: two at the same time would give
    * the same room away, or start two jobs with one concurrency key. Rejects when the wait is called off,
-   * or when what an earlier turn has left in doubt cannot be read again.
+   * or when what the database knows better cannot be read again.
    */
   async inTurn<T>(signal: AbortSignal, giveAway: () => Promise<T>): Promise<T> {
     const before = this.#turns;
@@ -63,25 +63,22 @@ export class SchedulingState {
     this.#turns = before.then(() => own);
     try {
       await orAborted(before, signal);
-      if (this.#reloadedAtMs === null) await this.refresh();
+      await this.#refresh();
       return await giveAway();
     } finally {
       end();
     }
   }
 
-  /** Reads again what may have changed behind this server's back; costs nothing most of the time. */
-  async refresh(): Promise<void> {
+  /**
+   * Reads again what may have changed behind this server's back; costs nothing most of the time. In a
+   * turn, because nobody may count on what is still being read.
+   */
+  async #refresh(): Promise<void> {
     const nowMs = this.#deps.clock.monotonicMs();
     if (this.#reloadedAtMs === null || nowMs - this.#reloadedAtMs >= RELOAD_MS) {
-      // Before the read: a doubt that comes meanwhile stays.
+      await this.active.reload();
       this.#reloadedAtMs = nowMs;
-      try {
-        await this.active.reload();
-      } catch (error) {
-        this.noteDoubt();
-        throw error;
-      }
     }
     await this.#absent.refresh();
   }
