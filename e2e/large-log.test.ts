@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Place } from "./program.ts";
 
-/** `HODEI_TEST_LOG_MIB=1024` is what the README claims; the default keeps the suite quick. */
+/** `HODEI_TEST_LOG_MIB=1024` is a log that fits into no buffer; the default keeps the suite quick. */
 const LOG_MIB = Number(process.env["HODEI_TEST_LOG_MIB"] ?? "64");
 const MAX_RSS_BYTES = 250 * 1024 * 1024;
 

@@ -96,7 +96,7 @@ function poolBlockers(pool: PlannedPool, job: PlannedJob): Blocker[] {
   }
   if (problem === null && pool.room <= 0) {
     const message = `has as many workers as it may, ${pool.maxWorkers}`;
-    blockers.push({ kind: "pool_full", message, change: "wait, or raise its max_workers" });
+    blockers.push({ kind: "pool_full", message, change: "wait, or raise its maxWorkers" });
   }
   return blockers;
 }

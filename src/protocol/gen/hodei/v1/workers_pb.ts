@@ -1619,7 +1619,7 @@ export enum WorkerState {
   UNSPECIFIED = 0,
 
   /**
-   * Its provider was asked to make it.
+   * Its provider was asked to make it, or its token was made.
    *
    * @generated from enum value: WORKER_STATE_CREATING = 1;
    */
