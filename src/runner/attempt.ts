@@ -122,7 +122,7 @@ export class Attempt {
       log: context.log,
       tell: (logEnd) => context.send({ type: "log", attemptId: order.attemptId, logEnd }),
       onQuotaPassed: () => this.#onLogQuota(),
-      makeRoom: () => context.reserve.release(),
+      makeRoom: (isEnd) => context.reserve.release(isEnd),
     });
     this.finished = this.#live();
   }

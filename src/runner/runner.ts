@@ -149,7 +149,7 @@ class RunnerProcess implements Runner {
     this.#bootNowMs = bootClock();
     this.#removals = new RemovalQueue(log);
     this.#pipes = new PipePool(join(directory, "pipes"));
-    this.#reserve = new DiskReserve(join(directory, "reserve"), log);
+    this.#reserve = new DiskReserve(directory, log);
     this.#directories = new AttemptDirectories(directory);
     this.#trees = options.trees;
     this.#attemptContext = {
@@ -206,7 +206,7 @@ class RunnerProcess implements Runner {
     await this.#socket.stop();
     await this.#meter.stop();
     await this.#removals.idle();
-    await this.#reserve.release();
+    await this.#reserve.release(true);
     this.#directories.close();
     await this.#pipes.close();
     // While a cgroup is left there is something for the next runner or a sweep to do.

@@ -5,7 +5,7 @@ import type { Logger } from "../../base/log.ts";
 import { gapRecord } from "../../core/log-gap.ts";
 import { MAX_RECORD_DATA_BYTES, type LogStreamName } from "../../core/log-record.ts";
 import { frameChunk } from "./log-chunks.ts";
-import { LogSpool } from "./log-spool.ts";
+import { LogSpool, type LogSpoolOptions } from "./log-spool.ts";
 import type { OutputPipe, PipePool } from "./output-pipe.ts";
 
 /** The agent is told at once, then at most this often … */
@@ -25,7 +25,7 @@ export interface AttemptLogOptions {
   /** Called once, when output is left out for the first time because the quota is used up. */
   onQuotaPassed: () => void;
   /** See `LogSpoolOptions`. */
-  makeRoom: () => Promise<void>;
+  makeRoom: LogSpoolOptions["makeRoom"];
 }
 
 export class AttemptLog {

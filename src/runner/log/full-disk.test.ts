@@ -154,6 +154,28 @@ test("a job that has filled the disk with files that it keeps goes on to print, 
   assert.equal((await agent.result(attemptId)).state, "succeeded");
 });
 
+test("a job that fills the disk again and again does not take the room for the end of its log", async (t) => {
+  const parts = await setup(t);
+  if (parts === null) return;
+  const { agent } = parts;
+  const filler = "while :; do head -c 4096 /dev/zero >> big || sleep 0.02; done 2> /dev/null";
+  const attemptId = agent.run({ ...bash(`{ ${filler}; } & while :; do echo more; done`), graceMs: 200 });
+  await agent.next("log");
+  await filled(agent, attemptId, 1);
+  const before = toldEnd(agent, attemptId);
+  await eventually(() => toldEnd(agent, attemptId) > before, {
+    timeoutMs: 30_000,
+    what: "room for a job that waits",
+  });
+  await filled(agent, attemptId, before);
+  agent.send({ type: "control", attemptId, action: "cancel" });
+  const result = await agent.result(attemptId);
+  assert.deepEqual([result.state, result.message], ["cancelled", "cancelled"]);
+  const log = await agent.spoolBytes(attemptId);
+  assert.equal(textOf(log, "gap"), "");
+  assert.match(textOf(log, "stdout"), /^(more\n){100,}$/);
+});
+
 test("a job that cannot be set up for want of room fails with the reason, and the next one runs", async (t) => {
   const parts = await setup(t);
   if (parts === null) return;

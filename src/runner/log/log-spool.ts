@@ -23,9 +23,9 @@ const MAX_QUEUED_BYTES = 1024 * 1024;
 const MAX_WRITE_CHUNKS = 512;
 const RETRY_WRITE_MS = 500;
 /**
- * How long a disk refuses log before the job gets the room that was kept for its end. A job may have
+ * How long a disk refuses log before the job gets room that was kept for such waits. A job may have
  * filled the disk with files that it keeps; its log, which it waits for, goes through that room then.
- * What filled it has failed by this time, and does not fill the room, too.
+ * What filled it has mostly failed by this time, and does not fill the room, too.
  */
 const MAKE_ROOM_AFTER_MS = 5_000;
 /** How long an attempt that is to end waits for a disk that refuses. */
@@ -41,8 +41,8 @@ export interface LogSpoolOptions {
   onGrow: () => void;
   /** Called when the pipes may be read again after `isFull`. */
   onRoom: () => void;
-  /** Gives up room that was kept for the end of a log. */
-  makeRoom: () => Promise<void>;
+  /** Gives up room that was kept for logs that wait, or, with true, for the end of a log. */
+  makeRoom: (isEnd: boolean) => Promise<void>;
 }
 
 export class LogSpool {
@@ -143,7 +143,7 @@ export class LogSpool {
     const makeRoomAtMs = clock.monotonicMs() + MAKE_ROOM_AFTER_MS;
     while (!(await this.#tryWrite(group))) {
       if (this.#isClosing || clock.monotonicMs() >= makeRoomAtMs) {
-        await makeRoom();
+        await makeRoom(this.#isClosing);
         if (await this.#tryWrite(group)) return true;
       }
       if (clock.monotonicMs() >= this.#giveUpAtMs) {
