@@ -13,9 +13,9 @@ import { isProcessAlive, signalProcess, type ProcessIdentity } from "../base/pro
 import { systemRandom } from "../base/random.ts";
 import { definitionWith } from "../core/job.ts";
 import type { WorkerMessage } from "../core/link.ts";
+import { sampleWorker } from "../core/session-fixtures.ts";
 import { Agent, HANDED_OVER_EXIT_CODE } from "./agent.ts";
 import { FakeServer, refuse, type FakeStream } from "./fake-server.ts";
-import { describeWorker } from "./worker-info.ts";
 
 const workerProgram = fileURLToPath(new URL("../worker-main.js", import.meta.url));
 const WORKER_ID = "01980000-0000-7000-8000-000000000002";
@@ -47,21 +47,11 @@ async function setup(t: TestContext) {
       environment: { PATH: "/usr/bin:/bin", HODEI_LOG_LEVEL: "silent" },
       offlineExitMs: null,
       isStatic: options.isStatic ?? false,
-      describe: (capabilities) =>
-        describeWorker({
-          workerId: WORKER_ID,
-          name: "test",
-          version: "1",
-          directory,
-          jobs: 1,
-          cpuMillis: null,
-          memoryBytes: null,
-          diskBytes: null,
-          gpu: 0,
-          labels: "",
-          taints: "",
-          capabilities,
-        }),
+      describe: async (capabilities) => ({
+        ...sampleWorker,
+        workerId: WORKER_ID,
+        capabilities: [...capabilities],
+      }),
       clock: systemClock,
       random: systemRandom,
       log: silentLogger,

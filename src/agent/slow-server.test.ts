@@ -12,9 +12,9 @@ import { systemRandom } from "../base/random.ts";
 import { definitionWith } from "../core/job.ts";
 import { MAX_LOG_BATCH_BYTES, type WorkerMessage } from "../core/link.ts";
 import { decodeRecords } from "../core/log-record.ts";
+import { sampleWorker } from "../core/session-fixtures.ts";
 import { Agent } from "./agent.ts";
 import { FakeServer, type FakeStream } from "./fake-server.ts";
-import { describeWorker } from "./worker-info.ts";
 
 const workerProgram = fileURLToPath(new URL("../worker-main.js", import.meta.url));
 const WORKER_ID = "01980000-0000-7000-8000-000000000003";
@@ -45,21 +45,11 @@ async function setup(t: TestContext, clock: Clock): Promise<FakeServer> {
     },
     offlineExitMs: null,
     isStatic: false,
-    describe: (capabilities) =>
-      describeWorker({
-        workerId: WORKER_ID,
-        name: "test",
-        version: "1",
-        directory,
-        jobs: 1,
-        cpuMillis: null,
-        memoryBytes: null,
-        diskBytes: null,
-        gpu: 0,
-        labels: "",
-        taints: "",
-        capabilities,
-      }),
+    describe: async (capabilities) => ({
+      ...sampleWorker,
+      workerId: WORKER_ID,
+      capabilities: [...capabilities],
+    }),
     clock,
     random: { ...systemRandom, fraction: () => 0.01 },
     log: silentLogger,

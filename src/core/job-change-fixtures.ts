@@ -15,6 +15,7 @@ import {
   type WorkerLostPolicy,
 } from "./job.ts";
 import { newJob } from "./new-job.ts";
+import { sampleResult } from "./session-fixtures.ts";
 
 export const NOW_MS = 1_700_000_000_000;
 export const LEASE_MS = JOB_DEFAULTS.leaseMs;
@@ -86,21 +87,7 @@ export function finish(
   return {
     type: "finish",
     attemptId,
-    result: {
-      state: "succeeded",
-      cause: null,
-      exitCode: 0,
-      signal: null,
-      message: "",
-      startedAtMs: NOW_MS,
-      finishedAtMs: NOW_MS + 1,
-      usage: { peakMemoryBytes: 0, cpuMicros: 0, ioReadBytes: 0, ioWriteBytes: 0, leftoverProcesses: 0 },
-      steps: [],
-      outputs: {},
-      summary: "",
-      logEnd: 0,
-      ...result,
-    },
+    result: sampleResult({ startedAtMs: NOW_MS, finishedAtMs: NOW_MS + 1, ...result }),
   };
 }
 

@@ -1,4 +1,4 @@
-/** Samples for the tests of both halves of the session. */
+/** A worker, a job and a result as tests need them, and what a runner says of them. */
 
 import { definitionWith, type AttemptResult, type Job, type JobDefinition } from "./job.ts";
 import { newJob } from "./new-job.ts";

@@ -5,6 +5,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { systemClock } from "../../base/clock.ts";
 import { eventually } from "../../base/eventually.ts";
 import type { AttemptResult } from "../../core/job.ts";
+import { sampleResult } from "../../core/session-fixtures.ts";
 import { Cause, JobService, JobState } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
 import { ServerService } from "../../protocol/gen/hodei/v1/server_pb.ts";
 import { WorkerService, WorkerState } from "../../protocol/gen/hodei/v1/workers_pb.ts";
@@ -26,25 +27,17 @@ async function setup(t: TestContext, options: Parameters<typeof startTestApi>[1]
     api.apply(jobId, {
       type: "finish",
       attemptId,
-      result: { ...SUCCESS, finishedAtMs: systemClock.nowMs(), ...changes },
+      result: sampleResult({
+        startedAtMs: null,
+        finishedAtMs: systemClock.nowMs(),
+        usage: { peakMemoryBytes: 1, cpuMicros: 2, ioReadBytes: 3, ioWriteBytes: 4, leftoverProcesses: 0 },
+        outputs: { answer: "42" },
+        summary: "# done",
+        ...changes,
+      }),
     });
   return { ...api, jobs, queue, run, finish };
 }
-
-const SUCCESS: AttemptResult = {
-  state: "succeeded",
-  cause: null,
-  exitCode: 0,
-  signal: null,
-  message: "",
-  startedAtMs: null,
-  finishedAtMs: 0,
-  usage: { peakMemoryBytes: 1, cpuMicros: 2, ioReadBytes: 3, ioWriteBytes: 4, leftoverProcesses: 0 },
-  steps: [],
-  outputs: { answer: "42" },
-  summary: "# done",
-  logEnd: 0,
-};
 
 test("a job that was queued can be read with its defaults, in every protocol", async (t) => {
   const { client, protocols, queued } = await setup(t);

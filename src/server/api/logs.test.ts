@@ -8,8 +8,8 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { systemClock } from "../../base/clock.ts";
 import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
-import type { AttemptResult } from "../../core/job.ts";
 import { encodeRecord, type LogStreamName } from "../../core/log-record.ts";
+import { sampleResult } from "../../core/session-fixtures.ts";
 import { JobService } from "../../protocol/gen/hodei/v1/jobs_pb.ts";
 import { LogService, LogStream } from "../../protocol/gen/hodei/v1/logs_pb.ts";
 import { createMemoryBlobStore } from "../../storage/memory/memory-blob-store.ts";
@@ -71,26 +71,11 @@ async function setup(t: TestContext) {
     await api.apply(jobId, {
       type: "finish",
       attemptId,
-      result: { ...SUCCESS, finishedAtMs: systemClock.nowMs(), logEnd, ...failed },
+      result: sampleResult({ startedAtMs: null, finishedAtMs: systemClock.nowMs(), logEnd, ...failed }),
     });
   };
   return { ...api, logs, queue, run, write, finish };
 }
-
-const SUCCESS: AttemptResult = {
-  state: "succeeded",
-  cause: null,
-  exitCode: 0,
-  signal: null,
-  message: "",
-  startedAtMs: null,
-  finishedAtMs: 0,
-  usage: { peakMemoryBytes: 0, cpuMicros: 0, ioReadBytes: 0, ioWriteBytes: 0, leftoverProcesses: 0 },
-  steps: [],
-  outputs: {},
-  summary: "",
-  logEnd: 0,
-};
 
 type Call = AsyncIterable<{
   attempt: number;

@@ -5,6 +5,7 @@ import { systemClock } from "../../base/clock.ts";
 import { systemRandom, uuidV7 } from "../../base/random.ts";
 import type { JobInput } from "../../core/job-input.ts";
 import { definitionWith, type AttemptResult, type Job, type JobDefinition } from "../../core/job.ts";
+import { sampleResult } from "../../core/session-fixtures.ts";
 import type { AppliedInput, NewJob, Store } from "../store.ts";
 
 export const T0 = 1_800_000_000_000;
@@ -56,19 +57,13 @@ export async function startJob(store: Store, jobId: string, workerId = newId()):
 }
 
 export function resultOf(changes: Partial<AttemptResult> = {}): AttemptResult {
-  return {
-    state: "succeeded",
-    cause: null,
-    exitCode: 0,
-    signal: null,
-    message: "",
+  return sampleResult({
     startedAtMs: T0 + 5,
     finishedAtMs: T0 + 50,
     usage: { peakMemoryBytes: 1, cpuMicros: 2, ioReadBytes: 3, ioWriteBytes: 4, leftoverProcesses: 0 },
-    steps: [],
     outputs: { version: "1.2" },
     summary: "# done",
     logEnd: 42,
     ...changes,
-  };
+  });
 }
