@@ -59,7 +59,7 @@ function setup(readCostMs: number) {
     state: scheduling,
     connections: {
       async assign(workerId, write) {
-        const view = await write({ isClosed: false, runnerId: "" });
+        const view = await write({ isClosed: false, runnerId: "", takesOneJob: false });
         const worker = workers.find(({ id }) => id === workerId);
         if (view && worker) worker.free.jobs -= 1;
         if (view) assigned.push(view.job.id);

@@ -7,10 +7,10 @@ import { uuidV7, type Random } from "../../base/random.ts";
 import type { JobInput } from "../../core/job-input.ts";
 import { isFinal, type Job } from "../../core/job.ts";
 import type { Store } from "../../storage/store.ts";
-import type { WorkerConnections } from "../workers/worker-connections.ts";
+import { ONE_JOB_ONLY, type WorkerConnections } from "../workers/worker-connections.ts";
 
 export interface AssignDependencies {
-  store: Pick<Store, "applyInput">;
+  store: Pick<Store, "applyInput" | "changeWorker">;
   connections: Pick<WorkerConnections, "assign">;
   clock: Clock;
   random: Random;
@@ -34,9 +34,22 @@ export async function assignJob(
     if (job === null) return null;
     assigned = job;
     onJobChanged(job);
+    if (connection.takesOneJob) await noteItsOnlyJob(workerId, deps.store);
     return { attemptId, attemptNumber: job.attemptCount, job, logDurable: 0, runnerId };
   });
   return assigned;
+}
+
+/**
+ * Before the attempt is sent: a worker of which agent and runner die once the job has ended comes back
+ * knowing of no job, and of no order to leave.
+ */
+async function noteItsOnlyJob(workerId: string, store: AssignDependencies["store"]): Promise<void> {
+  try {
+    await store.changeWorker({ workerId, state: "draining", message: ONE_JOB_ONLY });
+  } catch {
+    // The attempt is assigned and must be sent. The worker's next heartbeat or hello tells this again.
+  }
 }
 
 /** How soon a store that did not answer is asked again. */

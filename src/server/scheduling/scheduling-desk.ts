@@ -13,7 +13,7 @@ import type { HandAssignment, SchedulerView } from "./scheduler-view.ts";
 import type { SchedulingState } from "./scheduling-state.ts";
 
 export interface SchedulerViewDependencies {
-  store: Pick<Store, "applyInput">;
+  store: Pick<Store, "applyInput" | "changeWorker">;
   scheduling: SchedulingState;
   connections: Pick<WorkerConnections, "assign">;
   clock: Clock;

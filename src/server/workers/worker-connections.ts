@@ -18,7 +18,7 @@ export const ONE_JOB_ONLY = "it takes one job only";
 
 /** Writes an attempt down for the worker of a connection; null if there is none to send. */
 type StoreAttempt = (
-  connection: Pick<WorkerConnection, "isClosed" | "runnerId">,
+  connection: Pick<WorkerConnection, "isClosed" | "runnerId" | "takesOneJob">,
 ) => Promise<LiveAttemptView | null>;
 
 /** What the connections must know of a pool. */

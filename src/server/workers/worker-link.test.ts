@@ -19,6 +19,7 @@ import { workersApi } from "../api/workers.ts";
 import { errorInterceptor } from "../http/error-interceptor.ts";
 import { startGrpcServer } from "../http/grpc-server.ts";
 import { openLogStore } from "../logs/log-store.ts";
+import { assignJob } from "../scheduling/assign-job.ts";
 import { FakeWorker } from "./fake-worker.ts";
 import { HeartbeatWriter } from "./heartbeat-writer.ts";
 import { linkApi } from "./link-api.ts";
@@ -127,20 +128,9 @@ async function assign(
   workerId: string,
   jobId: string,
 ): Promise<string> {
-  const attemptId = newId();
-  await parts.connections.assign(workerId, async () => {
-    const input = { type: "assign", attemptId, workerId } as const;
-    const applied = await parts.store.applyInput({ jobId, input, nowMs: systemClock.nowMs() });
-    if (!applied.ok) return null;
-    return {
-      attemptId,
-      attemptNumber: applied.job.attemptCount,
-      job: applied.job,
-      logDurable: 0,
-      runnerId: "",
-    };
-  });
-  return attemptId;
+  const { signal } = new AbortController();
+  const others = { clock: systemClock, random: systemRandom, signal, onJobChanged: () => undefined };
+  return (await assignJob({ jobId, workerId }, { ...parts, ...others }))?.attemptId ?? "";
 }
 
 const record = Buffer.from(encodeRecord({ stream: "stdout", timeMs: 1, data: Buffer.from("hello\n") }));
@@ -446,6 +436,21 @@ describe("the worker stream", () => {
     second.cut();
     const third = await worker.connect([]);
     await third.next("drain");
+    assert.deepEqual(takers(parts.connections), []);
+  });
+
+  test("gives a worker for one job no other after its agent and its runner have died with the first", async (t) => {
+    const parts = await setup(t, { takesOneJob: true });
+    const worker = await parts.registered();
+    const stream = await worker.connect();
+    await eventually(() => takers(parts.connections).length === 1);
+    const attemptId = await assign(parts, worker.workerId, await parts.queue());
+    stream.cut();
+    const input = { type: "lose", attemptId, cause: "worker_lost", message: "its lease is over" } as const;
+    const jobId = (await parts.store.listLiveAttempts(worker.workerId))[0]?.job.id ?? "";
+    await parts.store.applyInput({ jobId, input, nowMs: systemClock.nowMs() });
+    const second = await worker.connect([]);
+    await second.next("drain");
     assert.deepEqual(takers(parts.connections), []);
   });
 
