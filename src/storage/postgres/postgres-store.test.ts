@@ -10,7 +10,8 @@ import { eventually } from "../../base/eventually.ts";
 import { silentLogger } from "../../base/log.ts";
 import { systemRandom } from "../../base/random.ts";
 import { waitKey } from "../../core/plan.ts";
-import { newJobOf, submit, T0 } from "../conformance/samples.ts";
+import { poolWith } from "../../core/pool.ts";
+import { newId, newJobOf, submit, T0 } from "../conformance/samples.ts";
 import { isProcessAlive, readPidFile } from "../embedded/postmaster.ts";
 import { storeConformance } from "../store-conformance.ts";
 import { openTestDatabase, type TestDatabase } from "../test-database.ts";
@@ -136,6 +137,27 @@ describe("postgres store and its server", () => {
       log: silentLogger,
     });
     await assert.rejects(opening, { code: "unavailable" });
+  });
+
+  test("after an upgrade the workers that ephemeral pools have take one job only", async () => {
+    const store = await open(database);
+    const made = ["ephemeral", "lasting"].map((pool) => ({ id: newId(), pool }));
+    const [one, many] = made.map(({ id }) => id);
+    await store.putPools(
+      ["ephemeral", "lasting"].map((name) =>
+        poolWith({ name, provider: { type: "process" }, ephemeral: name === "ephemeral" }),
+      ),
+      T0,
+    );
+    for (const { id, pool } of made)
+      await store.insertWorker({ id, name: "w", provider: "process", pool, nowMs: T0, token: null });
+    await store.close();
+    await query("ALTER TABLE workers DROP COLUMN takes_one_job");
+    await query("DELETE FROM kysely_migration WHERE name = '0003_workers_for_one_job'");
+    const again = await open(database);
+    const takesOneJob = async (id = "") => (await again.getWorker(id))?.takesOneJob;
+    assert.deepEqual([await takesOneJob(one), await takesOneJob(many)], [true, false]);
+    await again.close();
   });
 
   test("a database that a newer version migrated is refused by name of the migration", async () => {
