@@ -1,7 +1,6 @@
 /** The job that a command line describes, for `run` and `submit`. */
 
 import { readFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { AppError } from "../base/errors.ts";
@@ -16,7 +15,6 @@ import type { ParsedJob } from "../spec/job-file.ts";
 import { CPU_EXAMPLES, SIZE_EXAMPLES, parseCpuMillis, parseSizeBytes } from "../spec/quantities.ts";
 import type { CommandCall } from "./command.ts";
 import type { CliEnvironment } from "./environment.ts";
-import { fileProblem } from "./file-problem.ts";
 import {
   checkQueueName,
   choiceOption,
@@ -30,6 +28,7 @@ import {
   wholeNumberOption,
 } from "./option-values.ts";
 import { addPlacementOptions, placementOptions } from "./placement-options.ts";
+import { readSource, sourceError } from "./source-file.ts";
 
 export function addJobOptions(command: Command): void {
   command
@@ -61,45 +60,15 @@ export function addJobOptions(command: Command): void {
 /** The jobs of a file, `-` being standard input. */
 export async function readJobFile(file: string, environment: CliEnvironment): Promise<ParsedJob[]> {
   const { parseJobFile } = await import("../spec/job-file.ts");
-  const { MAX_SOURCE_BYTES } = await import("../spec/source-entries.ts");
-  const isStdin = file === "-";
-  const path = resolve(environment.cwd, file);
-  const bytes = isStdin ? await readAll(environment.stdin, MAX_SOURCE_BYTES) : await readFromDisk(path);
+  const hint = "a command stands after two dashes: -- COMMAND ARGUMENTS…";
+  const bytes = await readSource(file, { kind: "job", hint }, environment);
+  const directory = file === "-" ? environment.cwd : dirname(resolve(environment.cwd, file));
   const result = parseJobFile(bytes, {
-    fileName: isStdin ? "-" : basename(path),
-    readFile: (script) => readFileSync(resolve(isStdin ? environment.cwd : dirname(path), script)),
+    fileName: basename(file),
+    readFile: (script) => readFileSync(resolve(directory, script)),
   });
-  if (result.ok) return result.jobs;
-  const { formatProblem } = await import("../spec/problem.ts");
-  const { problems } = result;
-  const count = problems.length === 1 ? "1 problem" : `${problems.length} problems`;
-  throw new AppError("invalid_argument", `read ${isStdin ? "standard input" : file}: ${count}`, {
-    details: { problems: problems.map((problem) => formatProblem(problem, isStdin ? "stdin" : file)) },
-  });
-}
-
-async function readFromDisk(path: string): Promise<Uint8Array> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    throw new AppError("invalid_argument", `read job file ${path}: ${fileProblem(error)}`, {
-      cause: error,
-      details: { hint: "a command stands after two dashes: -- COMMAND ARGUMENTS…" },
-    });
-  }
-}
-
-export async function readAll(stdin: AsyncIterable<unknown>, maxBytes: number): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of stdin) {
-    const bytes = Buffer.from(chunk as Uint8Array | string);
-    chunks.push(bytes);
-    size += bytes.length;
-    // One byte more than allowed is enough for the parser to say so.
-    if (size > maxBytes) break;
-  }
-  return Buffer.concat(chunks);
+  if (!result.ok) throw await sourceError(file, result.problems);
+  return result.jobs;
 }
 
 /** A job from the arguments after `--`. */

@@ -1,8 +1,5 @@
 /** `hodei pools apply`: makes or changes the pools of a file, all or none of them. */
 
-import { readFile } from "node:fs/promises";
-import { resolve } from "node:path";
-import { AppError } from "../../base/errors.ts";
 import type { AppliedPool } from "../../core/pool-view.ts";
 import type { PoolDefinition } from "../../core/pool.ts";
 import { appliedPoolFromWire, poolDefinitionToWire } from "../../protocol/convert-pool.ts";
@@ -10,10 +7,9 @@ import { call } from "../call.ts";
 import type { CliCommand, Colors } from "../command.ts";
 import type { CliEnvironment } from "../environment.ts";
 import { EXIT } from "../exit-codes.ts";
-import { fileProblem } from "../file-problem.ts";
-import { readAll } from "../job-options.ts";
 import { toJsonText } from "../json-views.ts";
 import { flagOption, jsonOutput, textOption } from "../option-values.ts";
+import { readSource, sourceError } from "../source-file.ts";
 import { printable } from "../table.ts";
 
 export const applyPoolsCommand: CliCommand = {
@@ -49,27 +45,9 @@ export const applyPoolsCommand: CliCommand = {
 
 async function readPoolFile(file: string, environment: CliEnvironment): Promise<PoolDefinition[]> {
   const { parsePoolFile } = await import("../../spec/pool-file.ts");
-  const { MAX_SOURCE_BYTES } = await import("../../spec/source-entries.ts");
-  const isStdin = file === "-";
-  const bytes = isStdin
-    ? await readAll(environment.stdin, MAX_SOURCE_BYTES)
-    : await readFromDisk(resolve(environment.cwd, file));
-  const result = parsePoolFile(bytes);
-  if (result.ok) return result.pools;
-  const { formatProblem } = await import("../../spec/problem.ts");
-  const { problems } = result;
-  const count = problems.length === 1 ? "1 problem" : `${problems.length} problems`;
-  throw new AppError("invalid_argument", `read ${isStdin ? "standard input" : file}: ${count}`, {
-    details: { problems: problems.map((problem) => formatProblem(problem, isStdin ? "stdin" : file)) },
-  });
-}
-
-async function readFromDisk(path: string): Promise<Uint8Array> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    throw new AppError("invalid_argument", `read pool file ${path}: ${fileProblem(error)}`, { cause: error });
-  }
+  const result = parsePoolFile(await readSource(file, { kind: "pool" }, environment));
+  if (!result.ok) throw await sourceError(file, result.problems);
+  return result.pools;
 }
 
 function colorChange(change: AppliedPool["change"], colors: Colors): string {
