@@ -115,7 +115,7 @@ function chosenReconnectTimeoutMs(environment: CliEnvironment, options: Connecti
   throw invalidOption(source, `${JSON.stringify(text)} is not a duration: ${DURATION_EXAMPLES}`);
 }
 
-export function chosenDataDirectory(environment: CliEnvironment, options: ConnectionOptions): string {
+function chosenDataDirectory(environment: CliEnvironment, options: ConnectionOptions): string {
   const chosen = options.dataDir ?? environment.variables["HODEI_DATA_DIR"];
   return chosen
     ? resolve(environment.cwd, chosen)

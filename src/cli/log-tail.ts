@@ -4,7 +4,7 @@ import type { LogPiece } from "./log-printer.ts";
 
 const NEWLINE = 10;
 /** Lines without end must not fill the memory: what is older than this is let go. */
-export const MAX_TAIL_BYTES = 64 * 1024 * 1024;
+const MAX_TAIL_BYTES = 64 * 1024 * 1024;
 
 export class LogTail {
   readonly #lines: number;

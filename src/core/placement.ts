@@ -119,7 +119,7 @@ export function reluctance(placement: Placement, place: Place): number {
   return count;
 }
 
-export function missingCapability(placement: Placement, capabilities: readonly string[]): string | null {
+function missingCapability(placement: Placement, capabilities: readonly string[]): string | null {
   return placement.capabilities.find((wanted) => !capabilities.includes(wanted)) ?? null;
 }
 

@@ -10,7 +10,7 @@ export interface PoolProblem {
 }
 
 /** Labels that the server gives to each worker itself. */
-export const RESERVED_LABELS: readonly string[] = ["pool", "provider", "os", "arch"];
+const RESERVED_LABELS: readonly string[] = ["pool", "provider", "os", "arch"];
 
 const NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 const LABEL_KEY = /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$/;

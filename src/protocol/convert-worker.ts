@@ -59,7 +59,7 @@ export function capacityToWire(capacity: WorkerCapacity): pb.WorkerCapacity {
   });
 }
 
-export function capacityFromWire(message: pb.WorkerCapacity | undefined): WorkerCapacity {
+function capacityFromWire(message: pb.WorkerCapacity | undefined): WorkerCapacity {
   return {
     cpuMillis: message?.cpuMillis ?? 0,
     memoryBytes: Number(message?.memoryBytes ?? 0n),

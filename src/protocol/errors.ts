@@ -48,7 +48,7 @@ export function fromConnectError(error: unknown, attempted: string): AppError {
 }
 
 /** Connect numbers its codes as gRPC does. */
-export function connectCode(code: ErrorCode): Code {
+function connectCode(code: ErrorCode): Code {
   return ERROR_CODES[code].grpc;
 }
 

@@ -1,7 +1,7 @@
 /** Messages between agent and runner go over the runner's Unix socket, one JSON object a line. */
 
 /** A line may be as long as a job definition with a 1 MiB script. */
-export const MAX_LINE_BYTES = 64 * 1024 * 1024;
+const MAX_LINE_BYTES = 64 * 1024 * 1024;
 
 /** Cuts a byte stream into lines; keeps the rest for the next call. */
 export class LineSplitter {

@@ -93,14 +93,14 @@ async function readCpu(clock: Clock): Promise<CpuReading> {
 }
 
 /** All but idle and iowait of the first line of /proc/stat, in ticks of 10 ms (proc_stat(5)). */
-export function parseCpuBusyMs(text: string): number {
+function parseCpuBusyMs(text: string): number {
   const fields = (/^cpu +(.*)$/m.exec(text)?.[1] ?? "").split(" ").map(Number);
   const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = fields;
   return (user + nice + system + irq + softirq + steal) * 10;
 }
 
 /** What is in use and could not be given back: total less available, of /proc/meminfo. */
-export function parseMemoryUse(text: string): number {
+function parseMemoryUse(text: string): number {
   const kilobytes = (name: string) => Number(new RegExp(`^${name}: +(\\d+) kB`, "m").exec(text)?.[1] ?? 0);
   return Math.max(0, kilobytes("MemTotal") - kilobytes("MemAvailable")) * 1024;
 }

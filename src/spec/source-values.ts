@@ -37,7 +37,7 @@ export interface SourceValue {
 export type SourceResult = { ok: true; values: SourceValue[] } | { ok: false; problems: Problem[] };
 
 /** Deeper nesting is refused: the YAML composer is recursive, and a job needs about six levels. */
-export const MAX_NESTING = 64;
+const MAX_NESTING = 64;
 /** Uses of one anchor, counted through nested ones: stops files that expand exponentially. */
 const MAX_ALIAS_COUNT = 1_000;
 

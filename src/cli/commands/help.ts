@@ -42,7 +42,7 @@ function unknownTopic(topic: string, known: readonly string[]): AppError {
   });
 }
 
-export function exitCodeText(): string {
+function exitCodeText(): string {
   const lines = (table: typeof EXIT_CODE_HELP): string =>
     table.map(({ code, meaning }) => `  ${code.padEnd(6)} ${meaning}\n`).join("");
   return `Exit codes\n\n${lines(EXIT_CODE_HELP)}\nOf run, watch and logs --exit-code, when the job has ended\n\n${lines(JOB_EXIT_CODE_HELP)}`;

@@ -80,7 +80,7 @@ export function withSubdirectories(directory: string): string[] {
 }
 
 /** Removes an empty cgroup and those below it. False if a process that just ended still holds it. */
-export function removeCgroup(directory: string): boolean {
+function removeCgroup(directory: string): boolean {
   try {
     for (const path of withSubdirectories(directory)) rmdirSync(path);
     return true;

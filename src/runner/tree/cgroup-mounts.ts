@@ -26,7 +26,7 @@ export function readCgroupMounts(): CgroupMounts {
  * @param cgroupText the text of /proc/self/cgroup: `4:memory:/path` or `0::/path` (cgroups(7))
  * @param mountText the text of /proc/self/mountinfo (proc_pid_mountinfo(5))
  */
-export function parseCgroupMounts(cgroupText: string, mountText: string): CgroupMounts {
+function parseCgroupMounts(cgroupText: string, mountText: string): CgroupMounts {
   const mounts = mountText.split("\n").flatMap(parseMount);
   const result: CgroupMounts = { v1: new Map(), v2: null };
   for (const line of cgroupText.split("\n")) {

@@ -188,7 +188,7 @@ async function writeFrozen(directory: string, clock: Clock, waitMs: number): Pro
 }
 
 /** Sums the lines `8:0 rbytes=1 wbytes=2 …` over all devices. */
-export function parseIoStat(text: string): { read: number; write: number } {
+function parseIoStat(text: string): { read: number; write: number } {
   const sum = (key: string) =>
     [...text.matchAll(new RegExp(`\\b${key}=(\\d+)`, "g"))].reduce(
       (total, match) => total + Number(match[1]),

@@ -25,9 +25,9 @@ export interface RpcServerOptions {
 }
 
 /** Also the size of one message on a stream. A QueueJobs of 10,000 jobs of 6 KiB fits. */
-export const MAX_REQUEST_BYTES = 64 * 1024 * 1024;
+const MAX_REQUEST_BYTES = 64 * 1024 * 1024;
 /** A job may have a summary and outputs of some size, and a page has 1,000 jobs. */
-export const MAX_RESPONSE_BYTES = 256 * 1024 * 1024;
+const MAX_RESPONSE_BYTES = 256 * 1024 * 1024;
 /**
  * Answers are never compressed, though compressed requests are taken: a follower of a fast log would
  * cost the server more in gzip than everything else together, and most callers are near. For those

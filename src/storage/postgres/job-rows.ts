@@ -61,7 +61,7 @@ export function jobOfRow(row: JobRow): Job {
 }
 
 /** A definition that an earlier version stored lacks what came later. */
-export function definitionOfRow({ definition }: Pick<JobRow, "definition">): JobDefinition {
+function definitionOfRow({ definition }: Pick<JobRow, "definition">): JobDefinition {
   return {
     ...{
       onWorkerLost: JOB_DEFAULTS.onWorkerLost,

@@ -14,7 +14,7 @@ import { ALL_STREAMS, MAX_RECORD_BYTES, scanRecords } from "../record-scan.ts";
 import { encodeFooter, encodeIndex, type Frame } from "./sealed-index.ts";
 
 /** A frame has at least this many bytes of log, except the last one. */
-export const FRAME_LOG_BYTES = 1024 * 1024;
+const FRAME_LOG_BYTES = 1024 * 1024;
 const FRAMES_AHEAD = 2;
 /** Fast, and text still shrinks to about a fifth. */
 const COMPRESSION_LEVEL = 1;
