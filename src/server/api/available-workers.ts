@@ -9,10 +9,13 @@ import { AvailableWorkerSchema, type AvailableWorker } from "../../protocol/gen/
 import { everyWorker } from "../../storage/every-worker.ts";
 import type { Store } from "../../storage/store.ts";
 import { findJob } from "./find-by-id.ts";
-import { explain, plannedJob, type JobDecisionDeps } from "./job-decision.ts";
+import { explain, plannedJob, type JobDecisionDependencies } from "./job-decision.ts";
 
 /** By name; with a job only those on which it could start now, the one that it would get first. */
-export async function availableWorkers(deps: JobDecisionDeps, jobId: string): Promise<AvailableWorker[]> {
+export async function availableWorkers(
+  deps: JobDecisionDependencies,
+  jobId: string,
+): Promise<AvailableWorker[]> {
   const chosen = jobId === "" ? workersWithRoom(deps) : await fittingWorkers(deps, jobId);
   if (chosen.length === 0) return [];
   const stored = await storedWorkers(deps.store);
@@ -28,14 +31,14 @@ export async function availableWorkers(deps: JobDecisionDeps, jobId: string): Pr
   });
 }
 
-function workersWithRoom({ scheduler }: JobDecisionDeps): PlannedWorker[] {
+function workersWithRoom({ scheduler }: JobDecisionDependencies): PlannedWorker[] {
   return scheduler
     .snapshot([])
     .workers.filter(({ unavailable, free }) => unavailable === null && free.jobs > 0)
     .toSorted((a, b) => compare(a.name, b.name) || compare(a.id, b.id));
 }
 
-async function fittingWorkers(deps: JobDecisionDeps, idOrPrefix: string): Promise<PlannedWorker[]> {
+async function fittingWorkers(deps: JobDecisionDependencies, idOrPrefix: string): Promise<PlannedWorker[]> {
   const job = plannedJob(await findJob(deps.store, idOrPrefix));
   const snapshot = deps.scheduler.snapshot([job.queue]);
   const byId = new Map(snapshot.workers.map((worker) => [worker.id, worker]));

@@ -10,7 +10,7 @@ import type { SchedulingDecision } from "../../core/scheduling-decision.ts";
 import type { Store } from "../../storage/store.ts";
 import type { SchedulerView } from "../scheduling/scheduler-view.ts";
 
-export interface JobDecisionDeps {
+export interface JobDecisionDependencies {
   store: Store;
   clock: Clock;
   scheduler: SchedulerView;
@@ -23,7 +23,7 @@ export interface ExplainedDecision {
 }
 
 /** Worked out anew for a job that waits, so it is never older than the scheduler's view of the workers. */
-export async function decisionOn(deps: JobDecisionDeps, job: Job): Promise<ExplainedDecision> {
+export async function decisionOn(deps: JobDecisionDependencies, job: Job): Promise<ExplainedDecision> {
   if (job.state !== "pending") return { decision: await pastDecision(deps, job), explanation: null };
   const explanation = explain(deps, plannedJob(job));
   const decision = waitingDecision(deps, job, explanation);
@@ -32,7 +32,7 @@ export async function decisionOn(deps: JobDecisionDeps, job: Job): Promise<Expla
 
 /** What would be decided now if a job came with this definition. */
 export function decisionWithoutQueueing(
-  deps: JobDecisionDeps,
+  deps: JobDecisionDependencies,
   definition: JobDefinition,
 ): SchedulingDecision {
   const nowMs = deps.clock.nowMs();
@@ -51,7 +51,7 @@ export function decisionWithoutQueueing(
   return { ...decision, kind };
 }
 
-export function explain({ scheduler }: JobDecisionDeps, job: PlannedJob): Explanation {
+export function explain({ scheduler }: JobDecisionDependencies, job: PlannedJob): Explanation {
   return explainJob(job, scheduler.snapshot([job.queue]));
 }
 
@@ -71,7 +71,7 @@ function plannedDefinition(definition: JobDefinition): Omit<PlannedJob, "id" | "
  * said as of now. A job that would fit now waits for the next round only.
  */
 function waitingDecision(
-  { scheduler, clock }: JobDecisionDeps,
+  { scheduler, clock }: JobDecisionDependencies,
   job: Job,
   explanation: Explanation,
 ): SchedulingDecision {
@@ -97,7 +97,7 @@ function waitingDecision(
 
 /** Until then it is no matter for the scheduler. */
 async function betweenAttempts(
-  { store, clock }: JobDecisionDeps,
+  { store, clock }: JobDecisionDependencies,
   job: Job,
 ): Promise<SchedulingDecision | null> {
   const nowMs = clock.nowMs();
@@ -120,7 +120,7 @@ function endOf({ state, cause, message }: Attempt): string {
   return [cause ?? state, message].filter((text) => text !== "").join(": ");
 }
 
-async function pastDecision(deps: JobDecisionDeps, job: Job): Promise<SchedulingDecision> {
+async function pastDecision(deps: JobDecisionDependencies, job: Job): Promise<SchedulingDecision> {
   const latest = deps.scheduler.latestDecision(job.id);
   if (latest?.kind === "assigned" || latest?.kind === "failed") return latest;
   const attempt = (await deps.store.latestAttempts([job.id])).get(job.id);

@@ -21,7 +21,7 @@ import { pageFromWire, pageTokenToWire } from "./page-token.ts";
 import type { Submissions } from "./submissions.ts";
 import { jobTimeline } from "./timeline.ts";
 
-export interface JobsApiDeps {
+export interface JobsApiDependencies {
   store: Store;
   clock: Clock;
   events: JobBus;
@@ -35,7 +35,7 @@ export interface JobsApiDeps {
 
 type JobsApi = Required<ServiceImpl<typeof pb.JobService>>;
 
-export function jobsApi(deps: JobsApiDeps): JobsApi {
+export function jobsApi(deps: JobsApiDependencies): JobsApi {
   const { store, clock } = deps;
   return {
     async queueJob(request) {
@@ -103,7 +103,7 @@ export function jobsApi(deps: JobsApiDeps): JobsApi {
 }
 
 async function getJobEvents(
-  { store }: JobsApiDeps,
+  { store }: JobsApiDependencies,
   { jobId, afterSequence }: pb.GetJobEventsRequest,
 ): Promise<{ events: pb.JobEvent[] }> {
   const { id } = await findJob(store, jobId);
@@ -143,7 +143,11 @@ function cancelledJob(id: string, applied: AppliedInput): Job {
   );
 }
 
-async function want(deps: JobsApiDeps, idOrPrefix: string, wish: "pause" | "resume"): Promise<pb.Job> {
+async function want(
+  deps: JobsApiDependencies,
+  idOrPrefix: string,
+  wish: "pause" | "resume",
+): Promise<pb.Job> {
   const { store, clock } = deps;
   const { id } = await findJob(store, idOrPrefix);
   const applied = await store.applyInput({
@@ -179,7 +183,7 @@ function retriedJob(id: string, applied: AppliedInput): Job {
 }
 
 async function* watchJob(
-  deps: JobsApiDeps,
+  deps: JobsApiDependencies,
   idOrPrefix: string,
   context: HandlerContext,
 ): AsyncGenerator<{ job: pb.Job }> {

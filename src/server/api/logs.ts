@@ -35,14 +35,14 @@ export interface LogReader {
   wake(attemptId: string): void;
 }
 
-export interface LogsApiDeps {
+export interface LogsApiDependencies {
   store: Store;
   clock: Clock;
   events: JobBus;
   logs: LogReader;
 }
 
-export function logsApi(deps: LogsApiDeps): Required<ServiceImpl<typeof LogService>> {
+export function logsApi(deps: LogsApiDependencies): Required<ServiceImpl<typeof LogService>> {
   return {
     async *readLog(request, context) {
       const job = await findJob(deps.store, request.jobId);
@@ -53,7 +53,7 @@ export function logsApi(deps: LogsApiDeps): Required<ServiceImpl<typeof LogServi
 }
 
 async function* readNow(
-  deps: LogsApiDeps,
+  deps: LogsApiDependencies,
   call: { job: Job; request: ReadLogRequest; context: HandlerContext },
 ): AsyncGenerator<ReadLogResponse> {
   const { job, request, context } = call;
@@ -72,7 +72,7 @@ async function* readNow(
 }
 
 async function* follow(
-  deps: LogsApiDeps,
+  deps: LogsApiDependencies,
   call: { jobId: string; request: ReadLogRequest; context: HandlerContext },
 ): AsyncGenerator<ReadLogResponse> {
   const { jobId, request, context } = call;
@@ -145,11 +145,11 @@ async function hasWholeLog(store: Store, attemptId: string): Promise<boolean> {
 
 /** What a follower reads now, and whether more will come; looked up again when the job changes. */
 class CurrentLog {
-  readonly #deps: LogsApiDeps;
+  readonly #deps: LogsApiDependencies;
   #attemptId: string | null = null;
   #isWhole = false;
 
-  constructor(deps: LogsApiDeps) {
+  constructor(deps: LogsApiDependencies) {
     this.#deps = deps;
   }
 

@@ -16,7 +16,7 @@ const REMEMBERED_MS = 1_000;
 /** Before a refusal, a count that is older than this is made again. */
 const RECOUNT_MS = 100;
 
-export interface QueueLimitsDeps {
+export interface QueueLimitsDependencies {
   store: Pick<Store, "listBacklogs">;
   scheduler: Pick<SchedulerView, "queues">;
   clock: Clock;
@@ -26,7 +26,7 @@ export interface QueueLimitsDeps {
 export type Entrants = ReadonlyMap<string, number>;
 
 export class QueueLimits {
-  readonly #deps: QueueLimitsDeps;
+  readonly #deps: QueueLimitsDependencies;
   /** Of the queues that have a limit. */
   #limits = new Map<string, number>();
   #limitsReadAtMs = -Infinity;
@@ -36,7 +36,7 @@ export class QueueLimits {
   /** Let in, of which it is not known yet that they are stored. */
   readonly #entering = new Map<string, number>();
 
-  constructor(deps: QueueLimitsDeps) {
+  constructor(deps: QueueLimitsDependencies) {
     this.#deps = deps;
   }
 

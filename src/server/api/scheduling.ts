@@ -21,7 +21,12 @@ import { availableWorkers } from "./available-workers.ts";
 import { DecisionFeed } from "./decision-feed.ts";
 import { refuseProblems } from "./definition-problems.ts";
 import { findJob, findWorker } from "./find-by-id.ts";
-import { decisionOn, decisionWithoutQueueing, plannedJob, type JobDecisionDeps } from "./job-decision.ts";
+import {
+  decisionOn,
+  decisionWithoutQueueing,
+  plannedJob,
+  type JobDecisionDependencies,
+} from "./job-decision.ts";
 import type { Submissions } from "./submissions.ts";
 
 export interface StartTimePart {
@@ -32,7 +37,7 @@ export interface StartTimePart {
   p99Ms: number;
 }
 
-export interface SchedulingApiDeps extends JobDecisionDeps {
+export interface SchedulingApiDependencies extends JobDecisionDependencies {
   submissions: Submissions;
   /** In the order in which the parts happen. */
   startTimes: () => readonly StartTimePart[];
@@ -41,7 +46,9 @@ export interface SchedulingApiDeps extends JobDecisionDeps {
 /** How long ScheduleJob waits for the first decision. */
 const FIRST_DECISION_MS = 2_000;
 
-export function schedulingApi(deps: SchedulingApiDeps): Required<ServiceImpl<typeof pb.SchedulerService>> {
+export function schedulingApi(
+  deps: SchedulingApiDependencies,
+): Required<ServiceImpl<typeof pb.SchedulerService>> {
   return {
     scheduleJob: (request, context) => scheduleJob(deps, request, context),
     assignJob: (request) => assignJob(deps, request),
@@ -61,7 +68,7 @@ export function schedulingApi(deps: SchedulingApiDeps): Required<ServiceImpl<typ
 // ── One job ────────────────────────────────────────────────────────────────────────────────────
 
 async function scheduleJob(
-  deps: SchedulingApiDeps,
+  deps: SchedulingApiDependencies,
   request: pb.ScheduleJobRequest,
   { signal }: HandlerContext,
 ): Promise<{ jobId: string; decision: pb.SchedulingDecision }> {
@@ -82,7 +89,7 @@ async function scheduleJob(
 
 /** Of a job that an earlier call with its idempotency key made, what became of it. */
 async function firstDecision(
-  deps: SchedulingApiDeps,
+  deps: SchedulingApiDependencies,
   jobId: string,
   signal: AbortSignal,
 ): Promise<SchedulingDecision> {
@@ -107,7 +114,7 @@ async function firstDecision(
 }
 
 async function assignJob(
-  deps: SchedulingApiDeps,
+  deps: SchedulingApiDependencies,
   request: pb.AssignJobRequest,
 ): Promise<{ attemptId: string }> {
   const job = await findJob(deps.store, request.jobId);
@@ -123,7 +130,7 @@ async function assignJob(
 }
 
 async function getSchedulingDecision(
-  deps: SchedulingApiDeps,
+  deps: SchedulingApiDependencies,
   idOrPrefix: string,
 ): Promise<pb.GetSchedulingDecisionResponse> {
   const job = await findJob(deps.store, idOrPrefix);
@@ -146,7 +153,7 @@ async function getSchedulingDecision(
 }
 
 async function* watchSchedulingDecisions(
-  { scheduler, store }: SchedulingApiDeps,
+  { scheduler, store }: SchedulingApiDependencies,
   request: pb.WatchSchedulingDecisionsRequest,
   { signal }: HandlerContext,
 ): AsyncGenerator<pb.WatchSchedulingDecisionsResponse> {
@@ -173,7 +180,7 @@ async function* watchSchedulingDecisions(
 // ── Queues ─────────────────────────────────────────────────────────────────────────────────────
 
 async function getQueueStatus(
-  { scheduler, store, clock }: SchedulingApiDeps,
+  { scheduler, store, clock }: SchedulingApiDependencies,
   only: string,
 ): Promise<{ queues: pb.QueueStatus[] }> {
   if (only !== "") refuseProblems(queueNameProblems("queue", only));
@@ -202,7 +209,7 @@ function queueStatusToWire(
 }
 
 async function configureScheduler(
-  { scheduler, submissions }: SchedulingApiDeps,
+  { scheduler, submissions }: SchedulingApiDependencies,
   request: pb.ConfigureSchedulerRequest,
 ): Promise<{ queues: pb.QueueConfig[] }> {
   refuseProblems(queueProblems(request));

@@ -13,7 +13,7 @@ import type { SchedulerView, SchedulingSnapshot } from "../scheduling/scheduler-
 import { checkDefinition } from "./definition-problems.ts";
 import { QueueLimits, type Entrants } from "./queue-limits.ts";
 
-export interface SubmissionsDeps {
+export interface SubmissionsDependencies {
   store: Store;
   clock: Clock;
   random: Random;
@@ -32,13 +32,13 @@ const PLACEABLE_MS = 1_000;
 const MAX_PLACEABLE = 10_000;
 
 export class Submissions {
-  readonly #deps: SubmissionsDeps;
+  readonly #deps: SubmissionsDependencies;
   readonly #limits: QueueLimits;
   readonly #batcher: Batcher<NewJob, InsertedJob>;
   readonly #placeable = new Set<string>();
   #placeableSinceMs = -Infinity;
 
-  constructor(deps: SubmissionsDeps) {
+  constructor(deps: SubmissionsDependencies) {
     this.#deps = deps;
     this.#limits = new QueueLimits(deps);
     this.#batcher = new Batcher<NewJob, InsertedJob>({

@@ -8,7 +8,7 @@ import { AttemptTimelineSchema, type AttemptTimeline } from "../../protocol/gen/
 import type { Store } from "../../storage/store.ts";
 import { possibleTimeMs, type LogReader } from "./logs.ts";
 
-export interface TimelineDeps {
+export interface TimelineDependencies {
   store: Pick<Store, "listAttempts" | "getWorker">;
   logs: Pick<LogReader, "read">;
 }
@@ -23,7 +23,7 @@ const MAX_LOGS = 200;
  * looked for. When the caller leaves, so does the search: it throws the reason of the signal.
  */
 export async function jobTimeline(
-  deps: TimelineDeps,
+  deps: TimelineDependencies,
   job: Job,
   signal: AbortSignal,
 ): Promise<AttemptTimeline[]> {

@@ -25,7 +25,7 @@ type WorkersApi = Pick<
   "listWorkers" | "getWorkerInfo" | "drainWorker" | "cordonWorker" | "removeWorker" | "createWorkerToken"
 >;
 
-export interface WorkersApiDeps {
+export interface WorkersApiDependencies {
   store: Store;
   clock: Clock;
   random: Random;
@@ -44,7 +44,7 @@ export interface WorkersApiDeps {
 /** How long a token for a worker that a person starts is valid, if nobody says. */
 const TOKEN_LIFETIME_MS = 5 * 60_000;
 
-export function workersApi(deps: WorkersApiDeps): WorkersApi {
+export function workersApi(deps: WorkersApiDependencies): WorkersApi {
   const { store } = deps;
   return {
     async listWorkers(request) {
@@ -88,7 +88,7 @@ async function findPresent(store: Store, idOrPrefix: string, verb: string): Prom
 }
 
 async function removeWorker(
-  deps: WorkersApiDeps,
+  deps: WorkersApiDependencies,
   { workerId, force, reason }: RemoveWorkerRequest,
 ): Promise<{ worker: PbWorker }> {
   const { store } = deps;
@@ -108,7 +108,7 @@ async function removeWorker(
 }
 
 async function createWorkerToken(
-  { store, clock, random, workerPort }: WorkersApiDeps,
+  { store, clock, random, workerPort }: WorkersApiDependencies,
   { name, lifetime }: CreateWorkerTokenRequest,
 ): Promise<Omit<CreateWorkerTokenResponse, keyof Message>> {
   const nowMs = clock.nowMs();
