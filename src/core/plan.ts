@@ -1,8 +1,8 @@
 /**
- * Decides which job goes to which worker, how many workers are missing, which jobs must make room,
- * and why the rest waits.
+ * What a plan is made from and what it says: which job goes to which worker, how many workers are
+ * missing, which jobs must make room, and why the rest waits. It is made in planner.ts.
  *
- * Pure: the caller reads jobs, workers, pools and queues, and carries out what is returned. Jobs come
+ * The caller reads jobs, workers, pools and queues, and carries out what the plan says. Jobs come
  * queue by queue, within a queue in the order in which they should start. Between the queues the
  * higher priority goes first, then the queue whose share is due (fair-share.ts). A job that fits
  * nowhere never holds up the ones behind it, and alike jobs (same `placementKey`) are looked at once
