@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AppError } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
+import { silentLogger } from "../../base/log.ts";
 import { UNREACHABLE_AFTER_MS } from "../../core/lease.ts";
 import { livenessRound } from "./liveness.ts";
 import { makeControlPlane } from "./loop-fixtures.ts";
@@ -57,6 +58,22 @@ test("closes a stream that is open but silent, and leaves one alone that speaks"
   await eventually(() => silent.messages.some(({ type }) => type === "goaway"));
   assert.ok(!busy.connection.isClosed);
   assert.equal((await job(jobId)).state, "running");
+});
+
+test("says once that a worker is silent, also of one that drains until its end", async () => {
+  const plane = makeControlPlane();
+  const { clock, addWorker, running, job, store } = plane;
+  const said: string[] = [];
+  const warn = (_fields: unknown, message?: string): void => void said.push(message ?? "");
+  const deps = { ...plane, log: { ...silentLogger, warn } };
+  await livenessRound(deps);
+  const workerId = await addWorker();
+  await store.changeWorker({ workerId, state: "draining", message: "it takes one job only" });
+  const { jobId } = await running(workerId);
+  clock.advance(UNREACHABLE_AFTER_MS + 1);
+  for (let round = 0; round < 3; round += 1) await livenessRound(deps);
+  assert.equal((await job(jobId)).state, "unreachable");
+  assert.deepEqual(said, ["worker is unreachable"]);
 });
 
 test("tries again when the database fails in the middle", async () => {

@@ -11,6 +11,7 @@ import type { Job } from "../../core/job.ts";
 import { isUnreachable, UNREACHABLE_AFTER_MS } from "../../core/lease.ts";
 import type { Worker } from "../../core/worker.ts";
 import { everyWorker } from "../../storage/every-worker.ts";
+import { keepsWorkerState } from "../../storage/store-rules.ts";
 import type { Store } from "../../storage/store.ts";
 import type { WorkerConnections } from "../workers/worker-connections.ts";
 
@@ -53,16 +54,18 @@ async function look(worker: Worker, nowMs: number, deps: LivenessDependencies): 
   if (worker.lastHeartbeatAtMs === null || worker.state === "unreachable") return;
   const heardAtMs = await lastHeardAtMs(worker.id, nowMs, deps);
   if (!isUnreachable(heardAtMs, nowMs)) return;
+  let isNews = !keepsWorkerState(worker.state, "unreachable");
   // The jobs first: a worker that is marked is not looked at again.
   for (const { attempt, job } of await deps.store.listLiveAttempts(worker.id)) {
     const input = { type: "disconnect", attemptId: attempt.id, heardAtMs } as const;
     const applied = await deps.store.applyInput({ jobId: job.id, input, nowMs });
     if (!applied.ok) continue;
+    isNews = true;
     // The worker may have come back meanwhile: then its next heartbeat takes this back.
     deps.connections.jobSeen(applied.job);
     deps.onJobChanged(applied.job);
   }
-  if (worker.state === "broken") return;
+  if (!isNews) return;
   deps.log.warn({ workerId: worker.id }, "worker is unreachable");
   await deps.store.changeWorker({ workerId: worker.id, state: "unreachable", message: "no heartbeat" });
 }
