@@ -16,6 +16,7 @@ import {
   type AgentSession,
 } from "./agent-session.ts";
 import { MAX_LOG_BATCH_BYTES, type ServerMessage } from "./link.ts";
+import type { RunnerToAgent } from "./runner-link.ts";
 import { runnerHello, sampleDefinition, sampleResult, sampleWorker } from "./session-fixtures.ts";
 
 const welcome: ServerMessage = {
@@ -123,6 +124,12 @@ describe("the agent's half of the session", () => {
       [{ to: "runner", message: { type: "control", attemptId: "a", action: "kill" } }],
     );
     assert.deepEqual([...session.attempts.keys()], ["b"]);
+  });
+
+  test("skips what a runner of a later version says that it does not know", () => {
+    const session = setup("a");
+    const unknown = { type: "of_a_later_version", attemptId: "a" } as unknown as RunnerToAgent;
+    assert.deepEqual(onRunnerMessage(session, unknown, 0), []);
   });
 
   test("keeps quiet while offline", () => {

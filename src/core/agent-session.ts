@@ -11,7 +11,7 @@
  * on as points in time, not as ages: a runner that was stopped for long finds old messages.
  */
 
-import type { AttemptResult, JobDefinition, Progress } from "./job.ts";
+import type { AttemptResult, Progress } from "./job.ts";
 import {
   LOG_CREDIT_BYTES,
   MAX_LOG_BATCH_BYTES,
@@ -306,6 +306,9 @@ export function onRunnerMessage(session: AgentSession, message: RunnerToAgent, n
       return [];
     case "broken":
       return onDrainWanted(session, nowMs);
+    default:
+      // A runner outlives its agents, so it may be of a later version.
+      return [];
   }
 }
 
