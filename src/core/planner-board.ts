@@ -5,7 +5,7 @@
 
 import type { NamedPlace } from "./explain-impossible.ts";
 import { withoutHoarding } from "./fair-share.ts";
-import type { Resources } from "./job.ts";
+import type { ConcurrencyLimit, Resources } from "./job.ts";
 import type {
   Plan,
   PlanInput,
@@ -229,6 +229,12 @@ export function queueHold({ name, paused, maxRunning, running }: BoardQueue): st
   if (paused) return `queue ${name} is paused`;
   if (maxRunning === null || running < maxRunning) return null;
   return `queue ${name} has ${running} ${running === 1 ? "job" : "jobs"} at work and may have ${maxRunning}`;
+}
+
+/** Why no more jobs with the concurrency key start, or null. */
+export function keyHold({ key, limit }: ConcurrencyLimit, running: number): string | null {
+  if (running < limit) return null;
+  return `${running} ${running === 1 ? "job is" : "jobs are"} at work with the concurrency key ${key}, and ${limit} may be`;
 }
 
 export function queueOf(board: Board, job: PlannedJob): BoardQueue {

@@ -14,6 +14,7 @@ import { whyNowhere } from "./explain-nowhere.ts";
 import { nextShare, stride } from "./fair-share.ts";
 import { waitKey, type Plan, type PlanInput, type PlannedJob } from "./plan.ts";
 import {
+  keyHold,
   keyOf,
   newBoard,
   noteReason,
@@ -142,12 +143,10 @@ function planJob(board: Board, job: PlannedJob, queue: BoardQueue): boolean {
 
 /** Says so if as many jobs with its concurrency key are at work as may be. */
 function isHeldByKey(board: Board, job: PlannedJob): boolean {
-  const key = keyOf(board, job);
   const { concurrency } = job;
-  if (!concurrency || !key || key.running < concurrency.limit) return false;
-  const { key: name, limit } = concurrency;
-  const message = `${key.running} ${key.running === 1 ? "job is" : "jobs are"} at work with the concurrency key ${name}, and ${limit} may be`;
-  noteReason(board, waitKey.concurrency(name), message);
+  const hold = concurrency && keyHold(concurrency, keyOf(board, job)?.running ?? 0);
+  if (!hold) return false;
+  noteReason(board, waitKey.concurrency(concurrency.key), hold);
   return true;
 }
 

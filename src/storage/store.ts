@@ -230,7 +230,7 @@ export interface Store {
   listLiveAttempts(workerId: string): Promise<LiveAttempt[]>;
 
   insertWorker(worker: NewWorker): Promise<Worker>;
-  /** Starts the five minutes of a worker's token: called when its instance runs. */
+  /** Until when a worker's token is valid; it counts from the moment when its instance runs. */
   setTokenExpiry(workerId: string, expiresAtMs: number): Promise<void>;
   /** Uses up a one-time token. */
   registerWorker(registration: Registration): Promise<RegisterOutcome>;

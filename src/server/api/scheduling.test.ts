@@ -192,7 +192,7 @@ test("a job is not given to a worker on which it does not fit, and the refusal s
   await rejectsWith(
     scheduling.assignJob({ jobId: held, workerId: small }),
     Code.FailedPrecondition,
-    /no more than 1 with the concurrency key deploy/,
+    /1 job is at work with the concurrency key deploy, and 1 may be/,
   );
   await rejectsWith(scheduling.assignJob({ jobId: "ffff", workerId: small }), Code.NotFound, /job ffff/);
   await rejectsWith(scheduling.assignJob({ jobId, workerId: "ffff" }), Code.NotFound, /worker ffff/);

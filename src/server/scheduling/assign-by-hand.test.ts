@@ -4,8 +4,8 @@ import { systemClock } from "../../base/clock.ts";
 import { AppError } from "../../base/errors.ts";
 import { eventually } from "../../base/eventually.ts";
 import type { Job, JobDefinition } from "../../core/job.ts";
-import { placementOf } from "../../core/placement.ts";
 import type { PlannedJob } from "../../core/plan.ts";
+import { plannedJob } from "../api/job-decision.ts";
 import { makeControlPlane } from "../loops/loop-fixtures.ts";
 import { Scheduler } from "../loops/scheduling.ts";
 import { createSchedulerView } from "./scheduling-desk.ts";
@@ -44,12 +44,8 @@ function setup(t: TestContext) {
     connect(id, { capacity: { jobs } });
     return id;
   };
-  const planned = async (changes: Partial<JobDefinition> = {}): Promise<PlannedJob> => {
-    const { id, definition, placementKey, pendingSinceMs } = await job(await queue(changes));
-    const { priority, concurrency } = definition;
-    const placement = placementOf(definition);
-    return { id, queue: definition.queue, priority, concurrency, pendingSinceMs, placementKey, placement };
-  };
+  const planned = async (changes: Partial<JobDefinition> = {}): Promise<PlannedJob> =>
+    plannedJob(await job(await queue(changes)));
   const round = (signal = new AbortController().signal): Promise<void> => scheduler.round(signal);
   const byHand = (one: PlannedJob, id: string) => view.assignByHand(one, { id, state: "ready" });
   const stateOf = async ({ id }: PlannedJob) => (await job(id)).state;
@@ -94,7 +90,7 @@ test("a concurrency key is held from the moment a round gives a job with it away
   letGo();
   await scheduled;
   assert.deepEqual(await given, {
-    refusal: "1 such jobs run, and no more than 1 with the concurrency key deploy may run",
+    refusal: "1 job is at work with the concurrency key deploy, and 1 may be",
   });
 });
 

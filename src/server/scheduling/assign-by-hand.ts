@@ -2,6 +2,7 @@
 
 import { explainJob } from "../../core/explain.ts";
 import type { PlannedJob } from "../../core/plan.ts";
+import { keyHold } from "../../core/planner-board.ts";
 import type { Worker } from "../../core/worker.ts";
 import type { SchedulingSnapshot } from "./scheduler-view.ts";
 
@@ -12,12 +13,8 @@ export function whyNotByHand(
   snapshot: SchedulingSnapshot,
 ): string | null {
   const { concurrency } = job;
-  if (concurrency) {
-    const { key, limit } = concurrency;
-    const running = snapshot.concurrency.get(key) ?? 0;
-    if (running >= limit)
-      return `${running} such jobs run, and no more than ${limit} with the concurrency key ${key} may run`;
-  }
+  const hold = concurrency && keyHold(concurrency, snapshot.concurrency.get(concurrency.key) ?? 0);
+  if (hold !== null) return hold;
   const verdict = explainJob(job, snapshot).workers.find(({ workerId }) => workerId === worker.id);
   if (!verdict) return `the worker is ${worker.state} and takes no jobs`;
   return verdict.fits ? null : verdict.blockers.map(({ message }) => message).join("; ");
