@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import type { LabelRequirement, Toleration } from "./labels.ts";
-import { meetsConstraints, reluctance } from "./placement.ts";
+import { fulfils, type LabelRequirement, type Toleration } from "./labels.ts";
+import { meetsConstraints, reluctance, type Placement } from "./placement.ts";
 import { aJob, aWorker, cpu } from "./planner-fixtures.ts";
 import { addKind, matchOf, newWorkerKinds } from "./planner-match.ts";
 
@@ -14,15 +14,45 @@ const taint = fc.record({
   value: fc.constantFrom("", "a100"),
   effect: fc.constantFrom("NoSchedule" as const, "PreferNoSchedule" as const),
 });
-const worker = fc.record({ labels, taints: fc.array(taint, { maxLength: 2 }) });
-const expression: LabelRequirement = { key: "zone", operator: "exists", values: [] };
-const toleration: Toleration = { key: "gpu", operator: "equal", value: "a100", effect: null };
+const expression: fc.Arbitrary<LabelRequirement> = fc.constantFrom(
+  { key: "zone", operator: "in", values: ["a", "c"] },
+  { key: "zone", operator: "not_in", values: ["a"] },
+  { key: "zone", operator: "exists", values: [] },
+  { key: "os", operator: "not_exists", values: [] },
+  { key: "cores", operator: "gt", values: ["4"] },
+  { key: "cores", operator: "lt", values: ["8"] },
+);
+const toleration: fc.Arbitrary<Toleration> = fc.constantFrom(
+  { key: "gpu", operator: "equal", value: "a100", effect: null },
+  { key: "", operator: "exists", value: "", effect: null },
+);
+const preference = fc.record({
+  weight: fc.integer({ min: -2, max: 2 }),
+  workerLabels: fc.array(expression, { minLength: 1, maxLength: 2 }),
+  jobLabels: fc.constantFrom({}, { team: "a" }),
+});
+const capabilities = fc.subarray(["pause", "cgroup"]);
+const worker = fc.record({
+  labels: fc.oneof(labels, fc.constantFrom({ cores: "6" }, { os: "linux", cores: "many" })),
+  taints: fc.array(taint, { maxLength: 2 }),
+  capabilities,
+});
 const job = fc.record({
   selector: labels,
-  selectorExpressions: fc.array(fc.constant(expression), { maxLength: 1 }),
-  tolerations: fc.array(fc.constant(toleration), { maxLength: 1 }),
+  selectorExpressions: fc.array(expression, { maxLength: 2 }),
+  tolerations: fc.array(toleration, { maxLength: 1 }),
+  capabilities,
+  preferences: fc.array(preference, { maxLength: 1 }),
   resources: fc.integer({ min: 1, max: 2 }).map(cpu),
 });
+
+/** Of preferences that say nothing of other jobs. */
+function weightOf({ preferences }: Placement, labels: Record<string, string>): number {
+  return preferences
+    .filter(({ jobLabels }) => Object.keys(jobLabels).length === 0)
+    .filter(({ workerLabels }) => workerLabels.every((each) => fulfils(labels, each)))
+    .reduce((sum, { weight }) => sum + weight, 0);
+}
 
 test("a match has every kind whose labels, taints and capabilities will do, and no other", () => {
   fc.assert(
@@ -30,14 +60,12 @@ test("a match has every kind whose labels, taints and capabilities will do, and 
       const kinds = newWorkerKinds();
       for (const [index, given] of workers.entries()) addKind(kinds, aWorker(`w${index}`, given));
       for (const each of jobs.map((given, index) => aJob(`j${index}`, given))) {
-        const expected = kinds.all.flatMap((kind, index) =>
-          meetsConstraints(each.placement, kind) ? [[index, reluctance(each.placement, kind)]] : [],
-        );
-        const match = matchOf(kinds, each);
-        assert.deepEqual(
-          [...match].map(([index, fit]) => [index, fit.reluctance]),
-          expected,
-        );
+        const { placement } = each;
+        const expected = kinds.all.flatMap((kind, index) => {
+          const fit = { reluctance: reluctance(placement, kind), weight: weightOf(placement, kind.labels) };
+          return meetsConstraints(placement, kind) ? [[index, fit]] : [];
+        });
+        assert.deepEqual([...matchOf(kinds, each)], expected);
       }
     }),
     { numRuns: 500 },
