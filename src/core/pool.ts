@@ -106,7 +106,7 @@ export function poolWith(
 ): PoolDefinition {
   return {
     name: given.name,
-    provider: given.provider,
+    provider: providerWith(given.provider),
     labels: given.labels ?? {},
     taints: given.taints ?? [],
     resources: given.resources ?? { cpuMillis: null, memoryBytes: null, diskBytes: null, gpu: null },
@@ -122,6 +122,11 @@ export function poolWith(
     costPerHour: given.costPerHour ?? 0,
     serverUrl: given.serverUrl ?? null,
   };
+}
+
+/** An earlier version may have stored it, with less in it. */
+function providerWith(provider: PoolProvider): PoolProvider {
+  return provider.type === "docker" ? { ...provider, docker: dockerWith(provider.docker) } : provider;
 }
 
 /** A pool as the server keeps it. */

@@ -83,6 +83,16 @@ test("says of each pool what became of it, and keeps them over a restart", async
   );
 });
 
+test("a pool that an earlier version stored is unchanged by a file that says nothing new", async () => {
+  const { store, open } = await setup();
+  const box = inContainers("box");
+  const { limitDisk: _unknown, ...docker } = dockerWith({ image: "debian:13" });
+  await store.putPools([{ ...box, provider: { type: "docker", docker: docker as DockerTemplate } }], 0);
+  const options = { prune: false, dryRun: false, workerCount: () => 1 };
+  const registry = await open();
+  assert.deepEqual(await registry.apply([box], options), [{ name: "box", change: "unchanged" }]);
+});
+
 test("a dry run changes nothing", async () => {
   const { apply, names, store } = await setup();
   assert.deepEqual(await apply([small()], { dryRun: true }), [{ name: "small", change: "created" }]);

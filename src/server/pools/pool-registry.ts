@@ -15,7 +15,7 @@ import type { Service } from "../../base/service.ts";
 import { isSamePool, providerKey } from "../../core/pool-change.ts";
 import { mountProblems, poolProblems } from "../../core/pool-problems.ts";
 import type { AppliedPool } from "../../core/pool-view.ts";
-import type { PoolDefinition, PoolProvider, StoredPool } from "../../core/pool.ts";
+import { poolWith, type PoolDefinition, type PoolProvider, type StoredPool } from "../../core/pool.ts";
 import { DeferredProvider } from "../../providers/deferred-provider.ts";
 import type { Provider } from "../../providers/provider.ts";
 import type { Store } from "../../storage/store.ts";
@@ -200,7 +200,8 @@ export class PoolRegistry implements PoolSource, Service {
     }
   }
 
-  async #storedPool({ definition, isDeleting, updatedAtMs }: StoredPool): Promise<Pool> {
+  async #storedPool({ definition: stored, isDeleting, updatedAtMs }: StoredPool): Promise<Pool> {
+    const definition = poolWith(stored);
     const facts = { isDeleting, updatedAtMs };
     try {
       return await this.#poolOf(definition, facts);
