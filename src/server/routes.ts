@@ -33,6 +33,7 @@ export function routesOf(options: ServerOptions, parts: Parts): (router: Connect
     clock,
     random,
     workerPort,
+    connections,
     onDrained(workerId, reason) {
       connections.get(workerId)?.drain(reason);
       onIdle();

@@ -36,6 +36,7 @@ import { databaseHealth } from "../http/health-report.ts";
 import { startHttpServer } from "../http/http-server.ts";
 import { validationInterceptor } from "../http/validation.ts";
 import { JobBus } from "../job-bus.ts";
+import { WorkerConnections } from "../workers/worker-connections.ts";
 import { FakePools } from "./fake-pools.ts";
 import { FakeScheduler } from "./fake-scheduler.ts";
 import { jobsApi } from "./jobs.ts";
@@ -142,6 +143,7 @@ async function openParts(options: TestApiOptions) {
       await store.changeWorker({ workerId: worker.id, state: "terminated", message: reason });
     },
     workerPort: { port: TEST_WORKER_PORT },
+    connections: new WorkerConnections(() => null),
     startTimes: () => options.startTimes ?? [],
   };
   const routes = (router: ConnectRouter): void => {

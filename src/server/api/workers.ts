@@ -16,6 +16,7 @@ import type {
   WorkerService,
 } from "../../protocol/gen/hodei/v1/workers_pb.ts";
 import type { Store } from "../../storage/store.ts";
+import type { WorkerConnections } from "../workers/worker-connections.ts";
 import { workerLabels } from "../workers/worker-labels.ts";
 import { findWorker } from "./find-by-id.ts";
 import { pageFromWire, pageTokenToWire } from "./page-token.ts";
@@ -37,6 +38,7 @@ export interface WorkersApiDependencies {
   removeWorker: (workerId: string, reason: string) => Promise<boolean>;
   /** Ends the session of a worker that no provider made, and what is known of it. */
   removeStatic: (worker: Worker, reason: string) => Promise<void>;
+  connections: Pick<WorkerConnections, "shownState">;
   /** Where agents dial. */
   workerPort: { readonly port: number };
 }
@@ -51,13 +53,13 @@ export function workersApi(deps: WorkersApiDependencies): WorkersApi {
       const { includeTerminated } = request;
       const page = await store.listWorkers({ includeTerminated }, pageFromWire(request));
       return {
-        workers: await Promise.all(page.items.map((worker) => withAttemptIds(store, worker))),
+        workers: await Promise.all(page.items.map((worker) => workerView(deps, worker))),
         nextPageToken: pageTokenToWire(page.nextCursor),
       };
     },
 
     async getWorkerInfo({ workerId }) {
-      return { worker: await withAttemptIds(store, await findWorker(store, workerId)) };
+      return { worker: await workerView(deps, await findWorker(store, workerId)) };
     },
 
     async drainWorker({ workerId, reason }) {
@@ -65,14 +67,14 @@ export function workersApi(deps: WorkersApiDependencies): WorkersApi {
       const message = reason || "drained by hand";
       await store.changeWorker({ workerId: id, state: "draining", message });
       deps.onDrained(id, message);
-      return { worker: await withAttemptIds(store, await findWorker(store, id)) };
+      return { worker: await workerView(deps, await findWorker(store, id)) };
     },
 
     async cordonWorker({ workerId, uncordon }) {
       const { id } = await findPresent(store, workerId, uncordon ? "uncordon" : "cordon");
       await store.changeWorker({ workerId: id, cordoned: !uncordon });
       await deps.onCordoned(id);
-      return { worker: await withAttemptIds(store, await findWorker(store, id)) };
+      return { worker: await workerView(deps, await findWorker(store, id)) };
     },
 
     removeWorker: (request) => removeWorker(deps, request),
@@ -104,7 +106,7 @@ async function removeWorker(
   const message = reason || "removed by hand";
   const isRemoved = await deps.removeWorker(worker.id, message);
   if (!isRemoved) await deps.removeStatic(worker, message);
-  return { worker: await withAttemptIds(store, await findWorker(store, worker.id)) };
+  return { worker: await workerView(deps, await findWorker(store, worker.id)) };
 }
 
 async function createWorkerToken(
@@ -126,14 +128,14 @@ async function createWorkerToken(
   return { workerId, token, expiresAt: timestampFromMs(expiresAtMs), workerPort: workerPort.port };
 }
 
-/** With the labels that selectors see. */
-async function withAttemptIds(store: Store, worker: Worker): Promise<PbWorker> {
+/** With the labels that selectors see, and what it holds. */
+async function workerView({ store, connections }: WorkersApiDependencies, worker: Worker): Promise<PbWorker> {
   // A worker that is gone or never came holds nothing: no need to ask.
   const mayHold = worker.state !== "terminated" && worker.registeredAtMs !== null;
   const live = mayHold ? await store.listLiveAttempts(worker.id) : [];
   const info = worker.info && { ...worker.info, labels: workerLabels(worker, worker.info) };
   return workerToWire(
-    { ...worker, info },
+    { ...worker, info, state: connections.shownState(worker) },
     live.map(({ attempt }) => attempt.id),
   );
 }

@@ -38,7 +38,7 @@ async function setup(t: TestContext) {
     startTimes,
     health: () => state.health,
     store,
-    connections: { all: () => state.connected },
+    connections: { all: () => state.connected, shownState: (worker) => worker.state },
     scheduler: () => ({ queues: () => state.queues }),
     pools: () => ({ pools: () => state.pools, providers: () => state.providers }),
     clock: systemClock,

@@ -12,6 +12,7 @@ import { readHealth, type HealthCheck } from "../http/health-report.ts";
 import type { PoolsView } from "../pools/pools-view.ts";
 import type { SchedulerView } from "../scheduling/scheduler-view.ts";
 import type { StartTimes } from "../start-times/start-times.ts";
+import type { WorkerConnections } from "../workers/worker-connections.ts";
 import { LabelLimit } from "./label-limit.ts";
 import type { ServerCounts } from "./server-counts.ts";
 
@@ -21,7 +22,7 @@ export interface MetricsSources {
   startTimes: Pick<StartTimes, "histogram">;
   health: HealthCheck;
   store: Pick<Store, "listBacklogs" | "listWorkers">;
-  connections: { all(): readonly unknown[] };
+  connections: { all(): readonly unknown[] } & Pick<WorkerConnections, "shownState">;
   /** Null while this server schedules nothing and makes no workers. */
   scheduler: () => Pick<SchedulerView, "queues"> | null;
   pools: () => Pick<PoolsView, "pools" | "providers"> | null;
@@ -68,7 +69,7 @@ async function readStored(sources: MetricsSources): Promise<StoredFacts | null> 
   const { health, store, log } = sources;
   if (!(await readHealth(health)).ready) return null;
   try {
-    const [backlogs, workers] = await Promise.all([store.listBacklogs(), listWorkers(store)]);
+    const [backlogs, workers] = await Promise.all([store.listBacklogs(), listWorkers(sources)]);
     return { backlogs, workers };
   } catch (error) {
     log.warn({ err: error }, "could not read what the metrics show of the database");
@@ -76,10 +77,10 @@ async function readStored(sources: MetricsSources): Promise<StoredFacts | null> 
   }
 }
 
-async function listWorkers(store: Pick<Store, "listWorkers">): Promise<StoredFacts["workers"]> {
+async function listWorkers({ store, connections }: MetricsSources): Promise<StoredFacts["workers"]> {
   const workers: StoredFacts["workers"] = [];
-  for await (const { state, pool } of everyWorker(store)) {
-    workers.push({ state, pool });
+  for await (const worker of everyWorker(store)) {
+    workers.push({ state: connections.shownState(worker), pool: worker.pool });
     if (workers.length >= MAX_WORKERS) break;
   }
   return workers;

@@ -239,7 +239,7 @@ function throwFirst(results: readonly PromiseSettledResult<unknown>[]): void {
   for (const result of results) if (result.status === "rejected") throw result.reason;
 }
 
-/** It has registered, whatever became of it. */
+/** It has connected, whatever became of it. */
 function hasCome({ state }: Worker): boolean {
   return state !== "creating" && state !== "connecting";
 }

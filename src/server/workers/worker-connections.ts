@@ -6,7 +6,7 @@ import { HEARTBEAT_INTERVAL_MS } from "../../core/lease.ts";
 import type { PlacedJob, PlannedWorker } from "../../core/plan.ts";
 import type { PlacementStrategy } from "../../core/pool.ts";
 import type { LiveAttemptView } from "../../core/server-session.ts";
-import type { WorkerCapacity } from "../../core/worker.ts";
+import type { Worker, WorkerCapacity, WorkerState } from "../../core/worker.ts";
 import type { Store } from "../../storage/store.ts";
 import type { WorkerConnection } from "./worker-connection.ts";
 import { workerLabels } from "./worker-labels.ts";
@@ -189,6 +189,15 @@ export class WorkerConnections implements Service {
         lastAssigned: connection.lastAssigned,
         unavailable: this.#problem(connection),
       }));
+  }
+
+  /** The state of a worker for people: the database does not keep what changes with each job. */
+  shownState({ id, state, madeAtMs }: Pick<Worker, "id" | "state" | "madeAtMs">): WorkerState {
+    if (state === "creating" && madeAtMs !== null) return "connecting";
+    const connection = state === "ready" ? this.get(id) : null;
+    if (!connection) return state;
+    if (connection.session.draining) return "draining";
+    return freeJobs(connection) === 0 ? "busy" : "ready";
   }
 
   /** Somebody has changed whether a worker is cordoned: looks it up. */

@@ -41,13 +41,12 @@ async function setup(t: TestContext, options: { takesOneJob?: boolean } = {}) {
   // No pool is known: what a worker may have is a matter of its own.
   const connections = new WorkerConnections(() => null);
   const heartbeats = new HeartbeatWriter({ store, clock: systemClock, log: silentLogger });
-  const common = { clock: systemClock, random: systemRandom, log: silentLogger };
+  const common = { clock: systemClock, random: systemRandom, log: silentLogger, connections };
   const link = linkApi({
     ...common,
     store,
     logs,
     heartbeats,
-    connections,
     onJobChanged() {},
     onRoom() {},
     onIdle() {},

@@ -1626,7 +1626,7 @@ export enum WorkerState {
   CREATING = 1,
 
   /**
-   * Its provider made it; it has not registered.
+   * Its provider made it, or it has registered; it has not connected yet.
    *
    * @generated from enum value: WORKER_STATE_CONNECTING = 2;
    */
@@ -1640,14 +1640,14 @@ export enum WorkerState {
   READY = 3,
 
   /**
-   * Connected, with no room left.
+   * Connected, and runs as many jobs as it may.
    *
    * @generated from enum value: WORKER_STATE_BUSY = 4;
    */
   BUSY = 4,
 
   /**
-   * Connected; finishes its jobs and takes no more.
+   * Finishes its jobs, takes no more, and leaves.
    *
    * @generated from enum value: WORKER_STATE_DRAINING = 5;
    */
