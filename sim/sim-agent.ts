@@ -13,7 +13,6 @@ import {
   mayLeave,
   newAgentSession,
   nextLogRange,
-  onDrainWanted,
   onHeartbeatDue,
   onLogSent,
   onLogUnreadable,
