@@ -24,8 +24,9 @@ export async function availableWorkers(
     // It has just gone.
     if (!known) return [];
     const attemptIds = worker.running.map(({ attemptId }) => attemptId);
+    const info = known.info && { ...known.info, labels: worker.labels };
     return create(AvailableWorkerSchema, {
-      worker: workerToWire(known, attemptIds),
+      worker: workerToWire({ ...known, info }, attemptIds),
       free: capacityToWire(worker.free),
     });
   });

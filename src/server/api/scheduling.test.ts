@@ -215,8 +215,8 @@ test("available are the workers with room, and of a job those on which it fits",
   const jobId = await queue({ selector: { zone: "z" } });
   const fitting = await scheduling.getAvailableWorkers({ jobId });
   assert.deepEqual(
-    fitting.workers.map(({ worker }) => worker?.info?.workerId),
-    [b],
+    fitting.workers.map(({ worker }) => [worker?.info?.workerId, worker?.info?.labels]),
+    [[b, { zone: "z" }]],
   );
   await rejectsWith(scheduling.getAvailableWorkers({ jobId: "ffff" }), Code.NotFound, /job ffff/);
   await rejectsWith(scheduling.getAvailableWorkers({ jobId: "x" }), Code.InvalidArgument, /^job_id: /);

@@ -496,7 +496,7 @@ export type WatchSchedulingDecisionsRequest = Message<"hodei.v1.WatchSchedulingD
   queue: string;
 
   /**
-   * Only of this job; all if empty. A whole id.
+   * Only of this job: its id, or a beginning of it that fits just one; all if empty.
    *
    * @generated from field: string job_id = 2;
    */
