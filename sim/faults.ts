@@ -145,7 +145,7 @@ export class FaultInjector {
         });
         break;
       case "agent_frozen":
-        if (agent) this.#freeze(agent.process, random.between(100, maxAbsenceMs));
+        if (agent) this.#freezeAgent(machine, agent.process, random.between(100, maxAbsenceMs));
         break;
       case "runner_killed":
         runner?.process.kill();
@@ -168,6 +168,16 @@ export class FaultInjector {
       default:
         break;
     }
+  }
+
+  /** The network may go meanwhile: what came before that is read when the agent wakes. */
+  #freezeAgent(machine: SimMachine, process: SimProcess, durationMs: number): void {
+    this.#freeze(process, durationMs);
+    const { scenario, time } = this.#cluster;
+    if (!scenario.faults.has("network_away") || !this.#random.chance(0.5)) return;
+    time.schedule(this.#random.between(0, durationMs), () => {
+      if (!this.#isOver && !machine.isGone) this.#breakNetwork("network_away", machine);
+    });
   }
 
   #freeze(process: SimProcess, durationMs: number): void {

@@ -75,7 +75,42 @@ export interface Scenario {
 
 const MIB = 1024 * 1024;
 
+/** So few seeds are about orders that wait for an agent which sleeps. */
+const SLEEPY_SHARE = 0.02;
+
 export function drawScenario(seed: number): Scenario {
+  const scenario = drawAny(seed);
+  const random = new SimRandom(seed, "sleepy");
+  return scenario.hasFaults && random.chance(SLEEPY_SHARE) ? sleepy(scenario, random) : scenario;
+}
+
+/**
+ * Long jobs for a worker that stays, whose agent sleeps and finds no network when it wakes: then it
+ * has an old order, and nobody to ask whether that still holds.
+ */
+function sleepy(scenario: Scenario, random: SimRandom): Scenario {
+  const faultsMs = 300_000;
+  const pool = { ...drawPool(random), ephemeral: false, idleTimeoutMs: 2 * faultsMs, maxWorkers: 2 };
+  const submissions = Array.from({ length: 12 }, (_, index) => {
+    const script = drawScript(random, { isLoud: false, hasUnkillable: false, isLong: true });
+    const drawn = drawDefinition(random, { index, script, isLong: true });
+    const definition: JobDefinition = { ...drawn, leaseMs: 40_000, onWorkerLost: "retry" };
+    return {
+      atMs: random.between(0, faultsMs),
+      key: `key-${index}`,
+      isRepeated: false,
+      definition,
+      acts: [],
+    };
+  });
+  const faults = new Map<FaultName, number>([
+    ["agent_frozen", 30_000],
+    ["network_away", 120_000],
+  ]);
+  return { ...scenario, faultsMs, faults, pool, drains: [], submissions };
+}
+
+function drawAny(seed: number): Scenario {
   const random = new SimRandom(seed, "scenario");
   const isLong = random.chance(0.25);
   const faultsMs = isLong ? random.between(150_000, 400_000) : random.between(20_000, 150_000);
