@@ -4,6 +4,7 @@
  */
 
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, openSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createConnection, type Socket } from "node:net";
@@ -198,21 +199,18 @@ export class RunnerClient implements Service {
 }
 
 /** Null if nobody listens there. */
-function tryConnect(path: string): Promise<Socket | null> {
-  return withSocketPath(path, connected);
+async function tryConnect(path: string): Promise<Socket | null> {
+  try {
+    return await withSocketPath(path, connected);
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === "ENOENT" || code === "ECONNREFUSED") return null;
+    throw error;
+  }
 }
 
-function connected(path: string): Promise<Socket | null> {
-  return new Promise((resolve, reject) => {
-    const socket = createConnection(path);
-    socket.once("connect", () => {
-      socket.removeAllListeners("error");
-      resolve(socket);
-    });
-    socket.once("error", (error) => {
-      const code = systemErrorCode(error);
-      if (code === "ENOENT" || code === "ECONNREFUSED") resolve(null);
-      else reject(error);
-    });
-  });
+async function connected(path: string): Promise<Socket> {
+  const socket = createConnection(path);
+  await once(socket, "connect");
+  return socket;
 }

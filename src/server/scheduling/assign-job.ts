@@ -48,7 +48,7 @@ async function noteItsOnlyJob(workerId: string, store: AssignDependencies["store
   try {
     await store.changeWorker({ workerId, state: "draining", message: ONE_JOB_ONLY });
   } catch {
-    // The attempt is assigned and must be sent. The worker's next heartbeat or hello tells this again.
+    // The attempt is assigned and must be sent. The next hello of its agent or runner tells this again.
   }
 }
 
