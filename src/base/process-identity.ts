@@ -50,7 +50,8 @@ function readStat(pid: number): { state: string; startTicks: string } | null {
   return { state: fields[0] ?? "", startTicks: fields[19] ?? "" };
 }
 
-function canSignal(pid: number): boolean {
+/** True if there is such a process, or with a negative number such a group, whoever owns it. */
+export function canSignal(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

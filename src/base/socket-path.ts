@@ -12,7 +12,7 @@ import { basename, dirname } from "node:path";
 import { AppError } from "./errors.ts";
 
 /** With the final NUL it fills the address. */
-const MAX_PATH_BYTES = process.platform === "linux" ? 107 : 103;
+export const MAX_SOCKET_PATH_BYTES = process.platform === "linux" ? 107 : 103;
 
 /**
  * Listens or connects: calls `use` with `path`, or with a short name of the same file that holds until
@@ -21,11 +21,11 @@ const MAX_PATH_BYTES = process.platform === "linux" ? 107 : 103;
  * @throws AppError `failed_precondition` if the path is too long where there is no /proc
  */
 export async function withSocketPath<T>(path: string, use: (path: string) => Promise<T>): Promise<T> {
-  if (Buffer.byteLength(path) <= MAX_PATH_BYTES) return await use(path);
+  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES) return await use(path);
   if (process.platform !== "linux") {
     throw new AppError(
       "failed_precondition",
-      `open socket ${path}: its path has more than ${MAX_PATH_BYTES} bytes`,
+      `open socket ${path}: its path has more than ${MAX_SOCKET_PATH_BYTES} bytes`,
     );
   }
   const directory = await open(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);

@@ -286,6 +286,7 @@ export function onRunnerMessage(session: AgentSession, message: RunnerToAgent, n
     case "hello":
       return onRunnerHello(session, message);
     case "accepted":
+    case "control_ack":
       return session.attempts.has(message.attemptId) ? say(session, message) : [];
     case "started":
       return onAttemptStarted(session, message);
@@ -299,8 +300,6 @@ export function onRunnerMessage(session: AgentSession, message: RunnerToAgent, n
       return [];
     case "result":
       return onAttemptResult(session, message);
-    case "control_ack":
-      return session.attempts.has(message.attemptId) ? say(session, message) : [];
     case "usage":
       session.usage = message.usage;
       return [];

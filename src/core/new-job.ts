@@ -14,7 +14,6 @@ export const NOTHING_YET = {
   userRetries: 0,
   infrastructureRetries: 0,
   progress: null,
-  outputs: {},
   summary: "",
   cancelReason: "",
   cancelCause: null,

@@ -4,7 +4,7 @@
  * can be measured or paused.
  */
 
-import { systemErrorCode } from "../../base/errors.ts";
+import { canSignal } from "../../base/process-identity.ts";
 import {
   NO_TREE_USAGE,
   sendSignal,
@@ -41,7 +41,7 @@ class GroupTree implements ProcessTree {
   }
 
   members(): number[] {
-    for (const group of this.#groups) if (!isThere(group)) this.#groups.delete(group);
+    for (const group of this.#groups) if (!canSignal(-group)) this.#groups.delete(group);
     return [...this.#groups];
   }
 
@@ -72,14 +72,5 @@ class GroupTree implements ProcessTree {
 
   remove(): void {
     // There is nothing but the processes, and they are gone.
-  }
-}
-
-function isThere(group: number): boolean {
-  try {
-    process.kill(-group, 0);
-    return true;
-  } catch (error) {
-    return systemErrorCode(error) === "EPERM";
   }
 }

@@ -12,7 +12,7 @@
  */
 
 import type { Clock } from "../../base/clock.ts";
-import { systemErrorCode } from "../../base/errors.ts";
+import { canSignal } from "../../base/process-identity.ts";
 import {
   currentTick,
   describeProcesses,
@@ -117,8 +117,8 @@ class SweptTree implements ProcessTree {
 
   /** Stopped first, nothing forks away from the list. */
   async killRound(): Promise<number[]> {
-    // Whom the signal to the groups ends is gone before it can be counted.
-    const met = this.#ownGroups().some(isGroup) ? this.members() : [];
+    // Whom the signal to the groups ends is gone before it can be counted. In empty ones is nobody to count.
+    const met = this.#ownGroups().some((group) => canSignal(-group)) ? this.members() : [];
     // First, so that "nobody is there" is true: a list of processes may lack one that has just begun.
     this.#signalGroups("SIGKILL");
     if (this.#look().length === 0) return met;
@@ -199,16 +199,6 @@ const ownSession = readProcess(process.pid)?.session;
 
 function starts(processes: readonly ListedProcess[]): Map<number, number> {
   return new Map(processes.map(({ pid, stat }) => [pid, stat.startTick]));
-}
-
-/** False if nobody is in it; a look at all processes is then not needed. */
-function isGroup(group: number): boolean {
-  try {
-    process.kill(-group, 0);
-    return true;
-  } catch (error) {
-    return systemErrorCode(error) === "EPERM";
-  }
 }
 
 /** Stopped by a signal or by a tracer. */

@@ -5,11 +5,9 @@ import { chmodSync, chownSync, lstatSync, mkdirSync, realpathSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { AppError } from "../../base/errors.ts";
+import { MAX_SOCKET_PATH_BYTES } from "../../base/socket-path.ts";
 import type { Account } from "./account.ts";
 import { SOCKET_PORT } from "./postmaster.ts";
-
-/** `sun_path` of a socket address holds 108 bytes on Linux and 104 elsewhere, with the final NUL. */
-const MAX_SOCKET_PATH_BYTES = process.platform === "linux" ? 107 : 103;
 
 /**
  * In `home`, or, if its path is too long for a socket, in the directory for temporary files; in /tmp if
